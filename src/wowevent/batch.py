@@ -1,0 +1,78 @@
+"""Coalesces concurrent calls: what gathers while one round trip is out goes in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batch(Generic[Item, Result]):
+    """Many callers, one round trip at a time, first come first sent.
+
+    A caller who finds the line free sends at once and alone: without company, coalescing costs nothing.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, limit: int = 500) -> None:
+        """`send` takes items in order and answers each; at most `limit` items go into one call of it."""
+        self._send = send
+        self._limit = limit
+        self._busy = False
+        self._waiting: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
+        self._drainer: asyncio.Task[None] | None = None
+
+    async def call(self, items: Sequence[Item]) -> Sequence[Result]:
+        """The results of `items`, or what `send` raised for the batch they were in."""
+        if self._busy:
+            future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+            self._waiting.append((items, future))
+            return await future
+        self._busy = True
+        try:
+            return await self._send(items)
+        finally:
+            if self._waiting:
+                self._drainer = asyncio.get_running_loop().create_task(self._drain())
+            else:
+                self._busy = False
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                calls = self._gather()
+                if calls:
+                    await self._send_for(calls)
+        finally:
+            self._busy = False
+            for _, future in self._waiting:
+                future.cancel()
+            self._waiting.clear()
+
+    def _gather(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
+        """The next calls that fit into one batch; callers who gave up are passed over."""
+        calls: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = []
+        count = 0
+        while self._waiting and (not calls or count + len(self._waiting[0][0]) <= self._limit):
+            call = self._waiting.popleft()
+            if not call[1].done():
+                calls.append(call)
+                count += len(call[0])
+        return calls
+
+    async def _send_for(self, calls: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]) -> None:
+        try:
+            results = await self._send([item for items, _ in calls for item in items])
+        except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
+            for _, future in calls:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        at = 0
+        for items, future in calls:
+            if not future.done():
+                future.set_result(results[at : at + len(items)])
+            at += len(items)

@@ -1,0 +1,72 @@
+"""The engines, opened by URL and imported only when asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from wowevent.broker import Retention
+from wowevent.clock import SystemClock
+from wowevent.errors import NotSupported
+from wowevent.event import check_name
+
+if TYPE_CHECKING:
+    from wowevent.broker import Broker
+    from wowevent.clock import Clock
+
+
+def open_broker(
+    url: str, *, namespace: str = "default", retention: Retention | None = None, clock: Clock | None = None
+) -> Broker:
+    """The engine of a URL; nothing is connected or opened on disk yet.
+
+    `memory://` is the caller's own log, `memory://name` is shared within the process. `sqlite:///relative.db`,
+    `sqlite:////absolute.db`; of their options `?synchronous=normal` and the limits of `Retention` (`?max_age=604800`)
+    are understood. Raises ValueError for a URL that says something unknown, NotSupported for an unknown engine.
+    """
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    retention = _retention(options, retention or Retention())
+    clock = clock or SystemClock()
+    check_name(namespace)
+    if parts.scheme == "memory":
+        from wowevent.brokers.memory import MemoryBroker, shared_log
+
+        _refuse_rest(url, options)
+        name = parts.netloc + parts.path
+        log = shared_log(name, namespace) if name else None
+        return MemoryBroker(log, retention=retention, clock=clock)
+    if parts.scheme == "sqlite":
+        from wowevent.brokers.sqlite import SqliteBroker
+
+        synchronous = options.pop("synchronous", "full").lower()
+        if synchronous not in {"full", "normal", "off"} or parts.netloc or len(parts.path) < len("/x"):
+            raise ValueError(f"{url!r}: sqlite:///relative.db or sqlite:////absolute.db, synchronous=full or normal")
+        _refuse_rest(url, options)
+        path = _namespaced(unquote(parts.path[1:]), namespace)
+        return SqliteBroker(path, synchronous=synchronous, retention=retention, clock=clock)
+    raise NotSupported(f"{parts.scheme or url!r}: known here are memory:// and sqlite:///path")
+
+
+def _namespaced(path: str, namespace: str) -> str:
+    """Each namespace of an embedded log is a file of its own: events.db, events.staging.db."""
+    if namespace == "default":
+        return path
+    stem, dot, suffix = path.rpartition(".")
+    safe = namespace.replace("/", "~").replace(":", "~")
+    return f"{stem}.{safe}.{suffix}" if dot and "/" not in suffix else f"{path}.{safe}"
+
+
+def _retention(options: dict[str, str], given: Retention) -> Retention:
+    """The limits that the URL names, over those that were given; its names leave `options`."""
+    limits = {name: getattr(given, name) for name in Retention.__struct_fields__}
+    for name in limits.keys() & options.keys():
+        number = float(options.pop(name))
+        limits[name] = number if name in {"max_age", "unserved_after"} else int(number)
+    return Retention(**limits)
+
+
+def _refuse_rest(url: str, options: dict[str, str]) -> None:
+    """A misspelt option must not be ignored: it may be the one that durability hangs on."""
+    if options:
+        raise ValueError(f"{url!r}: unknown option {', '.join(sorted(options))}")

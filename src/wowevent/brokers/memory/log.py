@@ -1,0 +1,197 @@
+"""The log that instances of the memory engine share.
+
+ring      deque of Stored, trimmed from the left
+delayed   heap of (due, n, event) whose `not_before` lies ahead, outside the ring
+cursors   one per named subscription
+readers   one per `read(follow=True)`, with what came for it by the live path
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import secrets
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+from wowevent.broker import Appended, DeadLetter, Position, Retention, Stored
+from wowevent.brokers.memory.cursor import Cursor, Entry, Waiter
+from wowevent.errors import PositionLost
+from wowevent.event import Event
+from wowevent.routing import Routes
+from wowevent.routing import matches as subscription_matches
+from wowevent.topic import matches
+
+_DEDUP_SECONDS: Final = 120.0
+_DEDUP_IDS: Final = 10_000
+_DEDUP_MOST: Final = 1_000_000
+_CHUNK: Final = 256
+_OVERHEAD: Final = 600  # bytes that an event takes beside its payload, about
+_LIVE: Final = "_reply."
+
+
+class Instance(Protocol):
+    """What the log needs of an instance."""
+
+    def arm(self) -> None:
+        """Set its timer to the next delayed event; called from any thread."""
+        ...
+
+
+class Reader:
+    """One `read(follow=True)`: its waiter, and what came for it by the live path."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.patterns = tuple(pattern for pattern in patterns if pattern.startswith("_"))
+        self.inbox: deque[Stored] = deque()
+        self.waiter: Waiter | None = None
+
+    def wake(self) -> None:
+        """Let it look again."""
+        if self.waiter is not None:
+            self.waiter.wake()
+            self.waiter = None
+
+
+class MemoryLog:
+    """The log that instances of one name share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.epoch = secrets.token_hex(4)
+        self.ring: deque[Stored] = deque()
+        self.head = 0
+        self.bytes = 0
+        self.delayed: list[tuple[float, int, Event]] = []
+        self.held: dict[str, Event] = {}  # delayed, by id; what is not here any more was cancelled or has left
+        self.seen: dict[str, Position | None] = {}
+        self.seen_order: deque[tuple[float, str]] = deque()
+        self.routes = Routes()
+        self.cursors: dict[str, Cursor] = {}
+        self.live: dict[str, Instance] = {}
+        self.readers: set[Reader] = set()
+        self.instances: set[Instance] = set()
+        self.dead: dict[str, tuple[DeadLetter, Stored]] = {}
+        self.numbers = itertools.count(1)
+        self.last_stored = 0.0
+
+    @property
+    def start(self) -> int:
+        """The offset of the oldest event that is still there, or the one to come."""
+        return self.head - len(self.ring) + 1
+
+    def append(self, event: Event, now: float) -> Appended:
+        """Store and route one event now."""
+        now = self.last_stored = max(now, self.last_stored)  # a clock set back must not disorder the log
+        ids = self.routes.match(event)
+        if event.topic.startswith(_LIVE):
+            return self._send_live(Stored(event, Position(self.epoch, self.head), now), ids)
+        self.head += 1
+        position = Position(self.epoch, self.head)
+        stored = Stored(event, position, now)
+        self.ring.append(stored)
+        self.bytes += _size(event)
+        for id in ids:
+            if (cursor := self.cursors.get(id)) is None:
+                continue
+            if cursor.lapsed:
+                cursor.lost += 1
+                continue
+            cursor.put(Entry(stored))
+            if cursor.waiters:
+                cursor.wake(1)
+        return Appended(position, matched=ids)
+
+    def _send_live(self, stored: Stored, ids: tuple[str, ...]) -> Appended:
+        for reader in self.readers:
+            if any(matches(pattern, stored.event.topic) for pattern in reader.patterns):
+                reader.inbox.append(stored)
+        return Appended(stored.position, matched=ids)
+
+    def remember(self, event: Event, position: Position | None, now: float) -> None:
+        """Know this id for the time that duplicates are looked for."""
+        self.seen[event.event_id] = position
+        self.seen_order.append((now, event.event_id))
+        while len(self.seen_order) > _DEDUP_IDS and (
+            self.seen_order[0][0] < now - _DEDUP_SECONDS or len(self.seen_order) > _DEDUP_MOST
+        ):
+            self.seen.pop(self.seen_order.popleft()[1], None)
+
+    def release_due(self, now: float) -> None:
+        """Append the delayed events whose moment has come."""
+        while self.delayed and self.delayed[0][0] <= now:
+            event = heapq.heappop(self.delayed)[2]
+            if self.held.pop(event.event_id, None) is not None:
+                self.seen[event.event_id] = self.append(event, now).position
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """Let waiting reads look again."""
+        for reader in self.readers:
+            if reader.waiter is not None:
+                reader.wake()
+
+    def retain(self, limits: Retention, now: float) -> None:
+        """Keep the log within its limits, and give up subscriptions that nobody serves."""
+        while limits.max_count is not None and len(self.ring) > limits.max_count:
+            self._trim_one()  # entries hold their own event: what is unread stays
+        floor = self.start
+        while self.ring and self._over(limits, now):
+            self._trim_one()
+        if self.start > floor:
+            for cursor in self.cursors.values():
+                cursor.drop_before(self.start)
+        for cursor in self.cursors.values():
+            if not cursor.consumers and not cursor.lapsed and now - cursor.served_at > limits.unserved_after:
+                cursor.lapse()
+
+    def _over(self, limits: Retention, now: float) -> bool:
+        too_old = limits.max_age is not None and self.ring[0].stored_at < now - limits.max_age
+        return too_old or (limits.max_bytes is not None and self.bytes > limits.max_bytes)
+
+    def _trim_one(self) -> None:
+        self.bytes -= _size(self.ring.popleft().event)
+
+    def slice(self, offset: int) -> list[Stored]:
+        """Up to a chunk of the log from `offset` on; PositionLost if some of it is gone."""
+        if offset < self.start:
+            raise PositionLost(f"events {offset} to {self.start - 1} are gone from the log", self.start - offset)
+        first = offset - self.start
+        return list(itertools.islice(self.ring, first, first + _CHUNK))
+
+    def backfill(self, cursor: Cursor) -> None:
+        """Give a new subscription what its start asks for of the past."""
+        start = cursor.subscription.start
+        if start == "new":
+            return
+        first = self.start
+        if isinstance(start, Position):
+            self.check(start)
+            first = start.offset + 1
+        for stored in itertools.islice(self.ring, first - self.start, None):
+            early = isinstance(start, datetime) and stored.event.timestamp < start
+            if not early and subscription_matches(cursor.subscription, stored.event):
+                cursor.put(Entry(stored))
+
+    def check(self, position: Position) -> None:
+        """PositionLost unless the log goes on right behind this position."""
+        if position.epoch != self.epoch or position.offset > self.head:
+            raise PositionLost("that position is of another log")
+        if position.offset + 1 < self.start:
+            lost = self.start - position.offset - 1
+            raise PositionLost(f"{lost} events behind that position are gone from the log", lost)
+
+
+def _size(event: Event) -> int:
+    return len(memoryview(event.body)) + _OVERHEAD
+
+
+_shared: dict[tuple[str, str], MemoryLog] = {}
+
+
+def shared_log(name: str, namespace: str) -> MemoryLog:
+    """The log of `memory://name` in this process: the one place where the process itself is the server."""
+    return _shared.setdefault((name, namespace), MemoryLog())

@@ -1,0 +1,183 @@
+"""Who wants what, and who is here: the cached fold of the subscription and instance tables, and what changes them.
+
+An instance is present while it was seen less than 15 seconds ago in this boot. Each process folds these tables once and
+then only what changed: the versions in `state` are looked at in every transaction.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from wowevent.broker import Filter, Subscription
+from wowevent.brokers.sqlite.schema import one
+from wowevent.errors import SubscriptionNotFound
+from wowevent.routing import Routes
+
+if TYPE_CHECKING:
+    import apsw
+
+BEAT_SECONDS: Final = 5.0
+PRESENT_SECONDS: Final = 15.0
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Spec(Struct, frozen=True, omit_defaults=True):
+    """A subscription as its row keeps it: all but the id, which is a column, and the start, which is past."""
+
+    patterns: tuple[str, ...]
+    agent: str = ""
+    filter: Filter | None = None
+    durable: bool = True
+    exclusive: bool = False
+    keyed: bool = False
+    lease: float = 30.0
+
+
+_encoder: Final = msgspec.json.Encoder(order="deterministic")  # so that equal specs are equal texts
+_decoder: Final = msgspec.json.Decoder(Spec)
+
+
+def spec_of(subscription: Subscription) -> str:
+    """The text of a declaration."""
+    fields = {name: getattr(subscription, name) for name in Spec.__struct_fields__}
+    return _encoder.encode(Spec(**fields)).decode()
+
+
+def subscription_of(id: str, spec: str) -> Subscription:
+    """The declaration of a row."""
+    return Subscription(id=id, **structs.asdict(_decoder.decode(spec)))
+
+
+def boot_id() -> str:
+    """Names this boot of this machine: monotonic times of another one mean nothing here."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # not Linux: a lease that outlasts its own length then tells another boot, see entries.expire
+        return platform.node()
+
+
+class Peer(Struct, frozen=True):
+    """Another instance that is here."""
+
+    num: int
+    port: int
+    follows: bool
+    serves: frozenset[int]
+
+
+class Registry:
+    """What one process knows of the tables, as of its last transaction."""
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.trimmed = 0
+        self.routes = Routes()
+        self.nums: dict[str, int] = {}
+        self.lapsed: set[str] = set()
+        self.peers: tuple[Peer, ...] = ()
+        self._registry = self._removals = self._presence = -1
+
+    def forget(self) -> None:
+        """A transaction was rolled back: what was taken over from it may never have been."""
+        self._registry = self._removals = self._presence = -1
+
+    def refresh(self, db: apsw.Connection, me: int) -> None:
+        """Fold what changed since the last time."""
+        self.epoch, self.trimmed, registry, removals, presence = one(
+            db, "SELECT epoch, trimmed, registry, removals, presence FROM state"
+        )
+        if removals != self._removals:
+            self.routes, self.nums, self.lapsed, self._registry = Routes(), {}, set(), -1
+        if registry != self._registry:
+            rows = db.execute(
+                "SELECT num, id, spec, lapsed FROM subscription WHERE version > ? ORDER BY num",
+                (self._registry,),
+            )
+            for num, id, spec, lapsed in rows:
+                self.put(num, subscription_of(id, spec), lapsed=bool(lapsed))
+        self._registry, self._removals = registry, removals
+        if presence != self._presence:
+            self._presence = presence
+            self.peers = _peers(db, me)
+
+    def put(self, num: int, subscription: Subscription, *, lapsed: bool) -> None:
+        """Know this subscription."""
+        self.nums[subscription.id] = num
+        self.routes.add(subscription)
+        (self.lapsed.add if lapsed else self.lapsed.discard)(subscription.id)
+
+    def num(self, id: str) -> int:
+        """The number of a remembered subscription; SubscriptionNotFound."""
+        num = self.nums.get(id)
+        subscription = self.routes.get(id)
+        if num is None or subscription is None or not subscription.durable:
+            raise SubscriptionNotFound(f"no subscription {id!r} is remembered")
+        return num
+
+    def changed(self, db: apsw.Connection) -> int:
+        """Count a change of a row that this process has already taken over; the version for the row."""
+        was: int
+        (was,) = one(db, "UPDATE state SET registry = registry + 1 RETURNING registry")
+        if self._registry == was - 1:
+            self._registry = was
+        return was
+
+
+def _peers(db: apsw.Connection, me: int) -> tuple[Peer, ...]:
+    rows = db.execute(
+        "SELECT num, port, follows, json_group_array(sub) FROM instance LEFT JOIN serving ON instance = num "
+        "WHERE num <> ? GROUP BY num",
+        (me,),
+    )
+    return tuple(
+        Peer(num, port, bool(follows), frozenset(sub for sub in msgspec.json.decode(subs) if sub is not None))
+        for num, port, follows, subs in rows
+    )
+
+
+def arrive(db: apsw.Connection, port: int, now: float, boot: str, *, follows: bool) -> int:
+    """A new instance is here; its number, which no other one ever has."""
+    (num,) = one(
+        db,
+        "INSERT INTO instance(port, follows, seen, boot) VALUES (?, ?, ?, ?) RETURNING num",
+        (port, follows, now, boot),
+    )
+    count_presence(db)
+    return int(num)
+
+
+def count_presence(db: apsw.Connection) -> None:
+    """Let every process look again at who is here."""
+    db.execute("UPDATE state SET presence = presence + 1")
+
+
+def leave(db: apsw.Connection, num: int) -> list[int]:
+    """An instance is gone; the subscriptions whose others may now have a turn."""
+    owned = [sub for (sub,) in db.execute("UPDATE subscription SET owner = NULL WHERE owner = ? RETURNING num", (num,))]
+    served = [sub for (sub,) in db.execute("DELETE FROM serving WHERE instance = ? RETURNING sub", (num,))]
+    db.execute("DELETE FROM instance WHERE num = ?", (num,))
+    drop_unread(db, served)
+    count_presence(db)
+    return owned
+
+
+def drop_unread(db: apsw.Connection, subs: list[int]) -> None:
+    """Forget the live ones among these that nobody reads any more."""
+    gone = db.execute(
+        "DELETE FROM subscription WHERE num IN (SELECT value FROM json_each(?)) AND NOT durable "
+        "AND NOT EXISTS (SELECT 1 FROM serving WHERE sub = num) RETURNING num",
+        (str(subs),),
+    ).fetchall()
+    if gone:
+        db.execute("UPDATE state SET registry = registry + 1, removals = removals + 1")
+
+
+def absent(db: apsw.Connection, now: float, boot: str) -> list[int]:
+    """The instances that are not here any more, though they never said good-bye."""
+    rows = db.execute("SELECT num FROM instance WHERE boot <> ? OR seen < ?", (boot, now - PRESENT_SECONDS))
+    return [num for (num,) in rows]

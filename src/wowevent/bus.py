@@ -1,0 +1,549 @@
+"""EventBus: where the parts meet.
+
+An event's way: `publish` stamps and checks it -> `batch` -> the broker appends and routes it -> a `consumer` leases it,
+calls the handler, and settles what `retry` decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, Self
+
+from msgspec import Struct, structs
+
+from wowevent.batch import Batch
+from wowevent.broker import (
+    Appended,
+    Broker,
+    Position,
+    Retention,
+    Stored,
+    Subscription,
+    SubscriptionInfo,
+)
+from wowevent.brokers import open_broker
+from wowevent.clock import Clock, SystemClock
+from wowevent.consumer import Consumer, Options
+from wowevent.dead_letter import DeadLetters
+from wowevent.delivery import current, inherited
+from wowevent.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    Closed,
+    InvalidEvent,
+    InvalidTopic,
+    NoResponders,
+    PayloadTooLarge,
+    RequestTimeout,
+    SubscriptionConflict,
+    SubscriptionNotFound,
+    Unroutable,
+)
+from wowevent.event import Event, check_name, utc
+from wowevent.gate import Gate
+from wowevent.handler import Handler, Middleware, adapt
+from wowevent.live import Feed
+from wowevent.log import logger
+from wowevent.replay import ReplayConfig, build_query, replay
+from wowevent.request import Requests
+from wowevent.retry import RetryPolicy
+from wowevent.routing import Routes
+from wowevent.settings import Settings
+from wowevent.subscription import Handle, Wish, declaration, options
+from wowevent.topic import is_reserved
+
+_PATIENCE: Final = 10.0  # seconds for which a publish is tried again while the engine does not answer
+
+
+class Receipt(Struct, frozen=True):
+    """What `publish` says: the engine has the event, as durably as it promises."""
+
+    event_id: str
+    position: Position | None
+    """Where it lies in the log; None for a delayed event."""
+    duplicate: bool
+    """An event of that id was there already; nothing was added."""
+    matched: int
+    """How many known subscriptions it goes to."""
+
+    def __bool__(self) -> bool:
+        """Always true: what is not stored raises."""
+        return True
+
+
+class EventBus:
+    """Publish, subscribe and request on any engine.
+
+    `EventBus()` takes WOWEVENT_URL, else opens an embedded log in the user's data directory;
+    `EventBus("sqlite:///events.db")` takes a URL; a broker that is open already is taken as it is, and not closed.
+    """
+
+    def __init__(
+        self,
+        url: str | Broker | None = None,
+        *,
+        namespace: str | None = None,
+        name: str | None = None,
+        retention: Retention | None = None,
+        max_payload: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`name` stands as the source of events that have none. Nothing is opened before `start` or the first call."""
+        settings = Settings()
+        self.namespace = namespace or settings.namespace
+        self.name = check_name(name) if name else ""
+        self._clock = clock or SystemClock()
+        self._max_payload = max_payload or settings.max_payload
+        self._own_broker = url is None or isinstance(url, str)
+        if url is None and settings.url is None:
+            logger.info("embedded log", url=settings.engine_url())
+        self._broker: Broker = (
+            open_broker(url or settings.engine_url(), namespace=self.namespace, retention=retention, clock=self._clock)
+            if url is None or isinstance(url, str)
+            else url
+        )
+        self.dead_letters = DeadLetters(self._broker, self._ids_of)
+        self._batch: Batch[Event, Appended] = Batch(self._append)
+        self._gate = Gate()
+        self._feed = Feed(self._broker, self._clock)
+        self._served: dict[str, Handle] = {}
+        self._own = Routes()  # the subscriptions of this bus, to know what `join` waits for
+        self._middleware: list[Middleware] = []
+        self._requests = Requests(self._broker, self._batch.call, self._clock)
+        self._jobs: set[asyncio.Task[Any]] = set()
+        self._decorated: list[Callable[[], Any]] = []
+        self._state: Literal["new", "running", "draining", "stopped"] = "new"
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve the subscriptions, those made before included. Starting twice is starting once."""
+        if self._state == "running":
+            return
+        if self._state != "new":
+            raise Closed("this bus was stopped; make a new one")
+        await self._broker.ping()
+        self._state = "running"
+        for subscribe in self._decorated:
+            await subscribe()
+        for served in list(self._served.values()):
+            await self._serve(served)
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Take no new publishes, finish what is under way within `timeout` seconds, close; stopping twice is once.
+
+        What this bus published that goes to its own subscriptions is handled once; running handlers finish or are
+        cancelled, and what was not finished is given back.
+        """
+        if self._state == "stopped":
+            return
+        until = self._clock.monotonic() + timeout
+        if self._state == "running":
+            self._state = "draining"
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._drain(retries=False)
+            except TimeoutError:
+                logger.warning("stop did not wait for every delivery", timeout=timeout)
+        self._state = "stopped"
+        left = max(0.1, until - self._clock.monotonic())
+        await asyncio.gather(*(self._end(served, left) for served in list(self._served.values())))
+        await self._feed.close()
+        await self._requests.close()
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        if self._own_broker:
+            await self._broker.close()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def join(self, timeout: float | None = None) -> None:
+        """Wait until what this bus published and its own subscriptions get is settled for good, retries included.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
+        async with asyncio.timeout(timeout):
+            await self._drain(retries=True)
+
+    async def _drain(self, *, retries: bool) -> None:
+        """A handler may publish what the next one handles, so look again until a round finds nothing."""
+        while any(served.consumer.outstanding(retries=retries) for served in self._served.values()):
+            await asyncio.gather(*(s.consumer.drained(retries=retries) for s in list(self._served.values())))
+
+    # --- publish ------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        delay: float | timedelta | None = None,
+        at: datetime | str | None = None,
+        require_match: bool = False,
+    ) -> Receipt:
+        """Hand an event to the engine; returns once it has it durably, whether or not anybody listens.
+
+        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent and hops are inherited. Raises
+        InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine refuses.
+        """
+        return (await self._publish((self._stamp(event, delay, at),), require_match=require_match))[0]
+
+    async def publish_many(self, events: Iterable[Event], *, require_match: bool = False) -> Sequence[Receipt]:
+        """`publish` for several, in their order, in as few round trips as the engine allows."""
+        return await self._publish([self._stamp(event, None, None) for event in events], require_match=require_match)
+
+    async def cancel(self, event_id: str) -> bool:
+        """Drop a delayed event that has not left yet; False if it has, or was never there."""
+        return await self._broker.cancel(event_id)
+
+    def _stamp(self, event: Event, delay: float | timedelta | None, at: datetime | str | None) -> Event:
+        """The event as it will be stored; InvalidEvent if it cannot be."""
+        if not isinstance(event, Event):
+            raise InvalidEvent(f"publish takes an Event, not {type(event).__name__}")
+        if is_reserved(event.topic):
+            raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
+        if len(memoryview(event.body)) > self._max_payload:
+            raise PayloadTooLarge(f"payload of {len(memoryview(event.body))} bytes; {self._max_payload} is the most")
+        delivery = current()
+        if delivery is None and delay is None and at is None and (event.source_agent or not self.name):
+            return event
+        changes: dict[str, Any] = {}
+        if not event.source_agent and self.name:
+            changes["source_agent"] = self.name
+        if delay is not None or at is not None:
+            changes["not_before"] = self._moment(delay, at)
+        if delivery is not None and not delivery.replayed:
+            changes |= inherited(event, delivery.event)
+        return structs.replace(event, **changes) if changes else event
+
+    def _moment(self, delay: float | timedelta | None, at: datetime | str | None) -> datetime:
+        if at is not None:
+            return utc(at, "at")
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 10**10:
+            raise InvalidEvent(f"delay: {delay!r:.40} is not a number of seconds")
+        return datetime.fromtimestamp(self._clock.time() + seconds, UTC)
+
+    async def _publish(self, events: Sequence[Event], *, require_match: bool) -> Sequence[Receipt]:
+        if self._state != "running" and not (self._state == "draining" and current() is not None):
+            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        if require_match:
+            await self._require_match(events)
+        expecting = [(self._served[id].consumer, event.event_id) for event in events for id in self._own_matches(event)]
+        for consumer, event_id in expecting:
+            consumer.expect(event_id)
+        try:
+            results = await self._batch.call(events)
+        except BaseException:
+            for consumer, event_id in expecting:
+                consumer.unexpect(event_id)
+            raise
+        duplicates = {event.event_id for event, result in zip(events, results, strict=True) if result.duplicate}
+        for consumer, event_id in expecting if duplicates else ():
+            if event_id in duplicates:  # it was, or will be, handled as the one that came first
+                consumer.unexpect(event_id)
+        return [
+            Receipt(event.event_id, result.position, result.duplicate, len(result.matched))
+            for event, result in zip(events, results, strict=True)
+        ]
+
+    def _own_matches(self, event: Event) -> tuple[str, ...]:
+        """Which subscriptions of this bus a published event will come to; a delayed one is not waited for."""
+        return () if event.not_before is not None else self._own.match(event)
+
+    async def _append(self, events: Sequence[Event]) -> Sequence[Appended]:
+        """The engine's publish, tried again while it does not answer: ids make that safe."""
+        until, pause = self._clock.monotonic() + _PATIENCE, 0.05
+        while True:
+            try:
+                return await self._broker.publish(events)
+            except BrokerUnavailable as error:
+                if self._clock.monotonic() + pause > until:
+                    raise
+                logger.warning("publish is tried again", error=error, retry_in=pause)
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    async def _require_match(self, events: Sequence[Event]) -> None:
+        routes = Routes()
+        for info in await self._broker.subscriptions():
+            routes.add(info.subscription)
+        for event in events:
+            if not routes.match(event):
+                raise Unroutable(f"no subscription is known to match {event.topic!r}")
+
+    # --- subscribe ----------------------------------------------------------------------------------------------
+
+    async def subscribe(
+        self,
+        pattern: str | Sequence[str],
+        handler: Callable[..., Any],
+        subscriber_agent: str | None = None,
+        *,
+        subscription: str | None = None,
+        durable: bool | None = None,
+        start: Literal["new", "first"] | datetime | Position = "new",
+        types: Iterable[str] | None = None,
+        priorities: Iterable[int | str] | None = None,
+        min_priority: int | str | None = None,
+        sources: Iterable[str] | None = None,
+        retry: RetryPolicy | None = None,
+        concurrency: int = 1,
+        order_by: str | Callable[[Event], Any] | None = None,
+        rate: str | float | None = None,
+        timeout: float | None = None,
+        lease: float = 30.0,
+        auto_ack: bool = False,
+        batch: int | None = None,
+    ) -> Handle:
+        """Call `handler` with every event that matches.
+
+        With a name (`subscriber_agent` or `subscription`) it is remembered: it catches up after downtime, is retried
+        and dead-lettered, and members of one identity share the work. Without one it is live: what is published while it is
+        there. `start` is where a new one begins; `types`, `priorities` (each level widened to its band), `min_priority`
+        and `sources` filter; `retry` defaults to five retries after 1, 2, 4, 8, 16 s. `concurrency` handlers run at a
+        time; `order_by` (a field of the event, or a function) keeps the order of each key; `rate` is "50/s", "10/min";
+        `timeout` (seconds) ends a handler; `lease` (seconds) is how long an event stays with a process that died;
+        `auto_ack` acknowledges before handling; `batch` hands lists of up to that many events to the handler.
+
+        Raises InvalidTopic, SubscriptionConflict, and ValueError or TypeError for settings that make no sense.
+        """
+        wish = Wish(
+            subscription=subscription,
+            durable=durable,
+            start=start,
+            types=types,
+            priorities=priorities,
+            min_priority=min_priority,
+            sources=sources,
+            retry=retry,
+            concurrency=concurrency,
+            order_by=order_by,
+            rate=rate,
+            timeout=timeout,
+            lease=lease,
+            auto_ack=auto_ack,
+            batch=batch,
+        )
+        spec = declaration(pattern, subscriber_agent, wish)
+        return await self._subscribe(spec, handler, options(wish, durable=spec.durable))
+
+    def on(self, pattern: str | Sequence[str], name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """`subscribe` as a decorator, before or after `start`; `name` is the agent."""
+
+        def decorate(handler: Any) -> Any:
+            adapt(handler, batch=settings.get("batch") is not None)  # a wrong signature is told where it stands
+
+            async def subscribe() -> None:
+                await self.subscribe(pattern, handler, name, **settings)
+
+            if self._state == "new":
+                self._decorated.append(subscribe)
+            else:
+                job = asyncio.get_running_loop().create_task(subscribe())
+                self._jobs.add(job)
+                job.add_done_callback(self._job_done)
+            return handler
+
+        return decorate
+
+    def use(self, middleware: Middleware) -> None:
+        """Wrap every handler subscribed from now on; the first used is the outermost."""
+        self._middleware.append(middleware)
+
+    async def _subscribe(self, spec: Subscription, handler: Callable[..., Any], options: Options) -> Handle:
+        if self._state in {"draining", "stopped"}:
+            raise Closed("this bus is stopped")
+        if (known := self._served.get(spec.id)) is not None:
+            if known.handler == handler and known.spec == spec:
+                return known
+            raise SubscriptionConflict(
+                f"{spec.id!r} is served by this bus already; cancel that one first, or give this one a "
+                "subscription= of its own"
+            )
+        call = adapt(handler, batch=options.batch is not None)
+        for middleware in reversed(self._middleware):
+            call = middleware(call)
+        if spec.durable:
+            before = await self._broker.info(spec.id)
+            await self._broker.declare(spec)
+            if before is not None and before.subscription != structs.replace(spec, start=before.subscription.start):
+                logger.info("subscription has new settings", subscription=spec.id, patterns=",".join(spec.patterns))
+        consumer = await self._consumer(spec, call, options)
+        handle = self._served[spec.id] = Handle(spec, handler, consumer, lambda: self._cancel(spec.id))
+        self._own.add(spec)
+        if self._state == "running":
+            await self._serve(handle)
+        return handle
+
+    async def _consumer(self, spec: Subscription, call: Handler, options: Options) -> Consumer:
+        async def empty() -> bool:
+            info = await self._broker.info(spec.id)
+            return info is None or not info.ready + info.leased + info.delayed
+
+        return Consumer(
+            spec.id,
+            self._broker if spec.durable else await self._feed.open(spec),
+            call,
+            options,
+            clock=self._clock,
+            gate=self._gate,
+            reply=self._requests.answer,
+            empty=empty if spec.durable else None,
+        )
+
+    async def _serve(self, served: Handle) -> None:
+        if served.active:
+            return
+        if not served.spec.durable:
+            await self._broker.declare(served.spec)
+        await served.consumer.start()
+        served.active = True
+
+    async def _cancel(self, id: str) -> None:
+        served = self._served.get(id)
+        if served is not None:
+            await self._end(served, 10.0)
+
+    async def _end(self, served: Handle, timeout: float) -> None:
+        self._served.pop(served.spec.id, None)
+        self._own.remove(served.spec.id)
+        served.active = False
+        await served.consumer.stop(timeout)
+        if not served.spec.durable:
+            self._feed.forget(served.spec.id)
+            try:
+                await self._broker.remove(served.spec.id)
+            except (BrokerError, Closed) as error:
+                logger.info("presence could not be taken back, it will end by itself", error=error)
+
+    def _job_done(self, job: asyncio.Task[Any]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled() and (error := job.exception()) is not None:
+            logger.error("subscription failed", exc_info=error)
+
+    # --- request and reply --------------------------------------------------------------------------------------
+
+    async def request(self, topic: str | Event, payload: Any = None, *, timeout: float = 5.0, **fields: Any) -> Any:
+        """Publish a request and return what its handler returns; the first answer wins.
+
+        `fields` are other fields of the event. Raises NoResponders at once when nobody who is there would get it,
+        RequestFailed when the responder failed for the last time, RequestTimeout after `timeout` seconds.
+        """
+        event = topic if isinstance(topic, Event) else Event(topic=topic, payload=payload, **fields)
+        event = structs.replace(event, reply_to=self._requests.topic, ttl_seconds=timeout)
+        if not await self._requests.has_responder(event):
+            raise NoResponders(f"nobody who is there answers {event.topic!r}")
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._requests.ask(event, self.publish)
+        except TimeoutError:
+            raise RequestTimeout(f"no reply to {event.topic!r} within {timeout} s") from None
+
+    # --- history and replay -------------------------------------------------------------------------------------
+
+    def history(
+        self,
+        pattern: str | Sequence[str] | None = None,
+        *,
+        start_time: datetime | str | None = None,
+        end_time: datetime | str | None = None,
+        correlation_id: str | None = None,
+        after: Position | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Stored]:
+        """The log's events in their order, with `.event .position .stored_at`. Raises PositionLost behind a gap."""
+        query = build_query(pattern, start_time, end_time, correlation_id=correlation_id, limit=limit)
+        return self._broker.read(query, after=after)
+
+    async def replay(self, handler: Callable[..., Any], config: ReplayConfig | None = None) -> int:
+        """Call `handler` with the original events of a range, marked as replayed in the delivery; returns how many.
+
+        No cursor moves, and nothing is retried: what the handler raises ends the replay.
+        """
+        config = config or ReplayConfig(speed_multiplier=0)
+        return await replay(self._broker.read(config.query()), adapt(handler), config.speed_multiplier, self._clock)
+
+    # --- what the engine knows ----------------------------------------------------------------------------------
+
+    async def subscriptions(self) -> Sequence[SubscriptionInfo]:
+        """All that the engine remembers, and the live ones that are there now."""
+        return await self._broker.subscriptions()
+
+    async def info(self, name: str) -> SubscriptionInfo | None:
+        """The numbers of a subscription; those of an agent's several are summed. None if it is unknown."""
+        infos = [info for id in await self._ids_of(name) if (info := await self._broker.info(id)) is not None]
+        if len(infos) <= 1:
+            return infos[0] if infos else None
+        ages = [info.oldest for info in infos if info.oldest is not None]
+        sums = {key: sum(getattr(i, key) for i in infos) for key in ("ready", "leased", "delayed", "dead", "lost")}
+        return structs.replace(
+            infos[0],
+            **sums,
+            consumers=max(info.consumers for info in infos),
+            oldest=max(ages, default=None),
+            lapsed=any(info.lapsed for info in infos),
+        )
+
+    async def remove(self, name: str) -> None:
+        """Forget a subscription, or an agent's, with its backlog and dead letters."""
+        for id in await self._ids_of(name):
+            await self._cancel(id)
+            await self._broker.remove(id)
+
+    async def purge(self, name: str) -> int:
+        """Drop what is ready for a subscription, or an agent's; returns how many."""
+        ids = await self._ids_of(name)
+        if not ids:
+            raise SubscriptionNotFound(f"no subscription or agent {name!r} is remembered")
+        return sum([await self._broker.purge(id) for id in ids])
+
+    async def _ids_of(self, name: str) -> Sequence[str]:
+        """An id is itself; an agent's name stands for all of its subscriptions."""
+        known = [info.subscription for info in await self._broker.subscriptions()]
+        return [spec.id for spec in known if spec.id == name] or [spec.id for spec in known if spec.agent == name]
+
+    async def health(self) -> dict[str, Any]:
+        """`status`, the engine's name with `connected` or `unreachable`, `event_bus`, and `details`."""
+        engine = self._broker.capabilities.name
+        running = {"running": "running", "new": "not started"}.get(self._state, "stopped")
+        try:
+            ping = await self._broker.ping()
+            infos = await self._broker.subscriptions()
+        except (BrokerError, Closed) as error:
+            return {
+                "status": "unhealthy",
+                engine: "unreachable",
+                "event_bus": running,
+                "details": {"error": str(error)},
+            }
+        lapsed = [info.subscription.id for info in infos if info.lapsed or info.lost]
+        return {
+            "status": "healthy" if running == "running" else "unhealthy",
+            engine: "connected",
+            "event_bus": running,
+            "details": {
+                "latency": ping.latency,
+                "position": str(ping.head),
+                "namespace": self.namespace,
+                "promise": self._broker.capabilities.promise,
+                "subscriptions": len(infos),
+                "served": sum(1 for info in infos if info.consumers),
+                "lapsed": lapsed,
+                "dead_letters": sum(info.dead for info in infos),
+                "here": {id: _counts(served.consumer) for id, served in self._served.items()},
+            },
+        }
+
+
+def _counts(consumer: Consumer) -> dict[str, int]:
+    return {name: getattr(consumer.counts, name) for name in consumer.counts.__slots__}

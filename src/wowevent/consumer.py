@@ -1,0 +1,586 @@
+"""fetch -> handle -> settle, with credit, for one subscription.
+
+    fetcher   leases as many as there is credit for            -> hand
+    workers   hand -> handler -> outcome -> retry.decide        -> outbox
+    settler   what gathered in the outbox goes in one call
+    keeper    extends the leases of what is held too long
+
+Credit is adapted: a consumer holds what its handlers need for about a tenth of a second, so that slow handlers do not
+hoard what other members of the group could do, and fast ones never wait for the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from msgspec import Struct, structs
+
+from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Reason, Retry, Settlement
+from wowevent.clock import Clock
+from wowevent.delivery import Delivery, enter
+from wowevent.errors import (
+    BrokerError,
+    Closed,
+    PositionLost,
+    Reject,
+    RetryAfter,
+    SubscriptionNotFound,
+    ValidationError,
+)
+from wowevent.event import Event
+from wowevent.gate import Gate
+from wowevent.hand import Chains, Lanes
+from wowevent.handler import Handler
+from wowevent.log import logger
+from wowevent.retry import (
+    Done,
+    Failed,
+    GivenBack,
+    Later,
+    Outcome,
+    Rejected,
+    RetryPolicy,
+    condemned,
+    decide,
+)
+from wowevent.wakeup import Wakeup
+
+_HOLD: Final = 0.1  # seconds of work to hold
+_MOST: Final = 512  # events to hold
+_WAIT: Final = 5.0  # seconds that one fetch waits
+_ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
+_BACKOFF: Final = (0.05, 5.0)  # seconds, first and longest pause when the engine is in trouble
+
+
+class Source(Protocol):
+    """What a consumer needs of a broker; a live subscription brings its own."""
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        """See Broker."""
+        ...
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        """See Broker."""
+        ...
+
+    async def detach(self, id: str) -> None:
+        """See Broker."""
+        ...
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """How one subscription is consumed."""
+
+    policy: RetryPolicy | None
+    """None: one attempt, whatever the event says."""
+    concurrency: int = 1
+    order_by: Callable[[Event], Any] | None = None
+    rate: float | None = None
+    """Events per second."""
+    timeout: float | None = None
+    lease: float = 30.0
+    auto_ack: bool = False
+    batch: int | None = None
+    dead_letters: bool = True
+    """False: an event that used up its attempts is dropped, with an ERROR line."""
+
+
+class Counts:
+    """What happened to this consumer's events since it started; read by whoever reports."""
+
+    __slots__ = ("buried", "dropped", "expired", "failed", "handled", "lost", "stale")
+
+    def __init__(self) -> None:
+        self.handled = self.failed = self.buried = self.dropped = self.expired = self.stale = self.lost = 0
+
+
+Replier = Callable[[Event, Any, str | None], Coroutine[Any, Any, None]]
+"""`reply(request, value, error)`: answer a request, with a value or with the handler's last error."""
+
+
+class Consumer:
+    """One subscription's deliveries in this process."""
+
+    def __init__(
+        self,
+        id: str,
+        source: Source,
+        handler: Handler,
+        options: Options,
+        *,
+        clock: Clock,
+        gate: Gate,
+        reply: Replier,
+        empty: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`handler` takes an event, or a list of events with `options.batch`.
+
+        `empty()` tells whether the engine has nothing unsettled for the subscription, where others may share it.
+        """
+        self.id = id
+        self.counts = Counts()
+        self._source = source
+        self._handler = handler
+        self._options = options
+        self._clock = clock
+        self._gate = gate
+        self._reply = reply
+        self._empty = empty
+        self._chains = Chains(options.order_by) if options.order_by is not None else None
+        self._hand: Lanes | Chains = Lanes() if self._chains is None else self._chains
+        self._held: dict[str, float] = {}  # token -> when its lease was last renewed, oldest first
+        self._outbox: list[Settlement] = []
+        self._expected: dict[str, bool] = {}  # ids published by this bus -> whether handled once
+        self._least = max(options.concurrency, 2 * (options.batch or 0))
+        self._window = self._least if self._chains is None else _MOST
+        self._average = 0.0
+        self._next_slot = 0.0
+        self._stopping = False
+        self._sending = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._workers: list[asyncio.Task[None]] = []
+        self._replies: set[asyncio.Task[None]] = set()
+        self._arrived = Wakeup()  # for workers: the hand has something
+        self._room = Wakeup()  # for the fetcher: there may be credit
+        self._finished = Wakeup()  # for the settler: the outbox has something
+        self._settled = Wakeup()  # for who waits until the outbox is empty
+        self._progress = Wakeup()  # for the bus: something expected is through
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve the subscription from here on; returns when the engine knows that somebody does."""
+        await self._source.fetch(self.id, limit=0, wait=0)
+        self._gate.register(self._give_back)
+        workers = 1 if self._options.batch else self._options.concurrency
+        self._tasks = [
+            self._spawn(self._fetching()),
+            self._spawn(self._settling()),
+            self._spawn(self._keeping()),
+        ]
+        self._workers = [self._spawn(self._working()) for _ in range(workers)]
+
+    async def stop(self, timeout: float) -> None:
+        """Fetch nothing further, let running handlers finish within `timeout` seconds, give the rest back."""
+        if self._stopping:
+            return
+        self._stopping = True
+        try:
+            await self._source.detach(self.id)
+        except (BrokerError, Closed) as error:
+            logger.warning("subscription could not be detached", subscription=self.id, error=error)
+        if not self._tasks:
+            return
+        fetcher, settler, keeper = self._tasks
+        self._room.notify()
+        self._arrived.notify()
+        await self._give_back()
+        # A handler may cancel its own subscription: its worker ends when the handler returns.
+        others = [worker for worker in self._workers if worker is not asyncio.current_task()]
+        await asyncio.wait([fetcher, *others], timeout=max(timeout, 0.01))
+        await _cancel(fetcher, *others)
+        if self._replies:
+            await asyncio.wait(self._replies, timeout=1.0)
+        await self._give_back()
+        self._gate.unregister(self._give_back)
+        await _cancel(keeper, settler, *self._replies)
+        self._progress.notify()
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(job, name=f"wowevent:{self.id}")
+        task.add_done_callback(self._report_death)
+        return task
+
+    def _report_death(self, task: asyncio.Task[None]) -> None:
+        """A consumer's task ends only when it is told to; anything else must not go unseen."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("subscription stopped by an internal error", subscription=self.id, exc_info=error)
+
+    # --- what the bus waits for ---------------------------------------------------------------------------------
+
+    def expect(self, event_id: str) -> None:
+        """This bus publishes an event that comes here."""
+        self._expected[event_id] = False
+
+    def unexpect(self, event_id: str) -> None:
+        """It does not come after all, or it is through."""
+        if self._expected.pop(event_id, None) is not None:
+            self._progress.notify()
+
+    def outstanding(self, *, retries: bool) -> bool:
+        """Whether some expected event is not through: not handled once, or, with `retries`, not settled for good."""
+        return bool(self._expected) if retries else not all(self._expected.values())
+
+    async def drained(self, *, retries: bool) -> None:
+        """Return once nothing is outstanding, here or with another member of the group."""
+        while not self._stopping and self.outstanding(retries=retries):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ASK):
+                    await self._progress.wait()
+                    continue
+            if self._empty is not None and await self._empty():
+                self._expected.clear()  # another member of the group has handled the rest
+
+    # --- fetch --------------------------------------------------------------------------------------------------
+
+    async def _fetching(self) -> None:
+        pause = _BACKOFF[0]
+        while not self._stopping:
+            await self._gate.opened()
+            credit = self._credit()
+            if credit <= 0:
+                await self._room.wait()
+                continue
+            try:
+                leases = await self._source.fetch(self.id, limit=credit, wait=_WAIT)
+            except Closed:
+                return
+            except PositionLost as lost:
+                self.counts.lost += lost.lost or 0
+                logger.error("subscription lost unread events", subscription=self.id, lost=lost.lost, error=lost)
+                continue
+            except SubscriptionNotFound:
+                logger.warning("subscription was removed, its consumer ends", subscription=self.id)
+                return
+            except BrokerError as error:
+                logger.error("subscription cannot be read now", subscription=self.id, error=error, retry_in=pause)
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, _BACKOFF[1])
+                continue
+            pause = _BACKOFF[0]
+            if leases:
+                await self._take_in(leases)
+
+    def _credit(self) -> int:
+        """How many more to lease: up to the window, asked for once half of it is free."""
+        room = self._window - len(self._held)
+        return room if 2 * room >= self._window or not len(self._hand) else 0
+
+    async def _take_in(self, leases: Sequence[Lease]) -> None:
+        now = self._clock.monotonic()
+        for lease in leases:
+            self._held[lease.token] = now
+        if self._stopping or self._gate.closed:
+            await self._release(leases)
+            return
+        if self._options.auto_ack:
+            await self._send([Ack(lease.token) for lease in leases])
+        for lease in leases:
+            self._hand.push(lease)
+        self._arrived.notify(len(leases))
+
+    def _adapt(self, seconds: float, count: int) -> None:
+        """Learn how long handlers take, and hold accordingly; the window grows by doubling only."""
+        took = seconds / count
+        self._average = 0.8 * self._average + 0.2 * took if self._average else took
+        if self._chains is not None:
+            return  # a key that waits must not keep the others from coming
+        want = int(_HOLD * self._options.concurrency / (self._average + 1e-7))
+        if self._options.rate is not None:
+            want = min(want, int(_HOLD * self._options.rate))
+        self._window = max(self._least, min(want, 2 * self._window, _MOST))
+
+    # --- handle -------------------------------------------------------------------------------------------------
+
+    async def _working(self) -> None:
+        while True:
+            await self._gate.opened()
+            lease = self._hand.pop()
+            if lease is None:
+                if self._stopping:
+                    return
+                self._room.notify()
+                await self._arrived.wait()
+                continue
+            if self._options.rate is not None:
+                await self._slot(self._options.rate)
+            await self._handle([lease] if self._options.batch is None else self._fill(lease, self._options.batch))
+
+    def _fill(self, first: Lease, most: int) -> list[Lease]:
+        """A batch around `first`; one that failed before goes alone, so that it takes no others with it."""
+        batch = [first]
+        while len(batch) < most and not first.failures and not first.crashes:
+            lease = self._hand.pop()
+            if lease is None:
+                break
+            if lease.failures or lease.crashes:
+                self._hand.push(lease)
+                break
+            batch.append(lease)
+        return batch
+
+    async def _handle(self, leases: list[Lease]) -> None:
+        leases = [lease for lease in leases if self._worth_handling(lease)]
+        if not leases:
+            return
+        if leases[0].crashes:
+            async with self._gate.alone(self._options.lease) as alone:
+                if alone:
+                    await self._run(leases)
+                else:
+                    self._conclude(leases[0], GivenBack())
+                await self._flush()
+            return
+        await self._run(leases)
+
+    def _worth_handling(self, lease: Lease) -> bool:
+        """Settle at once what need not or must not reach the handler."""
+        event = lease.event
+        if event.ttl_seconds is not None and self._clock.time() > event.timestamp.timestamp() + event.ttl_seconds:
+            self.counts.expired += 1
+            logger.info("delivery expired", subscription=self.id, event_id=event.event_id, topic=event.topic)
+            self._settle(lease, Ack(lease.token))
+            return False
+        if self._options.policy is not None and condemned(self._options.policy, lease):
+            self._bury(lease, Bury(lease.token, Reason.CRASHED))
+            return False
+        return True
+
+    async def _run(self, leases: list[Lease]) -> None:
+        """One call of the handler, and what follows from it for each event of the call."""
+        first = leases[0]
+        events = [_as_seen(lease) for lease in leases]
+        enter(self._delivery(first, events[0]))
+        self._gate.running += 1
+        started = self._clock.monotonic()
+        reply: Any = None
+        try:
+            if self._options.timeout is None:
+                reply = await self._handler(events if self._options.batch else events[0])
+            else:
+                async with asyncio.timeout(self._options.timeout):
+                    reply = await self._handler(events if self._options.batch else events[0])
+            outcome: Outcome = _DONE
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                for lease in leases:
+                    self._conclude(lease, GivenBack())
+                raise
+            outcome = _failure(error, self._options.timeout)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+            outcome = _failure(error, self._options.timeout)
+        finally:
+            self._gate.left()
+            enter(None)
+            self._adapt(self._clock.monotonic() - started, len(leases))
+        for lease in leases:
+            self._conclude(lease, outcome)
+        if reply is not None and first.event.reply_to is not None:
+            await self._reply(first.event, reply, None)
+
+    def _delivery(self, lease: Lease, event: Event) -> Delivery:
+        async def extend(seconds: float) -> None:
+            if lease.token in self._held:
+                await self._send([Extend(lease.token, seconds)])
+
+        return Delivery(
+            event,
+            attempt=lease.failures + lease.crashes + 1,
+            subscription=self.id,
+            position=lease.position,
+            redelivered=lease.redelivered,
+            extend=extend,
+        )
+
+    def _conclude(self, lease: Lease, outcome: Outcome) -> None:
+        """Count, log and settle one outcome."""
+        if outcome is _DONE:
+            self.counts.handled += 1
+            self._settle(lease, Ack(lease.token))
+            return
+        if isinstance(outcome, Failed | Rejected):
+            self.counts.failed += 1
+            logger.warning(
+                "delivery failed",
+                subscription=self.id,
+                event_id=lease.event.event_id,
+                topic=lease.event.topic,
+                attempt=lease.failures + lease.crashes + 1,
+                error=outcome.error,
+            )
+        settlement = self._verdict(lease, outcome)
+        if isinstance(settlement, Bury):
+            self._bury(lease, settlement)
+        elif isinstance(settlement, Retry) and self._chains is not None and settlement.delay > 0:
+            self._hold_back(self._chains, lease, settlement)
+        else:
+            if not isinstance(outcome, GivenBack):
+                self._note_attempt(lease)
+            self._settle(lease, settlement, final=False)
+
+    def _verdict(self, lease: Lease, outcome: Outcome) -> Settlement:
+        if self._options.policy is None and isinstance(outcome, Failed):
+            return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)
+        policy = self._options.policy or RetryPolicy()
+        return decide(policy, lease, outcome, random.random())  # noqa: S311 - jitter
+
+    def _hold_back(self, chains: Chains, lease: Lease, retry: Retry) -> None:
+        """Keep a failed event of an ordered subscription, and with it the others of its key, until it is due."""
+        if self._options.auto_ack:
+            self._settle(lease, Ack(lease.token))
+            return
+        if retry.charge:
+            failed = Attempt(lease.failures + lease.crashes + 1, self._clock.time(), retry.error)
+            lease = structs.replace(lease, failures=lease.failures + 1, attempts=(*lease.attempts, failed))
+            self._put(Extend(lease.token, self._options.lease, retry.error))
+        self._note_attempt(lease)
+        chains.push_back(lease)
+
+        def due() -> None:
+            chains.free(lease)
+            self._arrived.notify(1)
+
+        self._clock.call_later(retry.delay, due)
+
+    def _bury(self, lease: Lease, bury: Bury) -> None:
+        event = lease.event
+        names = {
+            "subscription": self.id,
+            "event_id": event.event_id,
+            "topic": event.topic,
+            "reason": bury.reason.value,
+        }
+        if self._options.dead_letters:
+            self.counts.buried += 1
+            logger.error("delivery failed for good, dead_letter kept", **names)
+            self._settle(lease, bury)
+        else:
+            self.counts.dropped += 1
+            logger.error("delivery failed for good, event dropped", **names)
+            self._settle(lease, Ack(lease.token))
+        if event.reply_to is not None:
+            last = lease.attempts[-1].error if lease.attempts else bury.reason.value
+            task = self._spawn(self._reply(event, None, bury.error or last))
+            self._replies.add(task)
+            task.add_done_callback(self._replies.discard)
+
+    async def _slot(self, rate: float) -> None:
+        """Wait for the next moment that the rate allows."""
+        now = self._clock.monotonic()
+        self._next_slot = max(self._next_slot, now)
+        pause = self._next_slot - now
+        self._next_slot += 1 / rate
+        if pause > 0:
+            await self._clock.sleep(pause)
+
+    # --- settle -------------------------------------------------------------------------------------------------
+
+    def _settle(self, lease: Lease, settlement: Settlement, *, final: bool = True) -> None:
+        """The consumer is through with this lease; `final` if the subscription is through with the event."""
+        if self._chains is not None:
+            self._chains.done(lease)
+            self._arrived.notify(1)
+        self._held.pop(lease.token, None)
+        if not self._options.auto_ack:
+            self._put(settlement)
+        if self._expected and (final or self._options.auto_ack):
+            self.unexpect(lease.event.event_id)
+        self._room.notify()
+
+    def _note_attempt(self, lease: Lease) -> None:
+        if lease.event.event_id in self._expected:
+            self._expected[lease.event.event_id] = True
+            self._progress.notify()
+
+    def _put(self, settlement: Settlement) -> None:
+        self._outbox.append(settlement)
+        self._finished.notify()
+
+    async def _settling(self) -> None:
+        """Send what gathered, one call at a time; what gathers meanwhile goes in the next."""
+        while True:
+            if not self._outbox:
+                self._settled.notify()
+                await self._finished.wait()
+            batch, self._outbox = self._outbox, []
+            self._sending = True
+            try:
+                await self._send(batch)
+            finally:
+                self._sending = False
+
+    async def _flush(self) -> None:
+        """Return once everything finished so far is settled."""
+        while self._outbox or self._sending:
+            await self._settled.wait()
+
+    async def _send(self, settlements: Sequence[Settlement]) -> None:
+        """Settle; while the engine is in trouble, again and again until the leases must have ended anyway."""
+        until = self._clock.monotonic() + self._options.lease
+        pause = _BACKOFF[0]
+        while True:
+            try:
+                done = await self._source.settle(self.id, settlements)
+            except (Closed, SubscriptionNotFound):
+                return
+            except BrokerError as error:
+                if not error.retryable or self._clock.monotonic() > until:
+                    logger.error("delivery could not be settled, it will come again", subscription=self.id, error=error)
+                    return
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, _BACKOFF[1])
+                continue
+            if done < len(settlements):
+                self.counts.stale += len(settlements) - done
+                logger.warning("delivery settled too late", subscription=self.id, stale=len(settlements) - done)
+            return
+
+    async def _release(self, leases: Sequence[Lease]) -> None:
+        """Give back what was not started."""
+        for lease in leases:
+            self._held.pop(lease.token, None)
+        if leases and not self._options.auto_ack:
+            await self._send([Retry(lease.token, charge=False) for lease in leases])
+
+    async def _give_back(self) -> None:
+        """Give back everything that was not started, and settle everything that was finished."""
+        await self._release(self._hand.clear())
+        await self._flush()
+
+    async def _keeping(self) -> None:
+        """Renew the leases of what is held for long: in a handler's hands, or waiting for one."""
+        period = self._options.lease / 3
+        while True:
+            await self._clock.sleep(period)
+            now = self._clock.monotonic()
+            old = [token for token, at in self._held.items() if now - at > period]
+            for token in old:
+                self._held[token] = now
+            if old and not self._options.auto_ack:
+                await self._send([Extend(token, self._options.lease) for token in old])
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_DONE: Final = Done()
+
+
+def _as_seen(lease: Lease) -> Event:
+    """The event with the failures so far, which are not part of what is stored."""
+    return lease.event if not lease.failures else structs.replace(lease.event, retry_count=lease.failures)
+
+
+def _failure(error: BaseException, timeout: float | None) -> Outcome:
+    """What an exception of a handler means."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    trace = "".join(traceback.format_exception(error))
+    match error:
+        case RetryAfter():
+            return Later(error.seconds)
+        case Reject():
+            return Rejected(str(error), trace)
+        case ValidationError():
+            return Rejected(str(error), trace, Reason.VALIDATION_ERROR)
+        case TimeoutError() if timeout is not None:
+            return Failed(text, trace, Reason.TIMEOUT)
+        case _:
+            return Failed(text, trace)

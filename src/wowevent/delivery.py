@@ -1,0 +1,74 @@
+"""What a handler can know of the delivery it is working on: Delivery, current()."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+from wowevent.broker import Position
+from wowevent.event import Event
+
+
+class Delivery:
+    """One delivery of one event to one subscription."""
+
+    __slots__ = ("_extend", "attempt", "event", "position", "redelivered", "replayed", "subscription")
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        attempt: int,
+        subscription: str,
+        position: Position | None,
+        replayed: bool = False,
+        redelivered: bool = False,
+        extend: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        self.event = event
+        self.attempt = attempt
+        """1 for the first; failures and crashes so far, and this one."""
+        self.subscription = subscription
+        """The subscription's id."""
+        self.position = position
+        """Where the event lies in the log; None where it does not."""
+        self.replayed = replayed
+        """This is a replay: the event was delivered when it happened."""
+        self.redelivered = redelivered
+        """This was sent again from the dead letters."""
+        self._extend = extend
+
+    async def extend(self, seconds: float) -> None:
+        """Ask for `seconds` from now before the event may be given to another consumer.
+
+        Needed only by handlers that keep the event loop from running: the bus extends a running handler's lease itself.
+        """
+        if self._extend is not None:
+            await self._extend(seconds)
+
+
+def inherited(event: Event, parent: Event) -> dict[str, Any]:
+    """The fields that an event takes from the one it follows from, unless it says otherwise itself."""
+    changes: dict[str, Any] = {"hops": max(event.hops, parent.hops + 1)}
+    if event.correlation_id == event.event_id:
+        changes["correlation_id"] = parent.correlation_id
+    for name in ("trace_id", "traceparent", "execution_id"):
+        if getattr(event, name) is None and (value := getattr(parent, name)) is not None:
+            changes[name] = value
+    if event.parent_event_id is None:
+        changes["parent_event_id"] = parent.event_id
+    return changes
+
+
+_current: ContextVar[Delivery | None] = ContextVar("wowevent_delivery", default=None)
+
+
+def current() -> Delivery | None:
+    """In a handler: its delivery. Elsewhere None."""
+    return _current.get()
+
+
+def enter(delivery: Delivery | None) -> None:
+    """Make it the current one of this task from here on; for who runs handlers."""
+    _current.set(delivery)

@@ -1,0 +1,198 @@
+"""The whole exception tree, on one screen.
+
+    BusError                       code, retryable
+    ├─ InvalidEvent ── InvalidTopic, ValidationError, PayloadTooLarge      the caller's fault, never retried
+    ├─ BrokerError ── BrokerUnavailable (retryable), SubscriptionNotFound, SubscriptionConflict,
+    │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
+    ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
+    ├─ NotPermitted · NotSupported · Closed
+    └─ ProtocolError
+    Handlers raise: Reject(reason), RetryAfter(seconds)
+
+`code` is stable: it is the error's name on the wire, in HTTP answers, in metrics and behind a command's exit status.
+`retryable` says whether the same call can succeed later without a change by the caller.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BusError(Exception):
+    """Anything that WowEvent raises on purpose."""
+
+    code: ClassVar[str] = "bus_error"
+    retryable: ClassVar[bool] = False
+
+
+class InvalidEvent(BusError):
+    """The event, or a name in it, is not one that the bus carries; nothing was stored."""
+
+    code = "invalid_event"
+
+
+class InvalidTopic(InvalidEvent):
+    """A topic or pattern outside the grammar of `wowevent.topic`."""
+
+    code = "invalid_topic"
+
+
+class ValidationError(InvalidEvent):
+    """A payload that does not fit its schema or payload model; `errors` names every wrong field."""
+
+    code = "validation_error"
+
+    def __init__(self, message: str, errors: tuple[str, ...] = ()) -> None:
+        """`errors` holds one line for each wrong field."""
+        super().__init__(message)
+        self.errors = errors
+
+
+class PayloadTooLarge(InvalidEvent):
+    """The payload has more bytes than the bus accepts (256 KiB unless configured)."""
+
+    code = "payload_too_large"
+
+
+class BrokerError(BusError):
+    """The engine below refused or failed; the driver's own exception is the cause."""
+
+    code = "broker_error"
+
+
+class BrokerUnavailable(BrokerError):
+    """The engine does not answer now. Publishing again with the same event id is safe."""
+
+    code = "broker_unavailable"
+    retryable = True
+
+
+class SubscriptionNotFound(BrokerError):
+    """No subscription of that identity is remembered."""
+
+    code = "subscription_not_found"
+
+
+class SubscriptionConflict(BrokerError):
+    """The same identity is served in this process by another handler or with settings that cannot both hold."""
+
+    code = "subscription_conflict"
+
+
+class PositionLost(BrokerError):
+    """Events that a reader or subscription had not seen are gone from the log."""
+
+    code = "position_lost"
+
+    def __init__(self, message: str, lost: int | None = None) -> None:
+        """`lost` is how many events are gone, where the engine knows."""
+        super().__init__(message)
+        self.lost = lost
+
+
+class StorageFull(BrokerError):
+    """The engine has no room: nothing of this call was stored, reading and acknowledging go on."""
+
+    code = "storage_full"
+    retryable = True
+
+
+class StorageDamaged(BrokerError):
+    """The stored bytes are not what was written; they are never served as if they were."""
+
+    code = "storage_damaged"
+
+
+class FormatTooNew(BrokerError):
+    """The log, or an event in it, was written by a newer version of WowEvent."""
+
+    code = "format_too_new"
+
+
+class Unroutable(BusError):
+    """`require_match=True`, and no subscription is known to match; nothing was stored."""
+
+    code = "unroutable"
+
+
+class NoResponders(BusError):
+    """Nobody who is there now would get this request."""
+
+    code = "no_responders"
+
+
+class RequestFailed(BusError):
+    """The responder failed for the last time; the message is its error."""
+
+    code = "request_failed"
+
+
+class RequestTimeout(BusError, TimeoutError):
+    """No reply came within the request's timeout."""
+
+    code = "request_timeout"
+    retryable = True
+
+
+class OutboxFull(BusError):
+    """A bounded outbox has no room for one more; nothing was taken."""
+
+    code = "outbox_full"
+    retryable = True
+
+
+class NotPermitted(BusError):
+    """The caller's rights do not cover this."""
+
+    code = "not_permitted"
+
+
+class NotSupported(BusError):
+    """This engine declares that it cannot do that (see its capabilities)."""
+
+    code = "not_supported"
+
+
+class Closed(BusError):
+    """The bus was stopped, or not started yet."""
+
+    code = "closed"
+
+
+class ProtocolError(BusError):
+    """A frame that the router does not understand; `fatal` says whether the connection ends."""
+
+    code = "protocol_error"
+
+    def __init__(self, message: str, *, fatal: bool = False) -> None:
+        """`fatal=False` keeps the connection."""
+        super().__init__(message)
+        self.fatal = fatal
+
+
+class Reject(Exception):
+    """Raised by a handler: this event will never succeed, put it with the dead letters now."""
+
+    def __init__(self, reason: str = "rejected by the handler") -> None:
+        """`reason` is kept with the dead letter."""
+        super().__init__(reason)
+
+
+class RetryAfter(Exception):
+    """Raised by a handler: deliver this again in `seconds`, and charge no attempt (24 h at most)."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` from now; more than 24 h is taken as 24 h."""
+        super().__init__(seconds)
+        self.seconds = min(max(0.0, float(seconds)), 86_400.0)  # in this order NaN is 0
+
+    def __str__(self) -> str:
+        return f"retry after {self.seconds:g} s"
+
+
+def shown(value: object, length: int = 80) -> str:
+    """A stranger's value in an error message: escaped and short, whatever it is."""
+    try:
+        return repr(value)[:length]
+    except (ValueError, RecursionError):  # a number of 5,000 digits, a list of 100,000 levels
+        return f"a {type(value).__name__} that cannot be shown"

@@ -1,0 +1,611 @@
+"""The values that travel: Event, EventType, EventPriority, EventMetadata.
+
+An event is immutable. Its payload is encoded when the event is made, so that what was given cannot change behind its
+back, and decoded when somebody looks at it: an engine or a router that only passes it on never pays for that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import IntEnum
+from functools import lru_cache
+from math import isfinite
+from threading import RLock
+from time import time_ns
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from wowevent.errors import FormatTooNew, InvalidEvent, shown
+from wowevent.topic import check_topic
+
+VERSION: Final = 1
+MAX_DEPTH: Final = 32
+
+_NAME = re.compile(r"[A-Za-z0-9_\-.:/@]{1,128}")
+_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4096}")  # neither control characters nor half characters
+
+
+class EventType(str):
+    """What happened. A catalogue of well-known names; any other name is as good.
+
+    It is a `str`; `.value` is the plain name, and formatting prints the name.
+    """
+
+    __slots__ = ()
+
+    AGENT_STARTED: Final[EventType]
+    AGENT_STOPPED: Final[EventType]
+    AGENT_ERROR: Final[EventType]
+    AGENT_HEARTBEAT: Final[EventType]
+    TASK_CREATED: Final[EventType]
+    TASK_SUBMITTED: Final[EventType]
+    TASK_STARTED: Final[EventType]
+    TASK_COMPLETED: Final[EventType]
+    TASK_FAILED: Final[EventType]
+    TASK_TIMEOUT: Final[EventType]
+    TASK_CANCELLED: Final[EventType]
+    STATE_SAVED: Final[EventType]
+    STATE_LOADED: Final[EventType]
+    STATE_RECOVERED: Final[EventType]
+    PLAN_CREATED: Final[EventType]
+    PLAN_STARTED: Final[EventType]
+    PLAN_STEP_COMPLETED: Final[EventType]
+    PLAN_STEP_FAILED: Final[EventType]
+    PLAN_COMPLETED: Final[EventType]
+    PLAN_FAILED: Final[EventType]
+    SYSTEM_SHUTDOWN: Final[EventType]
+    SYSTEM_HEALTH_CHECK: Final[EventType]
+
+    @property
+    def value(self) -> str:
+        """The plain name, as the members of an enumeration have it."""
+        return str.__str__(self)
+
+    @classmethod
+    def catalogue(cls) -> Iterator[EventType]:
+        """The well-known names."""
+        return iter(_CATALOGUE)
+
+
+# `PLAN_STEP_COMPLETED` is `plan.step_completed`: the first word is what it is about, the rest is one word.
+_CATALOGUE = tuple(EventType(name.lower().replace("_", ".", 1)) for name in EventType.__annotations__)
+for _name, _type in zip(EventType.__annotations__, _CATALOGUE, strict=True):
+    setattr(EventType, _name, _type)
+
+
+class EventPriority(IntEnum):
+    """Names for six of the ten levels, 1 (last) to 10 (first). `EventPriority("high")` works too."""
+
+    LOWEST = 1
+    LOW = 3
+    NORMAL = 5
+    HIGH = 7
+    CRITICAL = 9
+    SYSTEM = 10
+
+    @classmethod
+    def _missing_(cls, value: object) -> EventPriority | None:
+        return cls.__members__.get(value.upper()) if isinstance(value, str) else None
+
+
+BANDS: Final[Mapping[str, range]] = {
+    "low": range(1, 4),
+    "normal": range(4, 7),
+    "high": range(7, 9),
+    "critical": range(9, 11),
+}
+_BAND_OF: Final = {level: band for band, levels in BANDS.items() for level in levels}
+
+
+def band(priority: int) -> str:
+    """The band of a level: low 1 to 3, normal 4 to 6, high 7 and 8, critical 9 and 10."""
+    return _BAND_OF[priority]
+
+
+@lru_cache(maxsize=256, typed=True)  # else True would be found where 1 was asked for before
+def priority_level(priority: int | str) -> int:
+    """A level from 1 to 10, from a number or from a name such as "high"; InvalidEvent otherwise."""
+    if isinstance(priority, str):
+        try:
+            return EventPriority(priority).value
+        except ValueError:
+            names = ", ".join(EventPriority.__members__).lower()
+            raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10, or one of {names}") from None
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _BAND_OF:
+        raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10")
+    return int(priority)
+
+
+@lru_cache(maxsize=8192)
+def check_name(name: str) -> str:
+    """The name itself as a plain `str`, if it is one of an agent, source or queue; InvalidEvent otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidEvent(f"{shown(name)} is not a name: 1 to 128 letters, digits and _ - . : / @")
+    return str.__str__(name)
+
+
+class EventMetadata(Struct, frozen=True, kw_only=True):
+    """The tracking part of an event, for those who think in it: `Event(metadata=...)`, `event.metadata`."""
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    tags: tuple[str, ...] = ()
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class _EventMeta(msgspec.StructMeta):
+    """Lets `Event(...)` take the ancestors' spellings and check what it is given.
+
+    A decoder makes events without passing here: what lies in the log was checked when it went in.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, **given):  # noqa: ANN003, ANN204 - the signature is Event.__init__'s
+            if not _FIELDS.issuperset(given):
+                given = _one_dialect(given)
+            return super().__call__(**_checked(given))
+
+
+class Event(
+    Struct,
+    metaclass=_EventMeta,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    dict=True,
+    rename={"body": "payload", "head": "headers", "kind": "event_type", "unknown": "_unknown"},
+):
+    """One thing that happened, as every engine and every face of the bus carries it (envelope v1).
+
+    `topic` (where it is routed) and `event_type` (what happened) default to each other. The other dialects' spellings
+    `id`, `source`, `source_agent_id`, `target`, `type` and `metadata` are accepted and read as attributes.
+    """
+
+    v: Annotated[int, Meta(ge=VERSION, le=VERSION)]
+    event_id: str
+    kind: str
+    topic: str
+    source_agent: str
+    timestamp: datetime
+    priority: int
+    correlation_id: str
+    body: Raw
+    source_service: str | None = None
+    target_agent: str | None = None
+    parent_event_id: str | None = None
+    trace_id: str | None = None
+    traceparent: str | None = None
+    execution_id: str | None = None
+    ttl_seconds: float | None = None
+    not_before: datetime | None = None
+    max_retries: int | None = None
+    reply_to: str | None = None
+    hops: int = 0
+    replay_of: str | None = None
+    head: dict[str, str] = {}  # msgspec copies an empty default for each event
+    retry_count: int = 0
+    unknown: dict[str, Any] | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            topic: str | None = None,
+            event_type: str | None = None,
+            payload: Mapping[str, Any] | object | None = None,
+            source_agent: str | None = None,
+            source_service: str | None = None,
+            target_agent: str | None = None,
+            event_id: str | UUID | None = None,
+            timestamp: datetime | str | None = None,
+            priority: int | str = 5,
+            correlation_id: str | UUID | None = None,
+            parent_event_id: str | UUID | None = None,
+            trace_id: str | UUID | None = None,
+            traceparent: str | None = None,
+            execution_id: str | UUID | None = None,
+            ttl_seconds: float | None = None,
+            not_before: datetime | str | None = None,
+            max_retries: int | None = None,
+            reply_to: str | None = None,
+            hops: int = 0,
+            replay_of: str | None = None,
+            headers: Mapping[str, str] | None = None,
+            retry_count: int = 0,
+            id: str | UUID | None = None,
+            source: str | None = None,
+            source_agent_id: str | None = None,
+            target: str | None = None,
+            type: str | None = None,
+            metadata: EventMetadata | None = None,
+        ) -> None:
+            """Make an event; raises InvalidEvent (or InvalidTopic) before anything is stored."""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The payload, a JSON object; decoded at first sight and this event's own copy."""
+        own = self.__dict__
+        found: dict[str, Any] | None = own.get("payload")
+        if found is None:
+            found = own["payload"] = msgspec.json.decode(self.body)
+        return found
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers, names to text; a copy."""
+        return dict(self.head)
+
+    @property
+    def event_type(self) -> EventType:
+        """What happened."""
+        return EventType(self.kind)
+
+    @property
+    def type(self) -> EventType:
+        """`event_type`, in the router's spelling."""
+        return EventType(self.kind)
+
+    @property
+    def id(self) -> str:
+        """`event_id`, in the router's spelling."""
+        return self.event_id
+
+    @property
+    def source(self) -> str:
+        """`source_agent`, in the router's spelling."""
+        return self.source_agent
+
+    @property
+    def source_agent_id(self) -> str:
+        """`source_agent`, in the blocking bus's spelling."""
+        return self.source_agent
+
+    @property
+    def target(self) -> str | None:
+        """`target_agent`, in the router's spelling."""
+        return self.target_agent
+
+    @property
+    def metadata(self) -> EventMetadata:
+        """The tracking part."""
+        headers = self.headers
+        known = {name: headers.pop(name, None) for name in ("span_id", "user_id", "session_id")}
+        tags = headers.pop("tags", "")
+        return EventMetadata(
+            correlation_id=self.correlation_id,
+            causation_id=self.parent_event_id,
+            trace_id=self.trace_id,
+            tags=tuple(tags.split(",")) if tags else (),
+            headers=headers,
+            **known,
+        )
+
+    @property
+    def routing_key(self) -> str:
+        """`{topic}.{band}`, what AMQP-style patterns match."""
+        return f"{self.topic}.{band(self.priority)}"
+
+    def __repr__(self) -> str:
+        """Which event this is; never its payload, which does not belong into logs."""
+        return f"Event({self.topic!r}, event_id={self.event_id!r}, source_agent={self.source_agent!r})"
+
+    def __hash__(self) -> int:
+        """Events are told apart by their id."""
+        return hash(self.event_id)
+
+    def __rich_repr__(self) -> Iterator[object]:
+        """What `repr` shows, for rich."""
+        yield self.topic
+        yield "event_id", self.event_id
+        yield "source_agent", self.source_agent
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Event], tuple[bytes]]:
+        """Pickled as it is encoded, with what a delivery added."""
+        return _unpickled, (msgspec.json.encode(self),)
+
+
+def _unpickled(data: bytes) -> Event:
+    return msgspec.json.decode(data, type=Event)
+
+
+_ENCODED: Final = frozenset(Event.__struct_encode_fields__)
+_FIELDS: Final = _ENCODED - {"_unknown"} | {"unknown"}
+_ALIASES: Final = {
+    "id": "event_id",
+    "source": "source_agent",
+    "source_agent_id": "source_agent",
+    "target": "target_agent",
+    "type": "event_type",
+}
+
+
+class _Ids:
+    """UUIDv7 (RFC 9562, method 1): 48 bits of milliseconds, 12 bits of counter, 62 random bits; from any thread."""
+
+    def __init__(self) -> None:
+        self._ms = self._counter = 0
+        self._prefix = ""
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew in a forked child, which must not repeat its parent's ids."""
+        self._lock = RLock()  # a signal's handler may make an event while one is being made
+        self._tails: list[str] = []
+
+    def new(self) -> str:
+        """A time-ordered id (UUID version 7), increasing within the process."""
+        with self._lock:
+            now = time_ns() // 1_000_000
+            if now > self._ms or self._counter == 0xFFF:  # noqa: PLR2004 - 12 bits
+                self._ms = ms = max(now, self._ms + 1)
+                self._counter = 0
+                self._prefix = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7"
+            else:  # the same millisecond, or a clock set back: go on counting
+                self._counter += 1
+            if not self._tails:
+                self._tails = _tails()
+            return f"{self._prefix}{self._counter:03x}-{self._tails.pop()}"
+
+
+_POOL: Final = 512
+_RANDOM_BITS: Final = int("3fffffffffffffff" * _POOL, 16)
+_VARIANT_BITS: Final = int("8000000000000000" * _POOL, 16)
+
+
+def _tails() -> list[str]:
+    """The second halves of many ids: two bits of variant and 62 random ones, as text."""
+    pool = int.from_bytes(os.urandom(8 * _POOL)) & _RANDOM_BITS | _VARIANT_BITS
+    octets = pool.to_bytes(8 * _POOL)
+    return [octets[at : at + 8].hex("-", 6) for at in range(0, 8 * _POOL, 8)]
+
+
+_ids: Final = _Ids()
+new_id: Final = _ids.new
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
+    os.register_at_fork(after_in_child=_ids.start)
+
+
+def _one_dialect(given: dict[str, Any]) -> dict[str, Any]:
+    """The same fields under our own names; InvalidEvent for a name nobody knows or two that disagree."""
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        own = _ALIASES.get(name, name)
+        if own not in _FIELDS and own != "metadata":
+            raise InvalidEvent(f"an event has no field {shown(name)}")
+        if value is None:
+            continue
+        if own in fields and fields[own] != value:
+            raise InvalidEvent(f"{own} is given twice, as {name} too, and they say different things")
+        fields[own] = value
+    metadata = fields.pop("metadata", None)
+    return fields if metadata is None else _with_metadata(fields, metadata)
+
+
+def _with_metadata(fields: dict[str, Any], metadata: EventMetadata | Mapping[str, Any]) -> dict[str, Any]:
+    """The fields and what a metadata object adds to them; what is given by its own name wins."""
+    try:
+        meta = msgspec.convert(metadata, EventMetadata, from_attributes=True)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"metadata: {error}") from error
+    headers = _headers("metadata", meta.headers)
+    for name in ("span_id", "user_id", "session_id"):
+        if (value := getattr(meta, name)) is not None:
+            headers[name] = value
+    if meta.tags:
+        headers["tags"] = _joined(meta.tags)
+    ours = {"correlation_id": meta.correlation_id, "parent_event_id": meta.causation_id, "trace_id": meta.trace_id}
+    return {**ours, **fields, "headers": headers | _headers("headers", fields.get("headers", {}))}
+
+
+def _joined(tags: tuple[str, ...]) -> str:
+    if all(isinstance(tag, str) and tag and "," not in tag for tag in tags):
+        return ",".join(tags)
+    raise InvalidEvent(f"metadata: {shown(tags)} are not tags: texts without a comma")
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """What the struct is made of: every field checked, defaults filled in. `given` is ours to change."""
+    kind, topic = given.pop("event_type", None), given.pop("topic", None)
+    source, priority = given.pop("source_agent", None), given.pop("priority", None)
+    payload = given.pop("payload", None)
+    fields = _optional(given) if given else {}
+    if topic is None:
+        if kind is None:
+            raise InvalidEvent("an event needs a topic or an event_type")
+        topic = kind
+    fields["topic"] = topic = checked(check_topic, topic)
+    fields["kind"] = topic if kind is None else checked(check_topic, kind)
+    fields["source_agent"] = "" if source is None or source == "" else checked(check_name, source)
+    fields["body"] = Raw(encode_payload(payload))
+    fields["priority"] = EventPriority.NORMAL.value if priority is None else checked(priority_level, priority)
+    fields["v"] = VERSION
+    if "event_id" not in fields:
+        fields["event_id"] = new_id()
+    if "timestamp" not in fields:
+        fields["timestamp"] = datetime.now(UTC)
+    if "correlation_id" not in fields:
+        fields["correlation_id"] = fields["event_id"]
+    return fields
+
+
+T = TypeVar("T")
+
+
+def checked(check: Callable[[Any], T], value: object) -> T:
+    """`check(value)`, where a value that cannot even be looked up (a list, a dict) is InvalidEvent too."""
+    try:
+        return check(value)
+    except TypeError as error:
+        raise InvalidEvent(f"{shown(value)} cannot stand here: {error}") from error
+
+
+def _optional(given: dict[str, Any]) -> dict[str, Any]:
+    """What the caller gave beside topic, type, payload, priority and source, checked; None is not given."""
+    fields = {name: _CHECKS[name](name, value) for name, value in given.items() if value is not None}
+    if "headers" in fields:
+        fields["head"] = fields.pop("headers")
+    return fields
+
+
+def _id(name: str, value: object) -> str:
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return str.__str__(value)
+    raise InvalidEvent(f"{name}: {shown(value)} is not an id: a UUID, or 1 to 128 letters, digits and _ - . : / @")
+
+
+def _agent(name: str, value: object) -> str:
+    try:
+        return checked(check_name, value)
+    except InvalidEvent as error:
+        raise InvalidEvent(f"{name}: {error}") from error
+
+
+def _topic(_name: str, value: object) -> str:
+    return checked(check_topic, value)
+
+
+def too_new(version: int) -> FormatTooNew:
+    """The error for an event of a later envelope version."""
+    return FormatTooNew(f"this event is envelope version {version}; this WowEvent knows {VERSION}")
+
+
+def _version(_name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < VERSION or value >= 2**63:
+        raise InvalidEvent(f"v: {shown(value)} is not an envelope version")
+    if value > VERSION:
+        raise too_new(value)
+    return value
+
+
+def _unknown(_name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidEvent("unknown: not an object of fields")
+    if ours := _ENCODED & value.keys():  # they would be written beside ours, and read instead of them
+        raise InvalidEvent(f"{', '.join(sorted(ours))}: not a field that can be kept beside our own")
+    return value
+
+
+def utc(value: datetime | str, name: str = "time") -> datetime:
+    """An aware UTC time from a datetime or ISO 8601 text; naive means UTC. InvalidEvent otherwise."""
+    try:
+        given = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        time = datetime.combine(given, given.timetz())  # the encoder knows no subclasses
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEvent(f"{name}: {shown(value)} is not a time: a datetime or ISO 8601 text") from error
+
+
+def _time(name: str, value: Any) -> datetime:
+    return utc(value, name)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+        return value
+    raise InvalidEvent(f"{name}: {shown(value)} is not a whole number from 0 on")
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**11:
+        return value
+    raise InvalidEvent(f"{name}: {shown(value)} is not a number of seconds above 0")
+
+
+def _headers(name: str, value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise InvalidEvent(f"{name}: {shown(value)} is not a mapping of names to text")
+    return {_id(f"{name}, a key", key): _text(f"{name}, {key}", text) for key, text in value.items()}
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, str) and _TEXT.fullmatch(value):
+        return str.__str__(value)
+    raise InvalidEvent(f"{name}: {shown(value)} is not text of 4,096 characters at most without control characters")
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
+    **dict.fromkeys(("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), _id),
+    **dict.fromkeys(("source_service", "target_agent"), _agent),
+    **dict.fromkeys(("timestamp", "not_before"), _time),
+    **dict.fromkeys(("max_retries", "hops", "retry_count"), _count),
+    "ttl_seconds": _seconds,
+    "reply_to": _topic,
+    "traceparent": _text,
+    "headers": _headers,
+    "v": _version,
+    "unknown": _unknown,
+}
+
+
+def encode_payload(payload: object) -> bytes:
+    """The payload as strict JSON, an object; InvalidEvent for what JSON cannot say (NaN, a lone surrogate, a function)."""
+    if payload is None:
+        return b"{}"
+    try:
+        text = _encoder.encode(payload)
+        # The encoder writes NaN and infinities as null, so only a null makes a look necessary.
+        if b"null" in text:
+            _refuse_nan(msgspec.to_builtins(payload, enc_hook=_plain))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidEvent(f"payload: {error}") from error
+    if not text.startswith(b"{"):
+        raise InvalidEvent(f"payload: a JSON object is needed, not {type(payload).__name__}")
+    # Each level takes two bytes at least, and counting brackets costs less than decoding.
+    if len(text) > 2 * MAX_DEPTH and text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+        check_depth(msgspec.json.decode(text))
+    return text
+
+
+def _plain(value: object) -> object:
+    """What the encoder does not know by itself: pydantic models, and subclasses of `str` such as EventType."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    dump: Callable[..., object] | None = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"JSON has no {type(value).__name__}")
+    return dump(mode="json")
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=_plain)
+
+
+def _refuse_nan(value: object) -> None:
+    """ValueError if a float in here is not a number that JSON has."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float) and not isfinite(item):
+            raise ValueError(f"JSON has no {item}")
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+
+
+def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
+    """InvalidEvent if objects and arrays are nested deeper than `limit`; `[]` is one level."""
+    level: list[Any] = [[value]]
+    for _ in range(limit + 1):
+        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise InvalidEvent(f"nested deeper than {limit} levels")
+
+
+def _children(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item

@@ -1,0 +1,155 @@
+"""Live subscriptions: one reader of the log's end a bus, and an inbox for each subscription.
+
+A live subscriber gets its own copy of what is published while it is there, at most once. Its inbox is bounded: what a
+slow one cannot take is dropped, counted and said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final
+
+from msgspec import structs
+
+from wowevent.broker import (
+    Attempt,
+    Broker,
+    Extend,
+    Lease,
+    Position,
+    Query,
+    Retry,
+    Settlement,
+    Stored,
+    Subscription,
+)
+from wowevent.clock import Clock
+from wowevent.errors import BrokerError, Closed, PositionLost
+from wowevent.log import logger
+from wowevent.routing import Routes
+from wowevent.wakeup import Wakeup
+
+CAPACITY: Final = 10_000
+_BACKOFF: Final = (0.05, 5.0)
+
+
+class Inbox:
+    """What came for one live subscription; to its consumer it is a source like a broker."""
+
+    def __init__(self, id: str, since: Position, clock: Clock) -> None:
+        """Events up to `since` were published before the subscription was there."""
+        self.id = id
+        self.dropped = 0
+        self._since = since
+        self._clock = clock
+        self._ready: deque[Lease] = deque()
+        self._leased: dict[str, Lease] = {}
+        self._numbers = itertools.count()
+        self._news = Wakeup()
+        self._closed = False
+
+    def put(self, stored: Stored) -> None:
+        """One event of the log."""
+        if stored.position <= self._since:
+            return
+        if len(self._ready) >= CAPACITY:
+            if not self.dropped:
+                logger.error("delivery dropped, the live subscription is too slow", subscription=self.id, held=CAPACITY)
+            self.dropped += 1
+            return
+        self._ready.append(Lease(event=stored.event, token=str(next(self._numbers)), position=stored.position))
+        self._news.notify()
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        """See Source; waits until there is something."""
+        while not self._ready and limit > 0 and wait > 0 and not self._closed:
+            await self._news.wait()
+        leases = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+        self._leased.update((lease.token, lease) for lease in leases)
+        return leases
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        """See Source. What is buried is gone: a live subscription has no dead letters."""
+        for settlement in settlements:
+            if isinstance(settlement, Extend):
+                continue
+            lease = self._leased.pop(settlement.token, None)
+            if lease is not None and isinstance(settlement, Retry):
+                self._again(lease, settlement)
+        return len(settlements)
+
+    def _again(self, lease: Lease, retry: Retry) -> None:
+        if retry.charge:
+            failed = Attempt(lease.failures + 1, self._clock.time(), retry.error)
+            lease = structs.replace(lease, failures=lease.failures + 1, attempts=(*lease.attempts, failed))
+
+        def due() -> None:
+            self._ready.appendleft(lease)
+            self._news.notify()
+
+        if retry.delay > 0:
+            self._clock.call_later(retry.delay, due)
+        elif not self._closed:
+            due()
+
+    async def detach(self, id: str) -> None:
+        """See Source."""
+        self._closed = True
+        self._news.notify()
+
+
+class Feed:
+    """One reader of the log's end, and the inboxes that it fills."""
+
+    def __init__(self, broker: Broker, clock: Clock) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._routes = Routes()
+        self._inboxes: dict[str, Inbox] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self, subscription: Subscription) -> Inbox:
+        """An inbox that gets everything published from now on."""
+        head = (await self._broker.ping()).head
+        inbox = Inbox(subscription.id, head, self._clock)
+        self._inboxes[subscription.id] = inbox
+        self._routes.add(subscription)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read(head), name="wowevent:live")
+        return inbox
+
+    def forget(self, id: str) -> None:
+        """Fill this inbox no longer."""
+        self._inboxes.pop(id, None)
+        self._routes.remove(id)
+
+    async def close(self) -> None:
+        """End the reader."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _read(self, position: Position) -> None:
+        pause = _BACKOFF[0]
+        query = Query(patterns=("#", "_bus.#"))
+        while True:
+            try:
+                async with aclosing(self._broker.read(query, after=position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
+                    async for stored in log:
+                        position, pause = stored.position, _BACKOFF[0]
+                        for id in self._routes.match(stored.event):
+                            self._inboxes[id].put(stored)
+                return
+            except Closed:
+                return
+            except PositionLost as lost:
+                logger.error("live subscriptions lost events", lost=lost.lost, error=lost)
+                position = (await self._broker.ping()).head
+            except BrokerError as error:
+                logger.error("live subscriptions cannot be read now", error=error, retry_in=pause)
+                await self._clock.sleep(pause)
+                pause = min(2 * pause, _BACKOFF[1])

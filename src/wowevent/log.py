@@ -1,0 +1,33 @@
+"""The library's logger: structured, and sent through the standard `logging` under the name `wowevent`.
+
+A line is a message and `key=value` pairs, so that it can be searched for subscription, delivery, dead_letter,
+validation. Who embeds the bus decides with `logging` where the lines go. Payloads are never logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import structlog
+
+
+def _render(_logger: Any, _method: str, line: Any) -> str:
+    """`message key=value …`, with values that hold blanks or line breaks quoted."""
+    message = line.pop("event")
+    trace = line.pop("exception", None)
+    pairs = " ".join(f"{key}={_quoted(value)}" for key, value in line.items())
+    text = f"{message} {pairs}" if pairs else str(message)
+    return f"{text}\n{trace}" if trace else text
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
+
+
+logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+    logging.getLogger("wowevent"),
+    processors=[structlog.stdlib.filter_by_level, structlog.processors.format_exc_info, _render],
+    wrapper_class=structlog.stdlib.BoundLogger,
+)

@@ -1,0 +1,115 @@
+"""The harness of every suite: the brokers that a run names, and the guards that no test may trip."""
+
+import asyncio
+import asyncio.constants
+import importlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+BROKERS = ("memory", "sqlite", "redis", "rabbitmq", "nats")
+
+# A step of the loop that takes longer is a blocked loop. Generous: test machines are busy.
+BLOCKED_SECONDS = 0.5
+# What a test started may need a moment to end, once it has been told to.
+GRACE_SECONDS = 0.5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("wowevent")
+    group.addoption(
+        "--broker",
+        default="memory,sqlite",
+        metavar="NAMES",
+        help=f"the brokers to test, joined by commas, of {', '.join(BROKERS)} (default: %(default)s)",
+    )
+    group.addoption("--long", action="store_true", help="run the fault tests in their long form")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Debug mode notes where each callback came from. One frame says it; ten make the loop 15 times slower.
+    asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
+    unknown = set(_named_brokers(config)) - set(BROKERS)
+    if unknown:
+        message = f"--broker: {sorted(unknown)} not among {', '.join(BROKERS)}"
+        raise pytest.UsageError(message)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "broker_name" in metafunc.fixturenames:
+        metafunc.parametrize("broker_name", _named_brokers(metafunc.config), indirect=True, scope="session")
+
+
+def _named_brokers(config: pytest.Config) -> list[str]:
+    return [name.strip() for name in config.getoption("--broker").split(",")]
+
+
+@pytest.fixture(scope="session")
+def broker_name(request: pytest.FixtureRequest) -> str:
+    """Each broker that ``--broker`` names. One that cannot be had fails its tests: it was asked for."""
+    name: str = request.param
+    try:
+        importlib.import_module(f"wowevent.brokers.{name}")
+    except ImportError as error:
+        pytest.fail(f"--broker={name} was asked for, and cannot be had: {error}")
+    return name
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether a fault test runs all its rounds (``--long``), or about five."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(autouse=True)
+def _guard_threads() -> Iterator[None]:
+    """Fail the test that leaves a thread behind. Set up first, so that it looks when all else is closed."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + GRACE_SECONDS
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    if left:
+        pytest.fail(f"the test left threads running: {left}")
+
+
+@pytest.fixture(autouse=True)
+def _guard_loop(request: pytest.FixtureRequest, _guard_threads: None) -> Iterator[None]:
+    """Fail the test that blocks an event loop in debug mode, and the async test that leaves a task behind."""
+    if request.node.get_closest_marker("asyncio"):
+        request.getfixturevalue("_guard_tasks")
+    blocked = _SlowSteps()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(blocked)
+    yield
+    logger.removeHandler(blocked)
+    if blocked.steps:
+        pytest.fail(f"the test blocked the event loop: {'; '.join(blocked.steps)}")
+
+
+@pytest.fixture
+async def _guard_tasks() -> AsyncIterator[None]:
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=GRACE_SECONDS)
+    if left:
+        pytest.fail(f"the test left tasks running: {left}")
+
+
+class _SlowSteps(logging.Handler):
+    """Collects what the loop's debug mode says about steps that took too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg == "Executing %s took %.3f seconds" and isinstance(record.args, tuple):
+            seconds = record.args[1]
+            if isinstance(seconds, float) and seconds >= BLOCKED_SECONDS:
+                self.steps.append(record.getMessage())
