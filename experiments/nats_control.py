@@ -29,10 +29,11 @@ async def fold(js: Any) -> dict[str, bytes]:
     """The whole control log: the last value of each subject."""
     reader = await js.subscribe("ns.r._bus.>", ordered_consumer=True)
     state: dict[str, bytes] = {}
-    waiting = (await reader.consumer_info()).num_pending
-    while waiting > len(state):
+    pending = (await js.stream_info("control")).state.messages
+    while pending:  # each message tells how many are behind it
         message = await reader.next_msg(timeout=2)
         state[message.subject] = message.data
+        pending = message.metadata.num_pending
     await reader.unsubscribe()
     return state
 

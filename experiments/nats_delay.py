@@ -15,6 +15,7 @@ from typing import Any
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import APIError
 from servers import nats_server
 
 
@@ -25,13 +26,13 @@ async def request(client: Any, api: str, body: dict[str, Any]) -> dict[str, Any]
 
 
 async def hold(js: Any, name: str, at: float) -> None:
-    """A delayed publish; its id is also the message id, so that a repeated call is dropped."""
+    """A delayed publish; while it is held, a second one of the same id is refused, however late it comes."""
     due = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     headers = {
         "Nats-Schedule": f"@at {due}",
         "Nats-Schedule-Target": f"ns.due.{name}",
         "wow-id": name,
-        "Nats-Msg-Id": f"later:{name}",
+        "Nats-Expected-Last-Subject-Sequence": "0",
     }
     await js.publish(f"ns.later.{name}", f"body of {name}".encode(), headers=headers)
 
@@ -98,6 +99,11 @@ async def main() -> None:
         start = time.time()
         for n in range(100):
             await hold(js, f"id-{n}", start + 2.5 + n * 0.005)
+        try:
+            await hold(js, "id-3", start + 60)
+            raise AssertionError("held twice")
+        except APIError as error:
+            assert error.err_code == 10071, error  # wrong last sequence
         assert await cancel(client, "id-7") and not await cancel(client, "id-7")
         assert (await js.stream_info("log")).state.messages == 0, "nothing in the log yet"
         await client.close()

@@ -7,6 +7,7 @@ second time.
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -114,7 +115,7 @@ async def one_active(url: str) -> None:
     seen: list[list[bytes]] = [[], []]
     for connection, bodies in zip(connections, seen, strict=True):
         channel, _, suspects, _ = await queues(connection)
-        await suspects.consume(lambda event, bodies=bodies: take(event, bodies))
+        await suspects.consume(partial(take, bodies=bodies))
     for n in range(10):
         await send(channel, "q.suspect", str(n).encode(), 1)
     await asyncio.sleep(0.3)

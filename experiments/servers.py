@@ -157,7 +157,7 @@ def rabbitmq_server(extra: str = "") -> Iterator[Server]:
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{name}/plugins",
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_CONF_ENV_FILE": f"{name}/none",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false +S 2:2 +sbwt none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false +S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
         }
         command = [program("rabbitmq-server", DEBIAN_RABBITMQ)]
         yield from _running(
@@ -183,8 +183,9 @@ def _port_mapper(directory: Path) -> Iterator[int]:
 
 
 def _running(server: Server) -> Iterator[Server]:
-    server.start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a terminated experiment still ends its server
     try:
+        server.start()
         yield server
     finally:
         server.kill(signal.SIGTERM)

@@ -175,10 +175,13 @@ def killed(path: str, rounds: int = 5) -> int:
     """Acknowledged positions of children that were killed; every one must be in the log, and no two alike."""
     told: list[int] = []
     for _ in range(rounds):
-        run = subprocess.Popen([sys.executable, "-u", __file__, path], stdout=subprocess.PIPE)
-        time.sleep(0.6)
-        run.send_signal(signal.SIGKILL)
-        lines = run.communicate()[0].decode().split("\n")
+        with Path(path + ".told").open("wb+") as output:
+            run = subprocess.Popen([sys.executable, "-u", __file__, path], stdout=output)
+            time.sleep(0.6)
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            output.seek(0)
+            lines = output.read().decode().split("\n")
         told += [int(line) for line in lines[:-1]]  # the last one may be cut
     connection = connect(path)
     kept = {row[0] for row in connection.execute("select position from log")}

@@ -42,7 +42,7 @@ class Retention(Struct, frozen=True, kw_only=True):
     """Seconds after which a subscription that nobody served lapses: its backlog goes, and it is told."""
 
 
-class Position(Struct, frozen=True, order=True):
+class Position(Struct, frozen=True, order=True, gc=False):
     """A place in one log: `offset` counts from 1, `epoch` names the log, so that a recreated one is noticed."""
 
     epoch: str
@@ -118,7 +118,7 @@ class SubscriptionInfo(Struct, frozen=True, kw_only=True):
     """Unserved for too long: nothing is kept for it until it is fetched from again."""
 
 
-class Attempt(Struct, frozen=True):
+class Attempt(Struct, frozen=True, gc=False):
     """One failed attempt at one event: its number from 1, when it ended (Unix seconds), and why."""
 
     number: int
@@ -146,7 +146,7 @@ class Ack(Struct, frozen=True, gc=False):
     token: str
 
 
-class Retry(Struct, frozen=True):
+class Retry(Struct, frozen=True, gc=False):
     """Deliver again in `delay` seconds. `charge=False` gives it back as it was: no failure is counted."""
 
     token: str
@@ -155,7 +155,7 @@ class Retry(Struct, frozen=True):
     charge: bool = True
 
 
-class Extend(Struct, frozen=True):
+class Extend(Struct, frozen=True, gc=False):
     """Keep the lease for `seconds` from now. With an error, a failure is counted and the lease stays."""
 
     token: str

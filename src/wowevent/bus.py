@@ -57,7 +57,7 @@ from wowevent.topic import is_reserved
 _PATIENCE: Final = 10.0  # seconds for which a publish is tried again while the engine does not answer
 
 
-class Receipt(Struct, frozen=True):
+class Receipt(Struct, frozen=True, gc=False):
     """What `publish` says: the engine has the event, as durably as it promises."""
 
     event_id: str
@@ -238,19 +238,23 @@ class EventBus:
             raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
         if require_match:
             await self._require_match(events)
-        expecting = [(self._served[id].consumer, event.event_id) for event in events for id in self._own_matches(event)]
-        for consumer, event_id in expecting:
-            consumer.expect(event_id)
+        expecting = [
+            (consumer, event.event_id)
+            for event in events
+            for id in self._own_matches(event)
+            if (consumer := self._served[id].consumer).expect(event.event_id)
+        ]
         try:
             results = await self._batch.call(events)
         except BaseException:
             for consumer, event_id in expecting:
                 consumer.unexpect(event_id)
             raise
-        duplicates = {event.event_id for event, result in zip(events, results, strict=True) if result.duplicate}
-        for consumer, event_id in expecting if duplicates else ():
-            if event_id in duplicates:  # it was, or will be, handled as the one that came first
-                consumer.unexpect(event_id)
+        if expecting and any(result.duplicate for result in results):
+            stored = {event.event_id for event, result in zip(events, results, strict=True) if not result.duplicate}
+            for consumer, event_id in expecting:
+                if event_id not in stored:  # it was, or will be, handled as the one that came first
+                    consumer.unexpect(event_id)
         return [
             Receipt(event.event_id, result.position, result.duplicate, len(result.matched))
             for event, result in zip(events, results, strict=True)
@@ -386,10 +390,6 @@ class EventBus:
         return handle
 
     async def _consumer(self, spec: Subscription, call: Handler, options: Options) -> Consumer:
-        async def empty() -> bool:
-            info = await self._broker.info(spec.id)
-            return info is None or not info.ready + info.leased + info.delayed
-
         return Consumer(
             spec.id,
             self._broker if spec.durable else await self._feed.open(spec),
@@ -398,7 +398,7 @@ class EventBus:
             clock=self._clock,
             gate=self._gate,
             reply=self._requests.answer,
-            empty=empty if spec.durable else None,
+            info=self._broker.info if spec.durable else None,
         )
 
     async def _serve(self, served: Handle) -> None:
@@ -407,7 +407,6 @@ class EventBus:
         if not served.spec.durable:
             await self._broker.declare(served.spec)
         await served.consumer.start()
-        served.active = True
 
     async def _cancel(self, id: str) -> None:
         served = self._served.get(id)
@@ -417,7 +416,6 @@ class EventBus:
     async def _end(self, served: Handle, timeout: float) -> None:
         self._served.pop(served.spec.id, None)
         self._own.remove(served.spec.id)
-        served.active = False
         await served.consumer.stop(timeout)
         if not served.spec.durable:
             self._feed.forget(served.spec.id)
@@ -527,8 +525,9 @@ class EventBus:
                 "details": {"error": str(error)},
             }
         lapsed = [info.subscription.id for info in infos if info.lapsed or info.lost]
+        silent = [id for id, handle in self._served.items() if not handle.active]
         return {
-            "status": "healthy" if running == "running" else "unhealthy",
+            "status": "healthy" if running == "running" and not silent else "unhealthy",
             engine: "connected",
             "event_bus": running,
             "details": {
@@ -539,6 +538,7 @@ class EventBus:
                 "subscriptions": len(infos),
                 "served": sum(1 for info in infos if info.consumers),
                 "lapsed": lapsed,
+                "not_served": silent,
                 "dead_letters": sum(info.dead for info in infos),
                 "here": {id: _counts(served.consumer) for id, served in self._served.items()},
             },

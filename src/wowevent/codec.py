@@ -1,8 +1,8 @@
 """Event <-> bytes, and CloudEvents in and out; the only place that knows an encoding.
 
-Two doors. `encode`/`decode` are for what the bus itself wrote: fast, and they keep fields that a newer minor version added.
-`parse` is for what a stranger sends: strict JSON (no NaN, no duplicate keys, no lone surrogates, UTF-8 only, bounded depth),
-either spelling of the fields, everything checked.
+Two doors. `encode`/`decode` are for what the bus itself wrote: fast, and they keep fields that a newer minor version
+added. `parse` is for what a stranger sends: strict JSON (no NaN, no duplicate keys, no lone surrogates, UTF-8 only,
+bounded depth), either spelling of the fields, everything checked.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Raw, structs
+from msgspec import Meta, Raw, Struct, structs
 
-from wowevent.errors import FormatTooNew, InvalidEvent, StorageDamaged
-from wowevent.event import MAX_DEPTH, VERSION, Event, check_depth, utc
+from wowevent.errors import InvalidEvent, StorageDamaged, shown
+from wowevent.event import MAX_DEPTH, VERSION, Event, check_depth, too_new
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Event)
-_FIELDS: Final = frozenset(field.encode_name for field in structs.fields(Event))
+_FIELDS: Final = frozenset(Event.__struct_encode_fields__)
 _KEY: Final = re.compile(rb'"[ \t\r\n]*:')
 _ESCAPED: Final = re.compile(rb"\\u00(?:22|3[aA]|5[cC]|09|0[aAdD]|20)")
 
@@ -39,31 +40,34 @@ def _encode_rare(event: Event) -> bytes:
     return known if not unknown else known[:-1] + b"," + _encoder.encode(unknown)[1:]
 
 
-def decode(data: bytes | memoryview) -> Event:
+def decode(data: bytes | bytearray | memoryview) -> Event:
     """The event of envelope bytes that the bus wrote.
 
     Raises FormatTooNew for a newer envelope version, StorageDamaged for bytes that are no envelope.
     """
+    if not isinstance(data, bytes):
+        data = bytes(data)  # the payload stays a part of it, and must not change with a buffer
     try:
-        event = _decoder.decode(data)
+        return _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_rare(data)
-    if event.v != VERSION:
-        raise FormatTooNew(f"this event is envelope version {event.v}; this WowEvent knows {VERSION}")
-    return event
 
 
-def _decode_rare(data: bytes | memoryview) -> Event:
+class _Versioned(Struct):
+    v: Annotated[int, Meta(ge=VERSION)]
+
+
+def _decode_rare(data: bytes) -> Event:
     """`decode` for an event with fields that we do not know: they are kept, and go out again in `encode`."""
     try:
+        if (version := msgspec.json.decode(data, type=_Versioned).v) > VERSION:
+            raise too_new(version)
         fields = msgspec.json.decode(data, type=dict[str, Raw])
-        if (version := msgspec.json.decode(fields.get("v", b"0"))) != VERSION:
-            raise FormatTooNew(f"this event is envelope version {version!r:.20}; this WowEvent knows {VERSION}")
-        unknown = {name: msgspec.json.decode(fields.pop(name)) for name in fields.keys() - _FIELDS}
-        event = _decoder.decode(_encoder.encode(fields))
+        unknown = {name: msgspec.json.decode(value) for name, value in fields.items() if name not in _FIELDS}
+        known = {name: value for name, value in fields.items() if name in _FIELDS}
+        return structs.replace(_decoder.decode(_encoder.encode(known)), unknown=unknown)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StorageDamaged(f"these bytes are not an event: {error}") from error
-    return structs.replace(event, unknown=unknown)
 
 
 def loads(data: bytes | str) -> Any:
@@ -81,25 +85,29 @@ def loads(data: bytes | str) -> Any:
 def _refuse_duplicates(raw: bytes, value: object) -> None:
     """ValueError if an object in `raw` names a key twice; the decoder would keep the last and say nothing.
 
-    A lost key is a colon behind a quote that is not written again. Counting them costs a tenth of a second decoder, which
-    is asked only where the counts differ or where an escape could hide a quote, a colon or a blank.
+    A lost key is a colon behind a quote that is not written again. Counting them costs a tenth of a second decoder,
+    which is asked only where the counts differ or where an escape could hide a quote, a colon or a blank.
     """
     again = _encoder.encode(value)
     if not _ESCAPED.search(raw) and len(_KEY.findall(raw)) == len(_KEY.findall(again)):
         return
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r:.80} stands twice in one object")
+        found: dict[str, Any] = {}
+        for name, item in pairs:
+            if name in found:
+                raise ValueError(f"the key {shown(name)} stands twice in one object")
+            found[name] = item
         return found
 
     json.loads(raw, object_pairs_hook=once)
 
 
 def parse(data: bytes | str) -> Event:
-    """One event from a stranger's JSON, in either spelling of the fields; InvalidEvent says what is wrong."""
+    """One event from a stranger's JSON, in either spelling of the fields.
+
+    InvalidEvent says what is wrong with it; FormatTooNew is raised for a newer envelope version.
+    """
     return from_fields(loads(data))
 
 
@@ -110,36 +118,21 @@ def from_fields(fields: object) -> Event:
     if "specversion" in fields:
         return from_cloudevent(fields)
     given = dict(fields)
-    version = given.pop("v", VERSION)
-    if version != VERSION:
-        raise FormatTooNew(f"this event is envelope version {version!r:.20}; this WowEvent knows {VERSION}")
-    if not isinstance(given.get("payload", {}), dict):
-        raise InvalidEvent(f"payload: a JSON object is needed, not {type(given['payload']).__name__}")
     given.pop("retry_count", None)
-    unknown = {name: given.pop(name) for name in given.keys() - _ACCEPTED}
-    return Event(**given, **({"unknown": unknown} if unknown else {}))
+    if not _ACCEPTED.issuperset(fields):
+        given["unknown"] = {name: given.pop(name) for name in fields if name not in _ACCEPTED}
+    return Event(**given)
 
 
-_ACCEPTED: Final = _FIELDS - {"_unknown", "v"} | {
-    "id",
-    "source",
-    "source_agent_id",
-    "target",
-    "type",
-    "metadata",
-}
+_ACCEPTED: Final = _FIELDS - {"_unknown"} | {"id", "source", "source_agent_id", "target", "type", "metadata"}
 
 
 def to_fields(event: Event) -> dict[str, Any]:
     """The event as plain JSON values, complete: what an HTTP answer or a frame shows of it."""
-    fields: dict[str, Any] = dict.fromkeys(_SHOWN)
-    fields.update(msgspec.json.decode(encode(event)))
-    return fields
+    return {**dict.fromkeys(_SHOWN), "hops": 0, "headers": {}, **msgspec.json.decode(encode(event))}
 
 
-_SHOWN: Final = tuple(
-    name for name in (f.encode_name for f in structs.fields(Event)) if name not in {"_unknown", "retry_count"}
-)
+_SHOWN: Final = tuple(name for name in Event.__struct_encode_fields__ if name not in {"_unknown", "retry_count"})
 
 # CloudEvents 1.0, JSON event format (structured mode). Attribute names are lower-case letters and digits, 20 at most by
 # recommendation, so our longer fields travel as extension attributes without their underscores.
@@ -162,49 +155,54 @@ _CE_EXTENSIONS: Final[Mapping[str, str]] = {
     "weheaders": "headers",
 }
 _CE_SOURCE: Final = re.compile(r"[^A-Za-z0-9_\-.:/@]")
+_CE_JSON: Final = re.compile(r"[^/;]+/(?:[^/;]+\+)?json *(?:;.*)?", re.IGNORECASE)
 
 
 def to_cloudevent(event: Event) -> dict[str, Any]:
     """The event as a CloudEvents 1.0 object (structured JSON mode)."""
+    fields = msgspec.json.decode(encode(event))
     cloud: dict[str, Any] = {
         "specversion": "1.0",
-        "id": event.event_id,
-        "source": event.source_agent or "/",
-        "type": event.kind,
-        "time": event.timestamp.isoformat().replace("+00:00", "Z"),
+        "id": fields["event_id"],
+        "source": fields["source_agent"] or "/",
+        "type": fields["event_type"],
+        "time": fields["timestamp"],
         "datacontenttype": "application/json",
-        "data": event.payload,
+        "data": fields["payload"],
     }
-    fields = msgspec.json.decode(encode(event))
-    for attribute, name in _CE_EXTENSIONS.items():
-        if (value := fields.get(name)) not in (None, {}):
-            cloud[attribute] = json.dumps(value) if name == "headers" else value
-    return cloud | (event.unknown or {})
+    cloud |= {attribute: fields[name] for attribute, name in _CE_EXTENSIONS.items() if name in fields}
+    if "ttlseconds" in cloud and not (ttl := float(cloud["ttlseconds"])).is_integer():
+        cloud["ttlseconds"] = str(ttl)  # there are whole numbers and text there, and no fractions
+    if "weheaders" in cloud:
+        cloud["weheaders"] = json.dumps(cloud["weheaders"])
+    return {**(event.unknown or {}), **cloud}
 
 
 def from_cloudevent(cloud: Mapping[str, Any]) -> Event:
     """The event of a CloudEvents 1.0 object; `data` must be a JSON object. Unknown attributes are kept."""
-    given = dict(cloud)
-    if given.pop("specversion") != "1.0":
+    given = {name: value for name, value in cloud.items() if value is not None}  # null is absent, by the specification
+    if given.pop("specversion", None) != "1.0":
         raise InvalidEvent("CloudEvents: specversion 1.0 is understood, and no other")
     missing = [name for name in ("id", "source", "type") if not isinstance(given.get(name), str) or not given[name]]
     if missing:
         raise InvalidEvent(f"CloudEvents: {', '.join(missing)} must be there and be text")
-    if given.pop("datacontenttype", "application/json") != "application/json" or "data_base64" in given:
+    if "data_base64" in given or not _CE_JSON.fullmatch(str(given.pop("datacontenttype", "application/json"))):
         raise InvalidEvent("CloudEvents: data must be application/json")
+    source = given.pop("source")
     fields: dict[str, Any] = {
         "event_id": given.pop("id"),
         # A source is a URI reference there and a name here: what a name cannot hold becomes '-'.
-        "source_agent": None if given["source"] == "/" else _CE_SOURCE.sub("-", given["source"])[:128],
+        "source_agent": None if source == "/" else _CE_SOURCE.sub("-", source)[:128],
         "event_type": given.pop("type"),
-        "payload": given.pop("data", None) or {},
+        "timestamp": given.pop("time", None),
+        "payload": given.pop("data", None),
     }
-    del given["source"]
-    if (time := given.pop("time", None)) is not None:
-        fields["timestamp"] = utc(time, "time")
-    for attribute, name in _CE_EXTENSIONS.items():
-        if attribute in given:
-            fields[name] = given.pop(attribute)
-    if isinstance(fields.get("headers"), str):
-        fields["headers"] = loads(fields["headers"])
-    return from_fields({**fields, **given})
+    fields |= {name: given.pop(attribute) for attribute, name in _CE_EXTENSIONS.items() if attribute in given}
+    if isinstance(headers := fields.get("headers"), str):
+        fields["headers"] = loads(headers)
+    if isinstance(ttl := fields.get("ttl_seconds"), str):
+        with suppress(ValueError):  # what is no number is refused by its own name
+            fields["ttl_seconds"] = float(ttl)
+    if given:
+        fields["unknown"] = given
+    return Event(**fields)

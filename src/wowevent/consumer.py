@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct, structs
 
-from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Reason, Retry, Settlement
+from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, enter
 from wowevent.errors import (
@@ -116,11 +116,11 @@ class Consumer:
         clock: Clock,
         gate: Gate,
         reply: Replier,
-        empty: Callable[[], Awaitable[bool]] | None = None,
+        info: Callable[[str], Awaitable[SubscriptionInfo | None]] | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
-        `empty()` tells whether the engine has nothing unsettled for the subscription, where others may share it.
+        `info` asks the engine for the subscription's numbers, where other members of the group may share the work.
         """
         self.id = id
         self.counts = Counts()
@@ -130,7 +130,7 @@ class Consumer:
         self._clock = clock
         self._gate = gate
         self._reply = reply
-        self._empty = empty
+        self._info = info
         self._chains = Chains(options.order_by) if options.order_by is not None else None
         self._hand: Lanes | Chains = Lanes() if self._chains is None else self._chains
         self._held: dict[str, float] = {}  # token -> when its lease was last renewed, oldest first
@@ -191,6 +191,11 @@ class Consumer:
         await _cancel(keeper, settler, *self._replies)
         self._progress.notify()
 
+    @property
+    def serving(self) -> bool:
+        """Whether its handler gets events: it was started, not stopped, and no task of it has died."""
+        return bool(self._tasks) and not self._stopping and not any(t.done() for t in (*self._tasks, *self._workers))
+
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(job, name=f"wowevent:{self.id}")
         task.add_done_callback(self._report_death)
@@ -203,9 +208,12 @@ class Consumer:
 
     # --- what the bus waits for ---------------------------------------------------------------------------------
 
-    def expect(self, event_id: str) -> None:
-        """This bus publishes an event that comes here."""
+    def expect(self, event_id: str) -> bool:
+        """This bus publishes an event that comes here; False if it is expected already."""
+        if event_id in self._expected:
+            return False
         self._expected[event_id] = False
+        return True
 
     def unexpect(self, event_id: str) -> None:
         """It does not come after all, or it is through."""
@@ -223,8 +231,16 @@ class Consumer:
                 async with asyncio.timeout(_ASK):
                     await self._progress.wait()
                     continue
-            if self._empty is not None and await self._empty():
-                self._expected.clear()  # another member of the group has handled the rest
+            if await self._rest_is_elsewhere():
+                self._expected.clear()
+
+    async def _rest_is_elsewhere(self) -> bool:
+        """Whether what is still expected was taken, or finished, by other members of the group."""
+        if self._info is None:
+            return False
+        held = len(self._held) + len(self._outbox)
+        info = await self._info(self.id)
+        return info is None or (not info.ready + info.delayed and (info.leased == 0 or held == 0))
 
     # --- fetch --------------------------------------------------------------------------------------------------
 
@@ -299,6 +315,9 @@ class Consumer:
                 continue
             if self._options.rate is not None:
                 await self._slot(self._options.rate)
+                if self._gate.closed:  # meanwhile a suspect came: nothing else may start
+                    self._conclude(lease, GivenBack())
+                    continue
             await self._handle([lease] if self._options.batch is None else self._fill(lease, self._options.batch))
 
     def _fill(self, first: Lease, most: int) -> list[Lease]:
@@ -370,22 +389,23 @@ class Consumer:
             self._adapt(self._clock.monotonic() - started, len(leases))
         for lease in leases:
             self._conclude(lease, outcome)
-        if reply is not None and first.event.reply_to is not None:
+        if reply is not None and first.event.reply_to is not None and self._options.batch is None:
             await self._reply(first.event, reply, None)
 
     def _delivery(self, lease: Lease, event: Event) -> Delivery:
-        async def extend(seconds: float) -> None:
-            if lease.token in self._held:
-                await self._send([Extend(lease.token, seconds)])
-
         return Delivery(
             event,
-            attempt=lease.failures + lease.crashes + 1,
-            subscription=self.id,
-            position=lease.position,
+            lease.failures + lease.crashes + 1,
+            self.id,
+            lease.position,
             redelivered=lease.redelivered,
-            extend=extend,
+            _token=lease.token,
+            _extend=self._extend,
         )
+
+    async def _extend(self, token: str, seconds: float) -> None:
+        if token in self._held:
+            await self._send([Extend(token, seconds)])
 
     def _conclude(self, lease: Lease, outcome: Outcome) -> None:
         """Count, log and settle one outcome."""
@@ -480,7 +500,8 @@ class Consumer:
             self._put(settlement)
         if self._expected and (final or self._options.auto_ack):
             self.unexpect(lease.event.event_id)
-        self._room.notify()
+        if self._credit() > 0:
+            self._room.notify()
 
     def _note_attempt(self, lease: Lease) -> None:
         if lease.event.event_id in self._expected:
@@ -519,7 +540,7 @@ class Consumer:
             except (Closed, SubscriptionNotFound):
                 return
             except BrokerError as error:
-                if not error.retryable or self._clock.monotonic() > until:
+                if not error.retryable or self._stopping or self._clock.monotonic() > until:
                     logger.error("delivery could not be settled, it will come again", subscription=self.id, error=error)
                     return
                 await self._clock.sleep(pause)

@@ -57,4 +57,4 @@ class DeadLetters:
             return [ids] if isinstance(ids, str) else list(ids)
         if not any(filters.values()):
             return []
-        return [letter.id for letter in await self.list(**filters, limit=2**31)]  # type: ignore[arg-type]  # `list` refuses what is no filter
+        return [letter.id for letter in await self.list(**filters, limit=2**31)]

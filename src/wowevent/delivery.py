@@ -6,38 +6,28 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from msgspec import Struct
+
 from wowevent.broker import Position
 from wowevent.event import Event
 
 
-class Delivery:
+class Delivery(Struct, frozen=True):
     """One delivery of one event to one subscription."""
 
-    __slots__ = ("_extend", "attempt", "event", "position", "redelivered", "replayed", "subscription")
-
-    def __init__(
-        self,
-        event: Event,
-        *,
-        attempt: int,
-        subscription: str,
-        position: Position | None,
-        replayed: bool = False,
-        redelivered: bool = False,
-        extend: Callable[[float], Awaitable[None]] | None = None,
-    ) -> None:
-        self.event = event
-        self.attempt = attempt
-        """1 for the first; failures and crashes so far, and this one."""
-        self.subscription = subscription
-        """The subscription's id."""
-        self.position = position
-        """Where the event lies in the log; None where it does not."""
-        self.replayed = replayed
-        """This is a replay: the event was delivered when it happened."""
-        self.redelivered = redelivered
-        """This was sent again from the dead letters."""
-        self._extend = extend
+    event: Event
+    attempt: int
+    """1 for the first; failures and crashes so far, and this one."""
+    subscription: str
+    """The subscription's id."""
+    position: Position | None
+    """Where the event lies in the log; None where it does not."""
+    replayed: bool = False
+    """This is a replay: the event was delivered when it happened."""
+    redelivered: bool = False
+    """This was sent again from the dead letters."""
+    _token: str = ""
+    _extend: Callable[[str, float], Awaitable[None]] | None = None
 
     async def extend(self, seconds: float) -> None:
         """Ask for `seconds` from now before the event may be given to another consumer.
@@ -45,7 +35,7 @@ class Delivery:
         Needed only by handlers that keep the event loop from running: the bus extends a running handler's lease itself.
         """
         if self._extend is not None:
-            await self._extend(seconds)
+            await self._extend(self._token, seconds)
 
 
 def inherited(event: Event, parent: Event) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from math import isfinite
 from threading import RLock
 from time import time_ns
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -39,28 +39,28 @@ class EventType(str):
 
     __slots__ = ()
 
-    AGENT_STARTED: Final[EventType]
-    AGENT_STOPPED: Final[EventType]
-    AGENT_ERROR: Final[EventType]
-    AGENT_HEARTBEAT: Final[EventType]
-    TASK_CREATED: Final[EventType]
-    TASK_SUBMITTED: Final[EventType]
-    TASK_STARTED: Final[EventType]
-    TASK_COMPLETED: Final[EventType]
-    TASK_FAILED: Final[EventType]
-    TASK_TIMEOUT: Final[EventType]
-    TASK_CANCELLED: Final[EventType]
-    STATE_SAVED: Final[EventType]
-    STATE_LOADED: Final[EventType]
-    STATE_RECOVERED: Final[EventType]
-    PLAN_CREATED: Final[EventType]
-    PLAN_STARTED: Final[EventType]
-    PLAN_STEP_COMPLETED: Final[EventType]
-    PLAN_STEP_FAILED: Final[EventType]
-    PLAN_COMPLETED: Final[EventType]
-    PLAN_FAILED: Final[EventType]
-    SYSTEM_SHUTDOWN: Final[EventType]
-    SYSTEM_HEALTH_CHECK: Final[EventType]
+    AGENT_STARTED: ClassVar[EventType]
+    AGENT_STOPPED: ClassVar[EventType]
+    AGENT_ERROR: ClassVar[EventType]
+    AGENT_HEARTBEAT: ClassVar[EventType]
+    TASK_CREATED: ClassVar[EventType]
+    TASK_SUBMITTED: ClassVar[EventType]
+    TASK_STARTED: ClassVar[EventType]
+    TASK_COMPLETED: ClassVar[EventType]
+    TASK_FAILED: ClassVar[EventType]
+    TASK_TIMEOUT: ClassVar[EventType]
+    TASK_CANCELLED: ClassVar[EventType]
+    STATE_SAVED: ClassVar[EventType]
+    STATE_LOADED: ClassVar[EventType]
+    STATE_RECOVERED: ClassVar[EventType]
+    PLAN_CREATED: ClassVar[EventType]
+    PLAN_STARTED: ClassVar[EventType]
+    PLAN_STEP_COMPLETED: ClassVar[EventType]
+    PLAN_STEP_FAILED: ClassVar[EventType]
+    PLAN_COMPLETED: ClassVar[EventType]
+    PLAN_FAILED: ClassVar[EventType]
+    SYSTEM_SHUTDOWN: ClassVar[EventType]
+    SYSTEM_HEALTH_CHECK: ClassVar[EventType]
 
     @property
     def value(self) -> str:
@@ -100,6 +100,7 @@ BANDS: Final[Mapping[str, range]] = {
     "high": range(7, 9),
     "critical": range(9, 11),
 }
+_NORMAL: Final = EventPriority.NORMAL.value
 _BAND_OF: Final = {level: band for band, levels in BANDS.items() for level in levels}
 
 
@@ -112,11 +113,10 @@ def band(priority: int) -> str:
 def priority_level(priority: int | str) -> int:
     """A level from 1 to 10, from a number or from a name such as "high"; InvalidEvent otherwise."""
     if isinstance(priority, str):
-        try:
-            return EventPriority(priority).value
-        except ValueError:
-            names = ", ".join(EventPriority.__members__).lower()
-            raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10, or one of {names}") from None
+        if (level := EventPriority.__members__.get(priority.upper())) is not None:
+            return level.value
+        names = ", ".join(EventPriority.__members__).lower()
+        raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10, or one of {names}")
     if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _BAND_OF:
         raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10")
     return int(priority)
@@ -151,10 +151,10 @@ class _EventMeta(msgspec.StructMeta):
 
     if not TYPE_CHECKING:
 
-        def __call__(cls, **given):  # noqa: ANN003, ANN204 - the signature is Event.__init__'s
+        def __call__(cls, **given):  # noqa: ANN003, ANN204, N805 - the signature is Event.__init__'s
             if not _FIELDS.issuperset(given):
                 given = _one_dialect(given)
-            return super().__call__(**_checked(given))
+            return super().__call__(**_checked(**given))
 
 
 class Event(
@@ -306,11 +306,9 @@ class Event(
         """Events are told apart by their id."""
         return hash(self.event_id)
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What `repr` shows, for rich."""
-        yield self.topic
-        yield "event_id", self.event_id
-        yield "source_agent", self.source_agent
+        return [("topic", self.topic), ("event_id", self.event_id), ("source_agent", self.source_agent)]
 
     def __reduce__(self) -> tuple[Callable[[bytes], Event], tuple[bytes]]:
         """Pickled as it is encoded, with what a delivery added."""
@@ -349,7 +347,7 @@ class _Ids:
         """A time-ordered id (UUID version 7), increasing within the process."""
         with self._lock:
             now = time_ns() // 1_000_000
-            if now > self._ms or self._counter == 0xFFF:  # noqa: PLR2004 - 12 bits
+            if now > self._ms or self._counter == 0xFFF:
                 self._ms = ms = max(now, self._ms + 1)
                 self._counter = 0
                 self._prefix = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7"
@@ -416,21 +414,26 @@ def _joined(tags: tuple[str, ...]) -> str:
     raise InvalidEvent(f"metadata: {shown(tags)} are not tags: texts without a comma")
 
 
-def _checked(given: dict[str, Any]) -> dict[str, Any]:
-    """What the struct is made of: every field checked, defaults filled in. `given` is ours to change."""
-    kind, topic = given.pop("event_type", None), given.pop("topic", None)
-    source, priority = given.pop("source_agent", None), given.pop("priority", None)
-    payload = given.pop("payload", None)
-    fields = _optional(given) if given else {}
+def _checked(
+    *,
+    event_type: object = None,
+    topic: object = None,
+    payload: object = None,
+    source_agent: object = None,
+    priority: object = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """What the struct is made of: every field checked, defaults filled in; None is not given."""
+    fields = _optional(others) if others else {}
     if topic is None:
-        if kind is None:
+        if event_type is None:
             raise InvalidEvent("an event needs a topic or an event_type")
-        topic = kind
+        topic = event_type
     fields["topic"] = topic = checked(check_topic, topic)
-    fields["kind"] = topic if kind is None else checked(check_topic, kind)
-    fields["source_agent"] = "" if source is None or source == "" else checked(check_name, source)
+    fields["kind"] = topic if event_type is None else checked(check_topic, event_type)
+    fields["source_agent"] = "" if source_agent is None or source_agent == "" else checked(check_name, source_agent)
     fields["body"] = Raw(encode_payload(payload))
-    fields["priority"] = EventPriority.NORMAL.value if priority is None else checked(priority_level, priority)
+    fields["priority"] = _NORMAL if priority is None else checked(priority_level, priority)
     fields["v"] = VERSION
     if "event_id" not in fields:
         fields["event_id"] = new_id()
@@ -453,7 +456,7 @@ def checked(check: Callable[[Any], T], value: object) -> T:
 
 
 def _optional(given: dict[str, Any]) -> dict[str, Any]:
-    """What the caller gave beside topic, type, payload, priority and source, checked; None is not given."""
+    """The fields that most events leave out, checked."""
     fields = {name: _CHECKS[name](name, value) for name, value in given.items() if value is not None}
     if "headers" in fields:
         fields["head"] = fields.pop("headers")
@@ -461,14 +464,14 @@ def _optional(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _id(name: str, value: object) -> str:
-    if isinstance(value, UUID):
-        return str(value)
     if isinstance(value, str) and _NAME.fullmatch(value):
         return str.__str__(value)
+    if isinstance(value, UUID):
+        return str(value)
     raise InvalidEvent(f"{name}: {shown(value)} is not an id: a UUID, or 1 to 128 letters, digits and _ - . : / @")
 
 
-def _agent(name: str, value: object) -> str:
+def _name(name: str, value: object) -> str:
     try:
         return checked(check_name, value)
     except InvalidEvent as error:
@@ -527,9 +530,9 @@ def _seconds(name: str, value: object) -> float:
 
 
 def _headers(name: str, value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):  # a dict is found at once, other mappings by a search
         raise InvalidEvent(f"{name}: {shown(value)} is not a mapping of names to text")
-    return {_id(f"{name}, a key", key): _text(f"{name}, {key}", text) for key, text in value.items()}
+    return {_name(name, key): _text(name, text) for key, text in value.items()}
 
 
 def _text(name: str, value: object) -> str:
@@ -540,7 +543,7 @@ def _text(name: str, value: object) -> str:
 
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     **dict.fromkeys(("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), _id),
-    **dict.fromkeys(("source_service", "target_agent"), _agent),
+    **dict.fromkeys(("source_service", "target_agent"), _name),
     **dict.fromkeys(("timestamp", "not_before"), _time),
     **dict.fromkeys(("max_retries", "hops", "retry_count"), _count),
     "ttl_seconds": _seconds,
@@ -553,7 +556,7 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
 
 
 def encode_payload(payload: object) -> bytes:
-    """The payload as strict JSON, an object; InvalidEvent for what JSON cannot say (NaN, a lone surrogate, a function)."""
+    """The payload as strict JSON, an object; InvalidEvent for what JSON cannot say (NaN, half a character)."""
     if payload is None:
         return b"{}"
     try:

@@ -86,7 +86,7 @@ async def replay(events: AsyncIterator[Stored], handler: Handler, speed: float, 
             wait = (happened - first) / speed - (clock.monotonic() - began)
             if wait > 0:
                 await clock.sleep(wait)
-        enter(Delivery(stored.event, attempt=1, subscription=REPLAY, position=stored.position, replayed=True))
+        enter(Delivery(stored.event, 1, REPLAY, stored.position, replayed=True))
         try:
             await handler(stored.event)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,25 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="WOWEVENT_", extra="ignore", populate_by_name=True)
 
-    url: str | None = Field(None, validation_alias=AliasChoices("url", "WOWEVENT_URL", "REDIS_URL"))
+    url: str | None = Field(None, validation_alias=AliasChoices("WOWEVENT_URL", "REDIS_URL"))
     """The engine; without one, an embedded log in the data directory."""
     namespace: str = "default"
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65_535)
     """WebSocket; `PORT` is HTTP."""
     http_port: int = Field(
-        8080, ge=0, le=65_535, validation_alias=AliasChoices("http_port", "WOWEVENT_HTTP_PORT", "PORT")
+        8080, ge=0, le=65_535, validation_alias=AliasChoices("WOWEVENT_HTTP_PORT", "PORT")
     )
-    log_level: str = Field("INFO", validation_alias=AliasChoices("log_level", "WOWEVENT_LOG_LEVEL", "LOG_LEVEL"))
-    event_bus_enabled: bool = Field(True, validation_alias=AliasChoices("event_bus_enabled", "EVENT_BUS_ENABLED"))
+    log_level: str = Field("INFO", validation_alias=AliasChoices("WOWEVENT_LOG_LEVEL", "LOG_LEVEL"))
+    event_bus_enabled: bool = Field(True, validation_alias=AliasChoices("WOWEVENT_EVENT_BUS_ENABLED", "EVENT_BUS_ENABLED"))
     max_payload: int = Field(256 * 1024, gt=0)
     """Bytes of the largest payload."""
+    max_body: int = Field(1024 * 1024, gt=0)
+    """Bytes of the largest HTTP request body."""
+    allow_anonymous: bool = False
+    """Others than this machine may reach the service without a token."""
+    origins: tuple[str, ...] = ()
+    """Web pages that may ask the service, as `https://host:port`; in the environment a JSON array."""
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("wowevent"))
 
     def model_post_init(self, _context: Any) -> None:
@@ -39,3 +46,7 @@ class Settings(BaseSettings):
     def engine_url(self) -> str:
         """The URL that was given, else that of the embedded log."""
         return self.url or f"sqlite:///{self.data_dir / 'events.db'}"
+
+    def shown_url(self) -> str:
+        """`engine_url` as it may be shown and logged: without a password."""
+        return re.sub(r"//[^/@]*@", "//***@", self.engine_url())

@@ -143,9 +143,12 @@ class Handle:
         """What the user gave."""
         self.consumer = consumer
         """What serves it."""
-        self.active = False
-        """Whether its handler gets events now."""
         self._cancel = cancel
+
+    @property
+    def active(self) -> bool:
+        """Whether its handler gets events now."""
+        return self.consumer.serving
 
     @property
     def subscription_id(self) -> str:

@@ -293,7 +293,7 @@ class MemoryBroker:
                     cursor = log.cursors.get(letter.subscription)
                     if cursor is None:
                         continue
-                    cursor.give_back(Entry(stored, redelivered=True))
+                    cursor.give_back(Entry(stored.event, stored.position, stored.stored_at, redelivered=True))
                     cursor.wake()
                 del log.dead[order.id]
                 count += 1

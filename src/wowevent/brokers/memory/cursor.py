@@ -16,8 +16,11 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from typing import Final
 
-from wowevent.broker import Attempt, Stored, Subscription, SubscriptionInfo
+from msgspec import Struct
+
+from wowevent.broker import Attempt, Position, Subscription, SubscriptionInfo
 from wowevent.errors import PositionLost
+from wowevent.event import Event
 
 URGENT: Final = 7
 _URGENT_RUN: Final = 8  # then one other, so that urgent traffic starves nothing
@@ -46,19 +49,16 @@ class Waiter:
             self.future.set_result(None)
 
 
-class Entry:
+class Entry(Struct, gc=False):
     """One event on one subscription."""
 
-    __slots__ = ("attempts", "crashes", "event", "failures", "position", "redelivered", "stored_at")
-
-    def __init__(self, stored: Stored, *, redelivered: bool = False) -> None:
-        self.event = stored.event
-        self.position = stored.position
-        self.stored_at = stored.stored_at
-        self.failures = 0
-        self.crashes = 0
-        self.attempts: tuple[Attempt, ...] = ()
-        self.redelivered = redelivered
+    event: Event
+    position: Position
+    stored_at: float
+    redelivered: bool = False
+    failures: int = 0
+    crashes: int = 0
+    attempts: tuple[Attempt, ...] = ()
 
     def failed(self, now: float, error: str) -> None:
         """Its handler raised or timed out."""

@@ -100,7 +100,7 @@ class MemoryLog:
             if cursor.lapsed:
                 cursor.lost += 1
                 continue
-            cursor.put(Entry(stored))
+            cursor.put(Entry(event, position, now))
             if cursor.waiters:
                 cursor.wake(1)
         return Appended(position, matched=ids)
@@ -174,7 +174,7 @@ class MemoryLog:
         for stored in itertools.islice(self.ring, first - self.start, None):
             early = isinstance(start, datetime) and stored.event.timestamp < start
             if not early and subscription_matches(cursor.subscription, stored.event):
-                cursor.put(Entry(stored))
+                cursor.put(Entry(stored.event, stored.position, stored.stored_at))
 
     def check(self, position: Position) -> None:
         """PositionLost unless the log goes on right behind this position."""

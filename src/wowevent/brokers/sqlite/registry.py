@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS: Final = 5.0
 PRESENT_SECONDS: Final = 15.0
+_CACHE: Final = 1_000
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -70,6 +71,14 @@ class Peer(Struct, frozen=True):
     serves: frozenset[int]
 
 
+class Target(Struct, frozen=True, gc=False):
+    """A remembered subscription that an event goes to."""
+
+    num: int
+    lanes: bool
+    lapsed: bool
+
+
 class Registry:
     """What one process knows of the tables, as of its last transaction."""
 
@@ -79,6 +88,7 @@ class Registry:
         self.routes = Routes()
         self.nums: dict[str, int] = {}
         self.lapsed: set[str] = set()
+        self._targets: dict[tuple[str, ...], tuple[Target, ...]] = {}
         self.peers: tuple[Peer, ...] = ()
         self._registry = self._removals = self._presence = -1
 
@@ -93,23 +103,42 @@ class Registry:
         )
         if removals != self._removals:
             self.routes, self.nums, self.lapsed, self._registry = Routes(), {}, set(), -1
+            self._targets.clear()
         if registry != self._registry:
             rows = db.execute(
                 "SELECT num, id, spec, lapsed FROM subscription WHERE version > ? ORDER BY num",
                 (self._registry,),
             )
             for num, id, spec, lapsed in rows:
-                self.put(num, subscription_of(id, spec), lapsed=bool(lapsed))
+                self._put(num, subscription_of(id, spec), lapsed=bool(lapsed))
         self._registry, self._removals = registry, removals
         if presence != self._presence:
             self._presence = presence
             self.peers = _peers(db, me)
 
-    def put(self, num: int, subscription: Subscription, *, lapsed: bool) -> None:
+    def _put(self, num: int, subscription: Subscription, *, lapsed: bool) -> None:
         """Know this subscription."""
         self.nums[subscription.id] = num
         self.routes.add(subscription)
         (self.lapsed.add if lapsed else self.lapsed.discard)(subscription.id)
+        self._targets.clear()
+
+    def targets(self, ids: tuple[str, ...]) -> tuple[Target, ...]:
+        """The remembered ones among the subscriptions that an event matched."""
+        found = self._targets.get(ids)
+        if found is None:
+            if len(self._targets) >= _CACHE:
+                self._targets.clear()
+            found = self._targets[ids] = tuple(
+                Target(self.nums[id], not spec.exclusive, id in self.lapsed)
+                for id in ids
+                if (spec := self.routes.get(id)) is not None and spec.durable
+            )
+        return found
+
+    def live_among(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """The live ones among these."""
+        return tuple(id for id in ids if (spec := self.routes.get(id)) is not None and not spec.durable)
 
     def num(self, id: str) -> int:
         """The number of a remembered subscription; SubscriptionNotFound."""
@@ -119,13 +148,11 @@ class Registry:
             raise SubscriptionNotFound(f"no subscription {id!r} is remembered")
         return num
 
-    def changed(self, db: apsw.Connection) -> int:
-        """Count a change of a row that this process has already taken over; the version for the row."""
-        was: int
-        (was,) = one(db, "UPDATE state SET registry = registry + 1 RETURNING registry")
-        if self._registry == was - 1:
-            self._registry = was
-        return was
+    @staticmethod
+    def changed(db: apsw.Connection) -> int:
+        """Count a change; the version for the row that changes. `refresh` takes it over, here as in other processes."""
+        (version,) = one(db, "UPDATE state SET registry = registry + 1 RETURNING registry")
+        return int(version)
 
 
 def _peers(db: apsw.Connection, me: int) -> tuple[Peer, ...]:

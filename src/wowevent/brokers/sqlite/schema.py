@@ -43,6 +43,7 @@ CREATE TABLE state(
   one INTEGER PRIMARY KEY CHECK (one = 1),
   epoch TEXT NOT NULL,
   trimmed INTEGER NOT NULL DEFAULT 0,     -- the last position whose event was given up
+  trimmed_total INTEGER NOT NULL DEFAULT 0,  -- and log.total there
   registry INTEGER NOT NULL DEFAULT 0,    -- rises when a subscription is added or changed
   removals INTEGER NOT NULL DEFAULT 0,    -- rises when one is removed
   presence INTEGER NOT NULL DEFAULT 0     -- rises when an instance comes, goes or serves something else
@@ -53,7 +54,7 @@ CREATE TABLE log(
   topic TEXT NOT NULL,
   ts INTEGER NOT NULL,                    -- the event's own time, microseconds
   stored_at INTEGER NOT NULL,             -- microseconds, never decreasing
-  total INTEGER NOT NULL,                 -- bytes of all bodies up to here, so that a size is a difference
+  total INTEGER NOT NULL,                 -- bytes of all bodies up to here but live ones: a size is a difference
   live INTEGER,                           -- 1: only for those who read along
   correlation TEXT,                       -- NULL: the event's own id
   crc INTEGER,
@@ -67,10 +68,12 @@ CREATE TABLE delayed(
   num INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
   due REAL NOT NULL,
+  gone REAL,                              -- when it was cancelled; its id stays known for a while
   crc INTEGER NOT NULL,
   body BLOB NOT NULL
 );
-CREATE INDEX delayed_due ON delayed(due);
+CREATE INDEX delayed_due ON delayed(due) WHERE gone IS NULL;
+CREATE INDEX delayed_gone ON delayed(gone) WHERE gone IS NOT NULL;
 CREATE TABLE subscription(
   num INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -80,8 +83,7 @@ CREATE TABLE subscription(
   owner INTEGER,                          -- the instance that an exclusive one belongs to
   served_at REAL NOT NULL,
   lapsed INTEGER NOT NULL DEFAULT 0,
-  lost INTEGER NOT NULL DEFAULT 0,
-  told INTEGER NOT NULL DEFAULT 1         -- 0: a loss that PositionLost has not reported yet
+  lost INTEGER NOT NULL DEFAULT 0         -- dropped unread, and not yet reported
 );
 CREATE TABLE backfill(
   sub INTEGER PRIMARY KEY,

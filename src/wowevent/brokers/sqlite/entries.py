@@ -1,0 +1,475 @@
+"""What is ready for a subscription, and leased: fetching, settling, and what ends by itself.
+
+    append ──► ready ──fetch──► leased ──Ack──► gone
+                 ▲                │ ├──Bury──► dead ──Redeliver──► ready
+                 │                │ ├──Retry, delay──► retry ──due──► ready
+                 └──Retry, lease ends (crashes + 1)──┘
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Position, Reason, Retry
+from wowevent.brokers.sqlite import backfill, dead
+from wowevent.brokers.sqlite.log import checked
+from wowevent.brokers.sqlite.schema import insert, one
+from wowevent.errors import BusError, PositionLost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wowevent.broker import Settlement
+    from wowevent.brokers.sqlite.store import Store
+    from wowevent.event import Event
+
+URGENT_RUN: Final = 8  # then one other, so that urgent traffic starves nothing
+_CHUNK: Final = 500
+_STEP: Final = 2_000
+_ENDED: Final = "the lease ended unsettled"
+_MOST: Final = 2**63
+
+
+class _Row(Struct, array_like=True, gc=False):
+    """One candidate of a fetch, without its body."""
+
+    offset: int
+    failures: int
+    crashes: int
+    redelivered: int
+    attempts: str | None
+    crc: int | None
+    size: int | None
+
+
+_rows: Final = msgspec.json.Decoder(list[_Row])
+_attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
+
+# All in one row: APSW gives up the interpreter's lock for each (see schema.insert).
+_READY: Final = """
+SELECT json_group_array(json_array(offset, failures, crashes, redelivered, attempts, crc, length(body))),
+       CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
+FROM (
+  SELECT e.offset, e.failures, e.crashes, e.redelivered, e.attempts,
+         iif(e.body IS NULL, l.crc, e.crc) AS crc, coalesce(e.body, l.body) AS body
+  FROM entry AS e LEFT JOIN log AS l ON l.offset = e.offset
+  WHERE e.sub = ? AND e.lane = ? AND e.lease IS NULL AND e.offset < ?
+  ORDER BY e.offset LIMIT ?
+)"""
+
+
+class _Found(Struct, gc=False):
+    """A candidate: its row, its lane and its bytes."""
+
+    row: _Row
+    lane: int
+    body: bytes | None
+
+
+def attempts_of(text: str | None) -> tuple[Attempt, ...]:
+    """The attempts of a column."""
+    return _attempts.decode(text) if text else ()
+
+
+def wanted(store: Store, id: str) -> bool:
+    """Whether a fetch of that subscription would write: asked outside a transaction, so that an idle bus commits nothing."""
+    num = store.registry.num(id)
+    if num not in store.serving:
+        return True
+    row = one(
+        store.db,
+        "SELECT lapsed OR lost, owner, EXISTS (SELECT 1 FROM backfill WHERE sub = num) OR "
+        "EXISTS (SELECT 1 FROM entry WHERE sub = num AND lane = 0 AND lease IS NULL) OR "
+        "EXISTS (SELECT 1 FROM entry WHERE sub = num AND lane = 1 AND lease IS NULL) FROM subscription WHERE num = ?",
+        (num,),
+    )
+    if row is None:  # removed by another process; the transaction will find out
+        return True
+    reported, owner, ready = row
+    return bool(reported or ready) and (owner in (None, store.me) or not _is_here(store, owner))
+
+
+def fetch(store: Store, id: str, limit: int) -> list[Lease]:
+    """Lease up to `limit`; a suspect comes alone. SubscriptionNotFound, PositionLost."""
+    num = store.registry.num(id)
+    store.serve(num)
+    if limit <= 0:
+        return []
+    lapsed, lost, owner, behind, urgent = one(
+        store.db,
+        "SELECT lapsed, lost, owner, (SELECT next FROM backfill WHERE sub = num), "
+        "EXISTS (SELECT 1 FROM entry WHERE sub = num AND lane = 0 AND lease IS NULL) FROM subscription WHERE num = ?",
+        (num,),
+    )
+    subscription = store.registry.routes.get(id)
+    if subscription is None or (subscription.exclusive and not _own(store, num, owner)):
+        return []
+    if lapsed or lost:
+        report_loss(store, num, id, lost)
+    if behind is not None:
+        behind = backfill.advance(store, num)
+        urgent = True  # perhaps now
+    found = _take(store, num, limit, _MOST - 1 if behind is None else behind, urgent=bool(urgent))
+    return _lease(store, num, id, found, subscription.lease)
+
+
+def report_loss(store: Store, num: int, id: str, lost: int) -> None:
+    """Raise PositionLost for what was dropped, once; a lapsed subscription is served again from here on."""
+    store.db.execute(
+        "UPDATE subscription SET lapsed = 0, lost = 0, served_at = ?, version = ? WHERE num = ?",
+        (store.clock.time(), store.registry.changed(store.db), num),
+    )
+    store.registry.refresh(store.db, store.me)
+    store.woken.add(num)  # the next fetch need not wait
+    raise PositionLost(f"{id}: {lost} unread events were dropped by the log's limits", lost)
+
+
+def _is_here(store: Store, instance: int) -> bool:
+    return any(peer.num == instance for peer in store.registry.peers)
+
+
+def _own(store: Store, num: int, owner: int | None) -> bool:
+    """Whether this instance may lease from an exclusive subscription now; it becomes the owner if there is none."""
+    if owner == store.me:
+        return True
+    if owner is not None and _is_here(store, owner):
+        return False
+    foreign = "SELECT min(until) FROM lease WHERE sub = ? AND id >> 32 <> ?"
+    (until,) = one(store.db, foreign, (num, store.me))
+    if until is not None:  # an owner that is gone may still be at work on these
+        store.soon(until - store.clock.monotonic())
+        return False
+    store.db.execute("UPDATE subscription SET owner = ? WHERE num = ?", (store.me, num))
+    return True
+
+
+def _take(store: Store, num: int, limit: int, before: int, *, urgent: bool) -> list[_Found]:
+    """The candidates in their order, cut so that a suspect is alone."""
+    first = _ready(store, num, 0, before, limit) if urgent else []
+    if not first:
+        store.runs.pop(num, None)
+        found = _ready(store, num, 1, before, limit)
+    else:
+        room = limit - len(first) + (store.runs.get(num, 0) + limit) // URGENT_RUN + 1
+        found = _mixed(store, num, limit, first, _ready(store, num, 1, before, min(room, limit)))
+    suspect = next((at for at, item in enumerate(found) if item.row.crashes), None)
+    return found if suspect is None else found[: max(suspect, 1)]
+
+
+def _ready(store: Store, num: int, lane: int, before: int, limit: int) -> list[_Found]:
+    text, bodies = one(store.db, _READY, (num, lane, before, limit))
+    found, at = [], 0
+    for row in _rows.decode(text):
+        if row.size is None:
+            found.append(_Found(row, lane, None))
+        else:
+            found.append(_Found(row, lane, bodies[at : at + row.size]))
+            at += row.size
+    return found
+
+
+def _mixed(store: Store, num: int, limit: int, urgent: list[_Found], other: list[_Found]) -> list[_Found]:
+    """Urgent first, and one other after every eight of those."""
+    run = store.runs.get(num, 0)
+    found: list[_Found] = []
+    first, second = iter(urgent), iter(other)
+    while len(found) < limit:
+        item = next(second if run >= URGENT_RUN else first, None)
+        if item is None:  # that lane has no more: the other one, if it has
+            item = next(first if run >= URGENT_RUN else second, None)
+        if item is None:
+            break
+        run = 0 if item.lane else run + 1
+        found.append(item)
+    store.runs[num] = run
+    return found
+
+
+def _lease(store: Store, num: int, id: str, found: list[_Found], seconds: float) -> list[Lease]:
+    """Make the candidates ours. Bytes that are not what was written become a dead letter instead."""
+    good: list[tuple[_Found, Event]] = []
+    for item in found:
+        try:
+            good.append((item, checked(item.body, item.row.crc, item.row.offset)))
+        except BusError as error:
+            _bury_damaged(store, num, item, error)
+    epoch = store.registry.epoch
+    leases: dict[int, int] = {}
+    for lane in {item.lane for item, _ in good}:
+        offsets = [item.row.offset for item, _ in good if item.lane == lane]
+        leases[lane] = _open(store, num, lane, offsets, seconds)
+        store.db.execute(
+            "UPDATE entry SET lease = ? WHERE sub = ? AND lane = ? AND offset BETWEEN ? AND ? AND lease IS NULL",
+            (leases[lane], num, lane, offsets[0], offsets[-1]),
+        )
+    return [
+        Lease(
+            event=event,
+            token=f"{leases[item.lane]}.{item.lane}.{item.row.offset}",
+            position=Position(epoch, item.row.offset),
+            failures=item.row.failures,
+            crashes=item.row.crashes,
+            attempts=attempts_of(item.row.attempts),
+            redelivered=bool(item.row.redelivered),
+        )
+        for item, event in good
+    ]
+
+
+def _open(store: Store, num: int, lane: int, offsets: Sequence[int], seconds: float) -> int:
+    """A lease on these from now on."""
+    id = store.new_lease()
+    store.db.execute(
+        "INSERT INTO lease(id, sub, lane, low, high, open, until, seconds, boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (id, num, lane, min(offsets), max(offsets), len(offsets), store.clock.monotonic() + seconds, seconds, store.boot),
+    )
+    store.soon(seconds)
+    return id
+
+
+def _bury_damaged(store: Store, num: int, item: _Found, error: BusError) -> None:
+    key = (num, item.lane, item.row.offset)
+    store.db.execute("DELETE FROM entry WHERE sub = ? AND lane = ? AND offset = ?", key)
+    if not dead.bury_damaged(store, key, item.body, item.row.attempts, str(error)):
+        # Not even the row of the log is there: nothing could be shown of it, so it counts as lost.
+        store.db.execute("UPDATE subscription SET lost = lost + 1 WHERE num = ?", (num,))
+    store.woken.add(num)
+
+
+# ---------------------------------------------------------------------------------------------------- settling
+
+
+def _parse(token: str) -> tuple[int, int, int] | None:
+    """Attempt, lane and position of a token; None for what is none of ours."""
+    try:
+        attempt, lane, offset = map(int, token.split("."))
+    except ValueError:
+        return None
+    return (attempt, lane, offset) if 0 <= attempt < _MOST and lane in (0, 1) and 0 < offset < _MOST else None
+
+
+def settle(store: Store, id: str, settlements: Sequence[Settlement]) -> int:
+    """Carry them out; how many were. Those whose lease has ended change nothing."""
+    num = store.registry.num(id)
+    acks: dict[tuple[int, int], list[int]] = {}
+    extends: dict[tuple[int, int, float], list[tuple[int, str | None]]] = {}
+    done = 0
+    for settlement in settlements:
+        parsed = _parse(settlement.token)
+        if parsed is None:
+            continue
+        attempt, lane, offset = parsed
+        if isinstance(settlement, Ack):
+            acks.setdefault((attempt, lane), []).append(offset)
+        elif isinstance(settlement, Extend):
+            extends.setdefault((attempt, lane, settlement.seconds), []).append((offset, settlement.error))
+        else:
+            done += _settle_one(store, num, parsed, settlement)
+    for (attempt, lane, seconds), named in extends.items():
+        done += _extend(store, num, lane, attempt, seconds, named)
+    for (attempt, lane), offsets in acks.items():
+        done += _ack(store, num, lane, attempt, offsets)
+    return done
+
+
+def _ack(store: Store, num: int, lane: int, attempt: int, offsets: list[int]) -> int:
+    store.db.execute(
+        "DELETE FROM entry WHERE sub = ? AND lane = ? AND lease = ? AND offset IN (SELECT value FROM json_each(?))",
+        (num, lane, attempt, str(offsets)),
+    )
+    done = store.db.changes()
+    if done:
+        _settled(store, num, attempt, done)
+    if done < len(offsets):  # extended alone, or stale
+        moved = store.db.execute(
+            "DELETE FROM entry WHERE sub = ? AND lane = ? AND token = ? AND offset IN (SELECT value FROM json_each(?)) "
+            "RETURNING lease",
+            (num, lane, attempt, str(offsets)),
+        ).fetchall()
+        for (lease,) in moved:
+            _settled(store, num, lease, 1)
+        done += len(moved)
+    return done
+
+
+def _settled(store: Store, num: int, lease: int, count: int) -> None:
+    """So many entries of a lease are not leased any more; with the last one it is closed."""
+    store.db.execute("DELETE FROM lease WHERE id = ? AND open <= ?", (lease, count))
+    if not store.db.changes():
+        store.db.execute("UPDATE lease SET open = open - ? WHERE id = ?", (count, lease))
+        return
+    (owner,) = one(store.db, "SELECT owner FROM subscription WHERE num = ?", (num,)) or (None,)
+    if owner is None and lease >> 32 == store.me:  # given up with leases open: whoever waits for these may have it now
+        store.woken.add(num)
+
+
+def _extend(
+    store: Store, num: int, lane: int, attempt: int, seconds: float, named: list[tuple[int, str | None]]
+) -> int:
+    """Lengthen the lease of exactly the named ones: all of its open entries at once, or these in a lease of their own."""
+    rows = store.db.execute(
+        "SELECT lease, offset FROM entry WHERE sub = ? AND lane = ? AND coalesce(token, lease) = ? "
+        "AND offset IN (SELECT value FROM json_each(?))",
+        (num, lane, attempt, str([offset for offset, _ in named])),
+    ).fetchall()
+    by_lease: dict[int, list[int]] = {}
+    for lease, offset in rows:
+        by_lease.setdefault(lease, []).append(offset)
+    for lease, offsets in by_lease.items():
+        store.db.execute(
+            "UPDATE lease SET until = ?, seconds = ?, boot = ? WHERE id = ? AND open = ?",
+            (store.clock.monotonic() + seconds, seconds, store.boot, lease, len(offsets)),
+        )
+        store.soon(seconds)
+        if not store.db.changes():
+            store.db.execute(
+                "UPDATE entry SET token = ?, lease = ? WHERE sub = ? AND lane = ? "
+                "AND offset IN (SELECT value FROM json_each(?))",
+                (attempt, _open(store, num, lane, offsets, seconds), num, lane, str(offsets)),
+            )
+            _settled(store, num, lease, len(offsets))
+    errors = {offset: error for offset, error in named if error is not None}
+    for _, offset in rows:
+        if offset in errors:
+            _note_failure(store, (num, lane, offset), errors[offset])
+    return len(rows)
+
+
+def _note_failure(store: Store, key: tuple[int, int, int], error: str) -> None:
+    """Count a failure of an entry that stays leased."""
+    store.db.execute(
+        "UPDATE entry SET failures = failures + 1, attempts = json_insert(coalesce(attempts, '[]'), '$[#]', "
+        "json_object('number', failures + crashes + 1, 'time', ?, 'error', ?)) "
+        "WHERE sub = ? AND lane = ? AND offset = ?",
+        (store.clock.time(), error, *key),
+    )
+
+
+class _Leased(Struct, gc=False):
+    """A leased entry, all of it."""
+
+    lease: int
+    failures: int
+    crashes: int
+    attempts: str | None
+    redelivered: int
+    crc: int | None
+    body: bytes | None
+
+    def failed(self, now: float, error: str) -> None:
+        """One more failure."""
+        self.failures += 1
+        attempt = Attempt(self.failures + self.crashes, now, error)
+        self.attempts = msgspec.json.encode((*attempts_of(self.attempts), attempt)).decode()
+
+
+def _settle_one(store: Store, num: int, parsed: tuple[int, int, int], settlement: Retry | Bury) -> bool:
+    attempt, lane, offset = parsed
+    key = (num, lane, offset)
+    row = one(
+        store.db,
+        "SELECT lease, failures, crashes, attempts, redelivered, crc, body FROM entry "
+        "WHERE sub = ? AND lane = ? AND offset = ? AND coalesce(token, lease) = ?",
+        (*key, attempt),
+    )
+    if row is None:
+        return False
+    entry = _Leased(*row)
+    if isinstance(settlement, Retry):
+        if settlement.charge:
+            entry.failed(store.clock.time(), settlement.error)
+        _give_back(store, key, entry, settlement.delay)
+    else:
+        if settlement.error is not None:
+            entry.failed(store.clock.time(), settlement.error)
+        attempts = attempts_of(entry.attempts)
+        error = settlement.error if settlement.error is not None else attempts[-1].error if attempts else ""
+        dead.bury(store, key, settlement.reason, error, settlement.traceback, entry.attempts)
+        store.db.execute("DELETE FROM entry WHERE sub = ? AND lane = ? AND offset = ?", key)
+    _settled(store, num, entry.lease, 1)
+    return True
+
+
+def _give_back(store: Store, key: tuple[int, int, int], entry: _Leased, delay: float) -> None:
+    """Ready again, now or in `delay` seconds."""
+    if delay <= 0:
+        store.db.execute(
+            "UPDATE entry SET lease = NULL, token = NULL, failures = ?, attempts = ? "
+            "WHERE sub = ? AND lane = ? AND offset = ?",
+            (entry.failures, entry.attempts, *key),
+        )
+        store.woken.add(key[0])
+        return
+    store.db.execute("DELETE FROM entry WHERE sub = ? AND lane = ? AND offset = ?", key)
+    store.db.execute(
+        "INSERT OR REPLACE INTO retry(sub, lane, offset, due, failures, crashes, attempts, redelivered, crc, body) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *key,
+            store.clock.time() + delay,
+            entry.failures,
+            entry.crashes,
+            entry.attempts,
+            entry.redelivered,
+            entry.crc,
+            entry.body,
+        ),
+    )
+    store.soon(delay)
+
+
+# ---------------------------------------------------------------------------------------------------- what ends by itself
+
+
+def expire(store: Store) -> bool:
+    """End the leases whose time is over: a crash for each entry. Whether there may be more.
+
+    A lease that lasts longer from now than it was made for is of another boot too, where boots cannot be told apart.
+    """
+    now = store.clock.monotonic()
+    rows = store.db.execute(
+        "SELECT id, sub, lane, low, high FROM lease WHERE until <= ?1 OR boot <> ?2 OR until > ?1 + seconds + 1 LIMIT ?3",
+        (now, store.boot, _CHUNK),
+    ).fetchall()
+    for id, num, lane, low, high in rows:
+        store.db.execute(
+            "UPDATE entry SET lease = NULL, token = NULL, crashes = crashes + 1, "
+            "attempts = json_insert(coalesce(attempts, '[]'), '$[#]', "
+            "json_object('number', failures + crashes + 1, 'time', ?, 'error', ?)) "
+            "WHERE sub = ? AND lane = ? AND offset BETWEEN ? AND ? AND lease = ?",
+            (store.clock.time(), _ENDED, num, lane, low, high, id),
+        )
+        store.db.execute("DELETE FROM lease WHERE id = ?", (id,))
+        store.woken.add(num)
+    return len(rows) == _CHUNK
+
+
+def revive(store: Store) -> bool:
+    """Make the retries ready whose time has come; whether there may be more."""
+    rows = store.db.execute(
+        "DELETE FROM retry WHERE (sub, lane, offset) IN "
+        "(SELECT sub, lane, offset FROM retry WHERE due <= ? ORDER BY due LIMIT ?) "
+        "RETURNING sub, lane, offset, failures, crashes, attempts, redelivered, crc, body",
+        (store.clock.time(), _CHUNK),
+    ).fetchall()
+    values: list[Any] = [value for row in rows for value in row]
+    insert(store.db, "entry(sub, lane, offset, failures, crashes, attempts, redelivered, crc, body)", 9, values)
+    store.woken.update(row[0] for row in rows)
+    return len(rows) == _CHUNK
+
+
+def drop_ready(store: Store, num: int, upto: int) -> int:
+    """Drop some of what is ready at positions up to that one; how many, 0 when nothing is left."""
+    dropped = 0
+    for lane in (0, 1):
+        store.db.execute(
+            "DELETE FROM entry WHERE sub = ?1 AND lane = ?2 AND lease IS NULL AND offset <= (SELECT max(offset) FROM "
+            "(SELECT offset FROM entry WHERE sub = ?1 AND lane = ?2 AND lease IS NULL AND offset <= ?3 "
+            "ORDER BY offset LIMIT ?4))",
+            (num, lane, upto, _STEP),
+        )
+        dropped += store.db.changes()
+    return dropped

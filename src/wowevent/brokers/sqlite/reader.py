@@ -1,0 +1,182 @@
+"""Reading the log: pages of it by a query, on a connection of their own, so that no reader waits for a commit."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from wowevent.broker import Position, Query, Stored
+from wowevent.brokers.sqlite.backfill import check
+from wowevent.brokers.sqlite.log import checked, micros
+from wowevent.brokers.sqlite.schema import one
+from wowevent.errors import BusError, Closed, StorageDamaged
+from wowevent.topic import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import apsw
+
+_SCAN: Final = 2_000  # rows looked at for a page
+_EVENTS, _BYTES = 256, 2**20  # of a page
+_rows: Final = msgspec.json.Decoder(list[tuple[int, int, int | None, int]])
+_found: Final = msgspec.json.Decoder(list[tuple[int, str, int]])
+
+_BODIES: Final = """
+SELECT json_group_array(json_array(offset, stored_at, crc, length(body))),
+       CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
+FROM (SELECT offset, stored_at, crc, body FROM log
+      WHERE offset IN (SELECT value FROM json_each(?)) AND body IS NOT NULL ORDER BY offset)"""
+
+
+class Page(Struct):
+    """Some events, and the position up to which the log was looked at."""
+
+    items: list[Stored | BusError]
+    upto: int
+    at_end: bool
+
+
+class Place(Struct):
+    """Where a reader stands: behind which position, None for the oldest; and up to where it reads, None for ever."""
+
+    after: Position | None
+    upto: int | None = None
+
+
+def page(db: apsw.Connection, query: Query, place: Place, *, live: bool) -> Page:
+    """The next events; PositionLost if some behind the place are gone (the place is moved behind the gap)."""
+    db.execute("BEGIN")
+    try:
+        epoch, trimmed = one(db, "SELECT epoch, trimmed FROM state")
+        (newest,) = one(db, "SELECT coalesce(max(offset), 0) FROM log")
+        if place.after is None:
+            place.after = Position(epoch, trimmed)
+        lost, place.after = place.after, Position(epoch, max(trimmed, place.after.offset))
+        if lost.epoch != epoch or lost.offset > newest:
+            place.after = Position(epoch, trimmed)
+        check(lost, epoch, trimmed, newest)
+        upto = newest if place.upto is None else min(place.upto, newest)
+        return _page(db, query, place.after.offset, upto, epoch, live=live)
+    finally:
+        db.execute("ROLLBACK")
+
+
+def newest(db: apsw.Connection) -> int:
+    """The newest position; 0 if there is none."""
+    (offset,) = one(db, "SELECT coalesce(max(offset), 0) FROM log")
+    return int(offset)
+
+
+def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str, *, live: bool) -> Page:
+    scanned = _found.decode(_scan(db, query, after, upto, live=live))
+    wanted: dict[str, bool] = {}
+    chosen: list[int] = []
+    size, looked = 0, upto if len(scanned) < _SCAN else scanned[-1][0]
+    for offset, topic, length in scanned:
+        if topic not in wanted:
+            wanted[topic] = any(matches(pattern, topic) for pattern in query.patterns)
+        if not wanted[topic]:
+            continue
+        chosen.append(offset)
+        size += length
+        if len(chosen) == _EVENTS or size >= _BYTES:
+            looked = offset
+            break
+    looked = max(looked, after)
+    return Page(_load(db, chosen, epoch) if chosen else [], looked, looked >= upto)
+
+
+def _scan(db: apsw.Connection, query: Query, after: int, upto: int, *, live: bool) -> str:
+    """Position, topic and size of the next rows that may be wanted."""
+    where = ["offset > :after", "offset <= :upto", "body IS NOT NULL"]
+    if not live:
+        where.append("live IS NULL")
+    if query.correlation_id is not None:
+        # Two indexed look-ups; NULL stands for the event's own id.
+        where.append(
+            "offset IN (SELECT offset FROM log WHERE correlation = :correlation "
+            "UNION ALL SELECT offset FROM log WHERE id = :correlation AND correlation IS NULL)"
+        )
+    if query.event_ids is not None:
+        where.append("offset IN (SELECT offset FROM log WHERE id IN (SELECT value FROM json_each(:ids)))")
+    if query.start_time is not None:
+        where.append("ts >= :start")
+    if query.end_time is not None:
+        where.append("ts <= :end")
+    sql = (
+        "SELECT json_group_array(json_array(offset, topic, length(body))) FROM (SELECT offset, topic, body FROM log "  # noqa: S608 - constants
+        f"WHERE {' AND '.join(where)} ORDER BY offset LIMIT {_SCAN})"
+    )
+    bindings: dict[str, Any] = {
+        "after": after,
+        "upto": upto,
+        "correlation": query.correlation_id,
+        "ids": None if query.event_ids is None else msgspec.json.encode(query.event_ids).decode(),
+        "start": None if query.start_time is None else micros(query.start_time),
+        "end": None if query.end_time is None else micros(query.end_time),
+    }
+    (text,) = one(db, sql, bindings)
+    return str(text)
+
+
+def _load(db: apsw.Connection, offsets: list[int], epoch: str) -> list[Stored | BusError]:
+    text, bodies = one(db, _BODIES, (str(offsets),))
+    items: list[Stored | BusError] = []
+    at = 0
+    for offset, stored_at, crc, size in _rows.decode(text):
+        try:
+            event = checked(bodies[at : at + size], crc, offset)
+            items.append(Stored(event, Position(epoch, offset), stored_at / 1e6))
+        except BusError as error:
+            items.append(error)
+        at += size
+    return items
+
+
+class Reading:
+    """An iteration over the log. After it raised PositionLost or StorageDamaged it goes on behind the gap."""
+
+    def __init__(
+        self,
+        query: Query,
+        after: Position | None,
+        turn: Callable[[Query, Place], Awaitable[Page | None]],
+        *,
+        follow: bool,
+    ) -> None:
+        """`turn` gives the next page; when it has none it waits, or None says that there will be no more."""
+        self._query = query
+        self._place = Place(after)
+        self._turn = turn
+        self._follow = follow
+        self._left = query.limit
+        self._items: deque[Stored | BusError] = deque()
+        self._at_end = False
+
+    def __aiter__(self) -> Reading:
+        return self
+
+    async def __anext__(self) -> Stored:
+        while not self._items:
+            if self._left == 0 or self._at_end:
+                raise StopAsyncIteration
+            found = await self._turn(self._query, self._place)
+            if found is None:
+                self._at_end = True
+                continue
+            self._items.extend(found.items)
+        item = self._items.popleft()
+        if isinstance(item, BusError):
+            raise item
+        if self._left is not None:
+            self._left -= 1
+        return item
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._at_end = True
+        self._items.clear()

@@ -1,0 +1,36 @@
+"""Which engine a command talks to: the options that all of them have, and the bus that they stand for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from wowevent.bus import EventBus
+from wowevent.service.logs import set_up_logs
+from wowevent.settings import Settings
+
+Url = Annotated[
+    str | None,
+    typer.Option(help="The engine: sqlite:///path or memory://.", show_default="WOWEVENT_URL, else an embedded log"),
+]
+Namespace = Annotated[str | None, typer.Option(help="The namespace.", show_default="WOWEVENT_NAMESPACE, else default")]
+
+
+def settle(**given: Any) -> Settings:
+    """The settings of a command: what it was given, over the environment; what was not given is None."""
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def open_bus(settings: Settings) -> EventBus:
+    """The bus of a short command: its log lines from WARNING on go to stderr, unless LOG_LEVEL says otherwise."""
+    set_up_logs(settings.log_level if "log_level" in settings.model_fields_set else "WARNING")
+    if settings.engine_url().partition("://")[0] == "memory":
+        note("memory:// is gone when this process ends, and no other process sees it")
+    return EventBus(settings.engine_url(), namespace=settings.namespace, max_payload=settings.max_payload)
+
+
+def note(text: str) -> None:
+    """Something that a person should know and a pipe should not get."""
+    print(f"note: {text}", file=sys.stderr)

@@ -1,0 +1,116 @@
+"""How a command ends: one line on stderr for an error, and an exit status that scripts can rely on.
+
+    0    done; also when the reader of the output went away, or a service was told to end
+    1    a fault of ours, or an error that has no status of its own
+    2    the command line is wrong
+    65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new
+    69   nobody there: broker_unavailable, no_responders, unroutable, subscription_not_found, address_in_use
+    70   a responder, or a worker, failed: request_failed, workers_failed
+    73   no room: storage_full, outbox_full
+    74   the log or a file cannot be read: storage_damaged, position_lost, io_error
+    75   try again later: request_timeout, closed, subscription_conflict
+    77   not_permitted
+    78   the configuration is wrong, or asks for what this engine cannot do: config, not_supported
+    130  interrupted by Ctrl-C
+
+The numbers are those of sysexits.h, where one fits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Final
+
+import pydantic
+import typer
+from typer.exceptions import TyperException
+
+from wowevent.errors import BusError
+
+INTERRUPTED: Final = 130
+
+_STATUS: Final = {
+    "usage": 2,
+    "invalid_event": 65,
+    "invalid_topic": 65,
+    "validation_error": 65,
+    "payload_too_large": 65,
+    "format_too_new": 65,
+    "broker_unavailable": 69,
+    "no_responders": 69,
+    "unroutable": 69,
+    "subscription_not_found": 69,
+    "address_in_use": 69,
+    "request_failed": 70,
+    "workers_failed": 70,
+    "storage_full": 73,
+    "outbox_full": 73,
+    "storage_damaged": 74,
+    "position_lost": 74,
+    "io_error": 74,
+    "request_timeout": 75,
+    "closed": 75,
+    "subscription_conflict": 75,
+    "not_permitted": 77,
+    "config": 78,
+    "not_supported": 78,
+}
+
+
+class CommandError(Exception):
+    """What a command refuses or fails at, beside the errors of the bus; `code` as in the table above."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit status of what ended a command."""
+    if isinstance(error, BrokenPipeError):
+        _discard_output()
+        return 0
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return INTERRUPTED
+    return _STATUS.get(code_of(error), 1)
+
+
+def say(error: Exception) -> None:
+    """`error[code]: message`, on one line, on stderr."""
+    if isinstance(error, typer.Abort):
+        return
+    print(f"error[{code_of(error)}]: {' '.join(_message(error).split())}", file=sys.stderr)
+
+
+def code_of(error: BaseException) -> str:
+    """The stable name of an error."""
+    match error:
+        case BusError() | CommandError():
+            return error.code
+        case TyperException():
+            return "usage"
+        case pydantic.ValidationError() | ValueError():
+            return "config"
+        case OSError():
+            return "address_in_use" if error.errno == errno.EADDRINUSE else "io_error"
+        case _:
+            return "internal_error"
+
+
+def _message(error: Exception) -> str:
+    match error:
+        case TyperException():
+            return error.format_message()
+        case pydantic.ValidationError():
+            return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        case BusError() | CommandError() | ValueError() | OSError():
+            return str(error)
+        case _:
+            return f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _discard_output() -> None:
+    """The reader of our output is gone: what is still buffered must not make the interpreter complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

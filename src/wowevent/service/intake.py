@@ -1,0 +1,93 @@
+"""A request's body as events: its size bounded, its media type known, everything in it checked before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+
+from wowevent.codec import from_fields, loads
+from wowevent.errors import BusError, InvalidEvent, PayloadTooLarge
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from wowevent.event import Event
+
+JSON: Final = "application/json"
+CLOUD: Final = "application/cloudevents+json"
+CLOUD_BATCH: Final = "application/cloudevents-batch+json"
+
+_PATIENCE: Final = 30.0  # seconds for a whole body to arrive
+_TURN: Final = 200  # events that are checked before others get their turn on the loop
+
+
+async def events_of(request: Request, limit: int) -> list[Event]:
+    """The events of a request, in their order; at most `limit` bytes of body are read.
+
+    Raises InvalidEvent or PayloadTooLarge, and HTTPException (415) for a media type that is not ours.
+    """
+    media = _media_type(request)
+    found = loads(await _body(request, limit))
+    if media == CLOUD_BATCH and not isinstance(found, list):
+        raise InvalidEvent(f"{CLOUD_BATCH} is an array of CloudEvents")
+    if not isinstance(found, list) or media == CLOUD:
+        return [_event(found, media)]
+    if not found:
+        raise InvalidEvent("an empty array: there is no event in it")
+    events = []
+    for number, fields in enumerate(found):
+        try:
+            events.append(_event(fields, media))
+        except BusError as error:
+            raise _same_kind(error, f"event {number} of {len(found)}: {error}") from error
+        if number % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+    return events
+
+
+def _same_kind(error: BusError, message: str) -> BusError:
+    """The same error with a message that says where."""
+    return type(error)(message)
+
+
+def _event(fields: object, media: str) -> Event:
+    if media != JSON and not (isinstance(fields, dict) and "specversion" in fields):
+        raise InvalidEvent("CloudEvents: specversion is missing")
+    return from_fields(fields)
+
+
+def _media_type(request: Request) -> str:
+    """One of ours. Asking for it also keeps web pages from publishing: a browser asks before it sends these."""
+    media, _, rest = request.headers.get("content-type", "").lower().partition(";")
+    charset = rest.partition("charset=")[2].strip(' "') or "utf-8"
+    if media.strip() not in {JSON, CLOUD, CLOUD_BATCH} or charset not in {"utf-8", "utf8"}:
+        raise _unsupported(f"send {JSON}, {CLOUD} or {CLOUD_BATCH}, in UTF-8")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise _unsupported("send it uncompressed")
+    return media.strip()
+
+
+def _unsupported(message: str) -> HTTPException:
+    return HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body; refused by the length that it announces, and else as soon as it is too long."""
+    too_large = PayloadTooLarge(f"a request body of more than {limit} bytes")
+    announced = request.headers.get("content-length", "0")
+    if len(announced) > len(str(limit)) or int(announced) > limit:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise InvalidEvent(f"the request body did not arrive within {_PATIENCE:.0f} s") from None
+    return b"".join(chunks)

@@ -1,0 +1,65 @@
+"""Where the library's log lines go when a process is ours: stderr, and a rotating file that only its owner reads.
+
+    2026-01-31T12:00:00.123Z WARNING wowevent delivery failed subscription=worker event_id=… attempt=2 error=…
+
+A line is for a person and for grep: its level (ERROR), and the library's own words (subscription, delivery, dead_letter,
+validation). Payloads are never in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from logging.handlers import RotatingFileHandler
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+_BYTES: Final = 10 * 1024 * 1024
+_FILES: Final = 5
+_LOGGERS: Final = {"wowevent": None, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
+"""Whose lines are taken, and from which level on where it is not the configured one."""
+
+
+def set_up_logs(level: str, file: Path | None = None) -> None:
+    """Send log lines of `level` and above to stderr, and to `file` if one is given (10 MiB, and five older ones).
+
+    Raises ValueError for an unknown level, OSError if the file cannot be written.
+    """
+    if level.upper() not in LEVELS:
+        raise ValueError(f"{level!r:.40} is not a log level: {', '.join(LEVELS)}")
+    lines = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    lines.converter = time.gmtime
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if file is not None:
+        handlers.append(_file(file))
+    for handler in handlers:
+        handler.setFormatter(lines)
+    for name, own_level in _LOGGERS.items():
+        logger = logging.getLogger(name)
+        logger.setLevel(own_level or level.upper())
+        logger.handlers[:] = handlers
+        logger.propagate = False
+
+
+def _file(path: Path) -> RotatingFileHandler:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(path)
+    handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace")
+    handler.rotator = _rotate
+    return handler
+
+
+def _rotate(source: str, dest: str) -> None:
+    """Move the full file away, and make the next one before the handler opens it: with the right mode."""
+    os.replace(source, dest)  # noqa: PTH105 - the handler speaks in strings
+    _make_private(source)
+
+
+def _make_private(path: str | Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))

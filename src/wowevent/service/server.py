@@ -1,0 +1,142 @@
+"""uvicorn and the bus on one loop: listen, start, serve, and on SIGTERM or SIGINT drain.
+
+    listen -> start the bus, again and again while its engine is away -> serve
+    signal -> not ready -> the bus finishes what is under way -> the last answers -> closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import nullcontext
+from ipaddress import ip_address
+from typing import Final
+
+import uvicorn
+from msgspec import Struct
+from starlette.applications import Starlette
+
+from wowevent.bus import EventBus
+from wowevent.errors import BrokerError, NotPermitted
+from wowevent.log import logger
+from wowevent.service import create_app
+from wowevent.service.access import LOOPBACK_NAMES
+from wowevent.service.loop import ending
+from wowevent.settings import Settings
+
+_DRAIN: Final = 10.0  # seconds for the bus to finish
+_LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; both together stay below the 20 s that a pod has at least
+_BACKOFF: Final = (0.25, 2.0)  # seconds, first and longest pause while the engine is away at start
+
+
+class Listening(Struct, frozen=True):
+    """A socket that takes connections already: that a port is free is known before anything else is started."""
+
+    socket: socket.socket
+    url: str
+
+
+def listen(host: str, port: int, *, allow_anonymous: bool) -> Listening:
+    """Listen on a port, 0 for any that is free.
+
+    Raises NotPermitted for a host that others can reach unless that is allowed, OSError if the port cannot be had.
+    """
+    if not is_loopback(host) and not allow_anonymous:
+        raise NotPermitted(
+            f"{host} can be reached by others, and whoever reaches it may publish and read everything; "
+            "say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is meant"
+        )
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening = socket.create_server(address[:2], family=family, backlog=2048)
+    bound = listening.getsockname()[1]
+    return Listening(listening, f"http://{f'[{host}]' if ':' in host else host}:{bound}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def serve(
+    bus: EventBus | None,
+    listening: Listening,
+    settings: Settings,
+    *,
+    started: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; `started()` is called when requests are answered.
+
+    Raises BrokerError for an engine that refuses for good. One that is away only makes the service not ready.
+    """
+    told = ending()
+    app = create_app(
+        bus,
+        body_limit=settings.max_body,
+        hosts=LOOPBACK_NAMES if is_loopback(settings.host) else None,
+        origins=settings.origins,
+    )
+    server = _server(app)
+    serving = asyncio.create_task(server.serve(sockets=[listening.socket]), name="wowevent:http")
+    starting = asyncio.create_task(_start(bus), name="wowevent:start")
+    waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        started()
+        await asyncio.wait({waiting, serving, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and not starting.exception():
+            await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        await _drain(app, bus, starting)
+    finally:
+        waiting.cancel()
+        server.should_exit = True
+        await asyncio.gather(serving, waiting, return_exceptions=True)
+    if not starting.cancelled():
+        starting.result()
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(_LAST_ANSWERS),
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[method-assign]  # signals are ours: the bus drains first
+    return server
+
+
+async def _start(bus: EventBus | None) -> None:
+    pause = _BACKOFF[0]
+    while bus is not None:
+        try:
+            return await bus.start()
+        except BrokerError as error:
+            if not error.retryable:
+                raise
+            logger.error("the engine does not answer, starting is tried again", error=error, retry_in=pause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _BACKOFF[1])
+    return None
+
+
+async def _drain(app: Starlette, bus: EventBus | None, starting: asyncio.Task[None]) -> None:
+    """Say that no more should come, then let the bus finish what it has."""
+    app.state.draining = True
+    logger.info("draining", seconds=_DRAIN)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    if bus is not None:
+        await bus.stop(timeout=_DRAIN)
+    logger.info("stopped")

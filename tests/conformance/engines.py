@@ -1,0 +1,111 @@
+"""What the suite needs of an engine: instances over one log, and a clock to move. A new engine is one entry more."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wowevent import EventBus
+from wowevent.broker import Broker, Retention
+from wowevent.brokers import open_broker
+from wowevent.brokers.memory import MemoryBroker, MemoryLog
+from wowevent.clock import Clock
+from wowevent.testing import ManualClock, settle
+
+Open = Callable[[Retention | None, Clock], Broker]
+"""Opens one more instance over one log."""
+
+
+def memory(_folder: Path) -> Open:
+    log = MemoryLog()
+    return lambda retention, clock: MemoryBroker(log, retention=retention, clock=clock)
+
+
+def sqlite(folder: Path) -> Open:
+    url = f"sqlite:///{folder / 'events.db'}"
+    return lambda retention, clock: open_broker(url, retention=retention, clock=clock)
+
+
+ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite}
+
+
+class Rig:
+    """One log of one engine, the instances and buses over it, and the clock that they all go by."""
+
+    def __init__(self, engine: str, folder: Path) -> None:
+        self.engine = engine
+        self.clock = ManualClock()
+        self._folder = folder
+        self._open = ENGINES[engine](folder)
+        self._brokers: list[Broker] = []
+        self._buses: list[EventBus] = []
+        self._others: list[Rig] = []
+
+    def broker(self, *, retention: Retention | None = None) -> Broker:
+        """One more instance."""
+        broker = self._open(retention, self.clock)
+        self._brokers.append(broker)
+        return broker
+
+    async def bus(self, *, start: bool = True, **settings: Any) -> EventBus:
+        """One more bus, on an instance of its own: to the engine, one more process."""
+        bus = EventBus(self.broker(retention=settings.pop("retention", None)), clock=self.clock, **settings)
+        self._buses.append(bus)
+        if start:
+            await bus.start()
+        return bus
+
+    def another_log(self) -> Rig:
+        """The same engine, with a log that has nothing to do with this one."""
+        folder = self._folder / f"other-{len(self._others)}"
+        folder.mkdir()
+        self._others.append(Rig(self.engine, folder))
+        return self._others[-1]
+
+    async def advance(self, seconds: float) -> None:
+        """Let `seconds` pass, slowly enough for engines that answer from another thread."""
+        while seconds > 0:
+            step = min(seconds, 3.0)
+            await self.clock.advance(step)
+            seconds -= step
+            await self.breathe()
+
+    async def breathe(self) -> None:
+        """Return when what is under way has reached the engine and come back."""
+        for broker in self._brokers[:2]:
+            for _ in range(4):
+                try:
+                    await broker.ping()
+                except Exception:  # noqa: BLE001 - it is closed, or the test has broken it
+                    break
+                await settle()
+
+    async def close(self) -> None:
+        """Stop every bus, close every instance."""
+        for bus in self._buses:
+            await bus.stop(timeout=1)
+        await asyncio.gather(*(broker.close() for broker in self._brokers))
+        for other in self._others:
+            await other.close()
+
+
+@pytest.fixture
+async def rig(broker_name: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(broker_name, tmp_path)
+    yield rig
+    await rig.close()
+
+
+async def eventually(condition: Callable[[], Awaitable[Any] | Any], seconds: float = 10.0) -> None:
+    """Return once `condition()`, which may be awaitable, is true."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = condition()
+            if await found if inspect.isawaitable(found) else found:
+                return
+            await asyncio.sleep(0.002)

@@ -1,0 +1,60 @@
+"""Short words for what nearly every test does with a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from wowevent import Event
+from wowevent.broker import Ack, Broker, Lease, Query, Stored, Subscription, SubscriptionInfo
+
+WORKER = "worker"
+
+
+def event(topic: str = "task.created", n: int = 0, **fields: Any) -> Event:
+    """An event that says which one it is."""
+    return Event(topic=topic, payload={"n": n}, **{"source_agent": "tester", **fields})
+
+
+def events(count: int, topic: str = "task.created", **fields: Any) -> list[Event]:
+    return [event(topic, n, **fields) for n in range(count)]
+
+
+def numbers(found: Sequence[Lease] | Sequence[Stored]) -> list[int]:
+    """Which ones they are."""
+    return [item.event.payload["n"] for item in found]
+
+
+async def declare(
+    broker: Broker, id: str = WORKER, patterns: tuple[str, ...] = ("#",), **settings: Any
+) -> SubscriptionInfo:
+    return await broker.declare(Subscription(id=id, patterns=patterns, **settings))
+
+
+async def take(broker: Broker, id: str = WORKER, limit: int = 100) -> Sequence[Lease]:
+    """What can be leased now."""
+    return await broker.fetch(id, limit=limit, wait=0)
+
+
+async def take_one(broker: Broker, id: str = WORKER) -> Lease:
+    (lease,) = await take(broker, id, 1)
+    return lease
+
+
+async def take_all(broker: Broker, id: str = WORKER, limit: int = 100) -> list[Lease]:
+    """Lease and acknowledge until nothing comes."""
+    found: list[Lease] = []
+    while leases := await take(broker, id, limit):
+        found += leases
+        assert await broker.settle(id, [Ack(lease.token) for lease in leases]) == len(leases)
+    return found
+
+
+async def read(broker: Broker, *, after: Any = None, **query: Any) -> list[Stored]:
+    return [stored async for stored in broker.read(Query(**query), after=after)]
+
+
+async def info(broker: Broker, id: str = WORKER) -> SubscriptionInfo:
+    found = await broker.info(id)
+    assert found is not None
+    return found
