@@ -1,8 +1,8 @@
 """When a work queue drops unread events by bytes or age, how does its subscription learn of it?
 
-Nobody counts what a queue drops at its head. A dead-letter route for drops alone (we never reject, so nothing else uses it)
-into `{queue}.lost`, which keeps one message, is a bounded note: something was lost. Asked besides: are the limits
-changed by policy only, and what does a lapsed subscription's queue cost a publisher?
+Nobody counts what a queue drops at its head. A dead-letter route for drops alone (we never reject, so nothing else
+uses it) into `{queue}.lost`, which keeps one message, is a bounded note: something was lost. Asked besides: is a
+publisher held up, and can a limit be changed?
 """
 
 import asyncio

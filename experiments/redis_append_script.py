@@ -11,28 +11,33 @@ import redis
 from servers import NO_RETRY, redis_server
 
 # KEYS: registry, log, ids of this generation, ids of the last one, then the lanes that the batch touches.
-# ARGV: the caller's registry version, how long a generation lasts (ms); then for each event id, body, n, n lanes.
+# ARGV: the caller's registry version, how long a generation lasts (ms, ids); for each event id, body, n, n lanes.
 # Reply: "stale", or a pair (position, 1 when the id was known) for each event.
-# Two generations hold every id for at least one and at most two windows; a known id answers with its first position.
+# An entry's id is `position-milliseconds`: positions count from 1, so a gap is seen by arithmetic.
+# Two generations hold every id for at least one window, and the last `keep` ids at any rate; a known id answers with
+# its first position.
 APPEND = """
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 'stale' end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local since = redis.call('HGET', KEYS[1], 'ids_since')
-if since and now - since > tonumber(ARGV[2]) then
+if since and now - since > tonumber(ARGV[2]) and redis.call('HLEN', KEYS[3]) >= tonumber(ARGV[3]) then
   redis.call('UNLINK', KEYS[4])
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[4]) end
   since = false
 end
 if not since then redis.call('HSET', KEYS[1], 'ids_since', now) end
-local reply, at = {}, 3
+local head = tonumber(redis.call('HGET', KEYS[1], 'head') or 0)
+local reply, at = {}, 4
 while ARGV[at] do
   local id, body, matches = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local known = redis.call('HGET', KEYS[3], id) or redis.call('HGET', KEYS[4], id)
   if known then
-    reply[#reply + 1] = {known, 1}
+    reply[#reply + 1] = {tonumber(known), 1}
   else
-    local position = redis.call('XADD', KEYS[2], '*', 'e', body)
+    head = head + 1
+    local position = head
+    redis.call('XADD', KEYS[2], string.format('%d-%d', head, now), 'e', body)
     for i = 1, matches do
       redis.call('XADD', KEYS[4 + ARGV[at + 2 + i]], '*', 'p', position, 'e', body)
     end
@@ -41,17 +46,20 @@ while ARGV[at] do
   end
   at = at + 3 + matches
 end
+redis.call('HSET', KEYS[1], 'head', head)
 return reply
 """
 FIXED = ["{ns}:registry", "{ns}:log", "{ns}:ids", "{ns}:ids:old"]
 BODY = b"x" * 300
 
 
-def append(client: Any, ids: list[str], lanes: list[str], version: int = 1, window: int = 120_000) -> Any:
+def append(
+    client: Any, ids: list[str], lanes: list[str], version: int = 1, window: int = 120_000, keep: int = 1
+) -> Any:
     """Run the script for these ids, each into every lane."""
     numbers = [str(n) for n in range(1, len(lanes) + 1)]
     events = [argument for i in ids for argument in (i, BODY, len(lanes), *numbers)]
-    return client.evalsha(append.sha, len(FIXED) + len(lanes), *FIXED, *lanes, version, window, *events)  # type: ignore[attr-defined]
+    return client.evalsha(append.sha, len(FIXED) + len(lanes), *FIXED, *lanes, version, window, keep, *events)  # type: ignore[attr-defined]
 
 
 def cost_per_event(client: Any, lanes: list[str], total: int = 20_000, batch: int = 100) -> float:
@@ -82,7 +90,10 @@ def main() -> None:
         time.sleep(0.05)
         assert append(client, ["id-2"], lanes, window=20)[0][1] == 1, "one generation later it is still known"
         time.sleep(0.05)
-        assert append(client, ["id-2"], lanes, window=20)[0][1] == 0, "two generations later it is new"
+        assert append(client, ["id-2"], lanes, window=20, keep=1)[0][1] == 1, (
+            "still among the last ids: kept however old"
+        )
+        assert append(client, ["id-2"], lanes, window=20, keep=0)[0][1] == 0, "two generations later it is new"
 
         costs = {n: cost_per_event(client, [f"{{ns}}:q:{n}:{i}" for i in range(n)]) for n in (0, 1, 10)}
         per_id = client.memory_usage("{ns}:ids") / client.hlen("{ns}:ids")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 NO_RETRY: Any = None  # how redis-py is told to send a command once; by default it sends it up to eleven times
+ERLANG = "-start_epmd false +S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
 DEBIAN_RABBITMQ = "/usr/lib/rabbitmq/bin"  # the wrapper in PATH changes user and directory; the real script is here
 
 
@@ -157,7 +158,7 @@ def rabbitmq_server(extra: str = "") -> Iterator[Server]:
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{name}/plugins",
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_CONF_ENV_FILE": f"{name}/none",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false +S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG,
         }
         command = [program("rabbitmq-server", DEBIAN_RABBITMQ)]
         yield from _running(

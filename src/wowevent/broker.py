@@ -65,7 +65,7 @@ class Appended(Struct, frozen=True, gc=False):
     """What became of one published event."""
 
     position: Position | None
-    """None for one that is held until its `not_before`."""
+    """None for one that is held until its `not_before`, and where a confirm carries no place."""
     duplicate: bool = False
     """Its id was stored before; nothing was added."""
     matched: tuple[str, ...] = ()
@@ -105,14 +105,15 @@ class SubscriptionInfo(Struct, frozen=True, kw_only=True):
 
     subscription: Subscription
     ready: int = 0
-    leased: int = 0
-    delayed: int = 0
+    leased: int | None = 0
+    """None, here and below, where the engine cannot tell."""
+    delayed: int | None = 0
     dead: int = 0
     consumers: int = 0
     """Broker instances that fetch from it, or read live for it."""
     oldest: float | None = None
     """Seconds since the oldest unsettled event was stored."""
-    lost: int = 0
+    lost: int | None = 0
     """Unread events that were dropped and not yet reported by PositionLost."""
     lapsed: bool = False
     """Unserved for too long: nothing is kept for it until it is fetched from again."""
@@ -132,7 +133,8 @@ class Lease(Struct, frozen=True, kw_only=True, gc=False):
     event: Event
     token: str
     """Names the event's place *and* this attempt at it."""
-    position: Position
+    position: Position | None
+    """None where the engine's queues do not know it."""
     failures: int = 0
     crashes: int = 0
     attempts: tuple[Attempt, ...] = ()
@@ -261,7 +263,7 @@ class Broker(Protocol):
        kept. A lease with crashes > 0 is a suspect: a fetch that returns one returns nothing else.
     3. Trouble of the engine is raised as BrokerError, retryable where it is, and never charged to an event.
     4. `publish` may have stored any prefix when it raises; publishing the same ids again adds none twice. An id is
-       known for 2 minutes at least, and among the last 10,000.
+       known for 2 minutes at least, and among the last 10,000 where the engine counts them.
     5. A reader or subscription whose events are gone gets PositionLost, once, and goes on behind the gap.
     6. Delays (of a retry, of a publish) hold up nothing behind them, and survive what the log survives.
     7. A fetch takes priority 7 and up first, and after every 8 of those one other, unless `exclusive`.

@@ -483,7 +483,7 @@ class EventBus:
         if len(infos) <= 1:
             return infos[0] if infos else None
         ages = [info.oldest for info in infos if info.oldest is not None]
-        sums = {key: sum(getattr(i, key) for i in infos) for key in ("ready", "leased", "delayed", "dead", "lost")}
+        sums = {key: sum(getattr(i, key) or 0 for i in infos) for key in ("ready", "leased", "delayed", "dead", "lost")}
         return structs.replace(
             infos[0],
             **sums,

@@ -171,8 +171,8 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
         "data": fields["payload"],
     }
     cloud |= {attribute: fields[name] for attribute, name in _CE_EXTENSIONS.items() if name in fields}
-    if "ttlseconds" in cloud and not (ttl := float(cloud["ttlseconds"])).is_integer():
-        cloud["ttlseconds"] = str(ttl)  # there are whole numbers and text there, and no fractions
+    if (ttl := event.ttl_seconds) is not None:  # there are whole numbers and text there, and no fractions
+        cloud["ttlseconds"] = int(ttl) if ttl.is_integer() else str(ttl)
     if "weheaders" in cloud:
         cloud["weheaders"] = json.dumps(cloud["weheaders"])
     return {**(event.unknown or {}), **cloud}

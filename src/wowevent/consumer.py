@@ -150,6 +150,7 @@ class Consumer:
         self._finished = Wakeup()  # for the settler: the outbox has something
         self._settled = Wakeup()  # for who waits until the outbox is empty
         self._progress = Wakeup()  # for the bus: something expected is through
+        self._slots = Wakeup()  # for workers that wait for the rate
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -179,11 +180,20 @@ class Consumer:
         fetcher, settler, keeper = self._tasks
         self._room.notify()
         self._arrived.notify()
+        self._slots.notify()
         await self._give_back()
-        # A handler may cancel its own subscription: its worker ends when the handler returns.
-        others = [worker for worker in self._workers if worker is not asyncio.current_task()]
+        # A handler may cancel its own subscription: its worker ends, and the rest with it, when the handler returns.
+        own = asyncio.current_task()
+        others = [worker for worker in self._workers if worker is not own]
         await asyncio.wait([fetcher, *others], timeout=max(timeout, 0.01))
         await _cancel(fetcher, *others)
+        if len(others) == len(self._workers):
+            await self._finish(keeper, settler)
+        elif own is not None:
+            own.add_done_callback(lambda _: self._tasks.append(self._spawn(self._finish(keeper, settler))))
+
+    async def _finish(self, keeper: asyncio.Task[None], settler: asyncio.Task[None]) -> None:
+        """Settle what the handlers left, and end what served them."""
         if self._replies:
             await asyncio.wait(self._replies, timeout=1.0)
         await self._give_back()
@@ -240,7 +250,7 @@ class Consumer:
             return False
         held = len(self._held) + len(self._outbox)
         info = await self._info(self.id)
-        return info is None or (not info.ready + info.delayed and (info.leased == 0 or held == 0))
+        return info is None or (not info.ready and not info.delayed and (not info.leased or held == 0))
 
     # --- fetch --------------------------------------------------------------------------------------------------
 
@@ -259,6 +269,9 @@ class Consumer:
             except PositionLost as lost:
                 self.counts.lost += lost.lost or 0
                 logger.error("subscription lost unread events", subscription=self.id, lost=lost.lost, error=lost)
+                if self._info is None:  # a live one: nobody else has what was expected
+                    self._expected.clear()
+                    self._progress.notify()
                 continue
             except SubscriptionNotFound:
                 logger.warning("subscription was removed, its consumer ends", subscription=self.id)
@@ -282,7 +295,7 @@ class Consumer:
         for lease in leases:
             self._held[lease.token] = now
         if self._stopping or self._gate.closed:
-            await self._release(leases)
+            await self._return(leases)
             return
         if self._options.auto_ack:
             await self._send([Ack(lease.token) for lease in leases])
@@ -306,6 +319,10 @@ class Consumer:
     async def _working(self) -> None:
         while True:
             await self._gate.opened()
+            if self._options.rate is not None and len(self._hand):
+                await self._slot()
+                if self._gate.closed:  # meanwhile a suspect came: nothing else may start
+                    continue
             lease = self._hand.pop()
             if lease is None:
                 if self._stopping:
@@ -314,10 +331,7 @@ class Consumer:
                 await self._arrived.wait()
                 continue
             if self._options.rate is not None:
-                await self._slot(self._options.rate)
-                if self._gate.closed:  # meanwhile a suspect came: nothing else may start
-                    self._conclude(lease, GivenBack())
-                    continue
+                self._next_slot = max(self._next_slot, self._clock.monotonic()) + 1 / self._options.rate
             await self._handle([lease] if self._options.batch is None else self._fill(lease, self._options.batch))
 
     def _fill(self, first: Lease, most: int) -> list[Lease]:
@@ -426,7 +440,7 @@ class Consumer:
         settlement = self._verdict(lease, outcome)
         if isinstance(settlement, Bury):
             self._bury(lease, settlement)
-        elif isinstance(settlement, Retry) and self._chains is not None and settlement.delay > 0:
+        elif isinstance(settlement, Retry) and self._chains is not None and not isinstance(outcome, GivenBack):
             self._hold_back(self._chains, lease, settlement)
         else:
             if not isinstance(outcome, GivenBack):
@@ -434,8 +448,8 @@ class Consumer:
             self._settle(lease, settlement, final=False)
 
     def _verdict(self, lease: Lease, outcome: Outcome) -> Settlement:
-        if self._options.policy is None and isinstance(outcome, Failed):
-            return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)
+        if isinstance(outcome, Failed) and (self._options.policy is None or self._options.auto_ack):
+            return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)  # there is no other attempt
         policy = self._options.policy or RetryPolicy()
         return decide(policy, lease, outcome, random.random())  # noqa: S311 - jitter
 
@@ -465,7 +479,7 @@ class Consumer:
             "topic": event.topic,
             "reason": bury.reason.value,
         }
-        if self._options.dead_letters:
+        if self._options.dead_letters and not self._options.auto_ack:
             self.counts.buried += 1
             logger.error("delivery failed for good, dead_letter kept", **names)
             self._settle(lease, bury)
@@ -479,14 +493,14 @@ class Consumer:
             self._replies.add(task)
             task.add_done_callback(self._replies.discard)
 
-    async def _slot(self, rate: float) -> None:
-        """Wait for the next moment that the rate allows."""
-        now = self._clock.monotonic()
-        self._next_slot = max(self._next_slot, now)
-        pause = self._next_slot - now
-        self._next_slot += 1 / rate
-        if pause > 0:
-            await self._clock.sleep(pause)
+    async def _slot(self) -> None:
+        """Wait for the next moment that the rate allows; nothing is popped before, so that it can be given back."""
+        while not self._stopping and (pause := self._next_slot - self._clock.monotonic()) > 0:
+            timer = self._clock.call_later(pause, self._slots.notify)
+            try:
+                await self._slots.wait()
+            finally:
+                timer.cancel()
 
     # --- settle -------------------------------------------------------------------------------------------------
 
@@ -551,16 +565,24 @@ class Consumer:
                 logger.warning("delivery settled too late", subscription=self.id, stale=len(settlements) - done)
             return
 
-    async def _release(self, leases: Sequence[Lease]) -> None:
+    async def _return(self, leases: Sequence[Lease]) -> None:
         """Give back what was not started."""
         for lease in leases:
             self._held.pop(lease.token, None)
-        if leases and not self._options.auto_ack:
+        if leases:
             await self._send([Retry(lease.token, charge=False) for lease in leases])
 
     async def _give_back(self) -> None:
-        """Give back everything that was not started, and settle everything that was finished."""
-        await self._release(self._hand.clear())
+        """Settle everything that was finished, and give back everything that was not started.
+
+        What was acknowledged when it came stays: the engine has it no longer, and no crash is charged to it.
+        """
+        await self._flush()
+        if not self._options.auto_ack:
+            await self._return(self._hand.clear())
+        elif self._stopping:
+            for lease in self._hand.clear():
+                self._held.pop(lease.token, None)
         await self._flush()
 
     async def _keeping(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
@@ -149,7 +149,7 @@ class _EventMeta(msgspec.StructMeta):
     A decoder makes events without passing here: what lies in the log was checked when it went in.
     """
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __call__(cls, **given):  # noqa: ANN003, ANN204, N805 - the signature is Event.__init__'s
             if not _FIELDS.issuperset(given):
@@ -471,7 +471,7 @@ def _id(name: str, value: object) -> str:
     raise InvalidEvent(f"{name}: {shown(value)} is not an id: a UUID, or 1 to 128 letters, digits and _ - . : / @")
 
 
-def _name(name: str, value: object) -> str:
+def _named(name: str, value: object) -> str:
     try:
         return checked(check_name, value)
     except InvalidEvent as error:
@@ -525,14 +525,14 @@ def _count(name: str, value: object) -> int:
 
 def _seconds(name: str, value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**11:
-        return value
+        return float(value)  # as it is decoded: an event is the same bytes however often it is encoded
     raise InvalidEvent(f"{name}: {shown(value)} is not a number of seconds above 0")
 
 
 def _headers(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, (dict, Mapping)):  # a dict is found at once, other mappings by a search
         raise InvalidEvent(f"{name}: {shown(value)} is not a mapping of names to text")
-    return {_name(name, key): _text(name, text) for key, text in value.items()}
+    return {_named(name, key): _text(name, text) for key, text in value.items()}
 
 
 def _text(name: str, value: object) -> str:
@@ -543,7 +543,7 @@ def _text(name: str, value: object) -> str:
 
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     **dict.fromkeys(("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), _id),
-    **dict.fromkeys(("source_service", "target_agent"), _name),
+    **dict.fromkeys(("source_service", "target_agent"), _named),
     **dict.fromkeys(("timestamp", "not_before"), _time),
     **dict.fromkeys(("max_retries", "hops", "retry_count"), _count),
     "ttl_seconds": _seconds,
@@ -600,15 +600,19 @@ def _refuse_nan(value: object) -> None:
             stack.extend(item)
 
 
+_NESTING: Final = (dict, list)
+
+
 def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
     """InvalidEvent if objects and arrays are nested deeper than `limit`; `[]` is one level."""
     level: list[Any] = [[value]]
     for _ in range(limit + 1):
-        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, _NESTING)
+        ]
         if not level:
             return
     raise InvalidEvent(f"nested deeper than {limit} levels")
-
-
-def _children(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return item.values() if isinstance(item, dict) else item

@@ -44,6 +44,7 @@ class Inbox:
         """Events up to `since` were published before the subscription was there."""
         self.id = id
         self.dropped = 0
+        self._reported = 0
         self._since = since
         self._clock = clock
         self._ready: deque[Lease] = deque()
@@ -65,16 +66,19 @@ class Inbox:
         self._news.notify()
 
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
-        """See Source; waits until there is something."""
+        """See Source; waits until there is something. PositionLost, once, where something was dropped."""
         while not self._ready and limit > 0 and wait > 0 and not self._closed:
             await self._news.wait()
+        if (lost := self.dropped - self._reported) and limit > 0:
+            self._reported = self.dropped
+            raise PositionLost(f"{lost} events came faster than they were taken", lost)
         leases = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
         self._leased.update((lease.token, lease) for lease in leases)
         return leases
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Source. What is buried is gone: a live subscription has no dead letters."""
-        for settlement in settlements:
+        for settlement in reversed(settlements):  # each goes back to the front
             if isinstance(settlement, Extend):
                 continue
             lease = self._leased.pop(settlement.token, None)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from wowevent.broker import Query, Stored
 from wowevent.clock import Clock
-from wowevent.delivery import Delivery, enter
+from wowevent.delivery import Delivery, current, enter
 from wowevent.errors import InvalidEvent
 from wowevent.event import utc
 from wowevent.handler import Handler
@@ -78,6 +78,7 @@ async def replay(events: AsyncIterator[Stored], handler: Handler, speed: float, 
     """
     count = 0
     first: float | None = None
+    outer = current()  # a handler may replay
     began = clock.monotonic()
     async for stored in events:
         if speed > 0:
@@ -90,6 +91,6 @@ async def replay(events: AsyncIterator[Stored], handler: Handler, speed: float, 
         try:
             await handler(stored.event)
         finally:
-            enter(None)
+            enter(outer)
         count += 1
     return count

@@ -101,11 +101,10 @@ def decide(policy: RetryPolicy, lease: Lease, outcome: Outcome, chance: float = 
             return Retry(lease.token, min(max(0.0, seconds), MAX_DELAY), charge=False)
         case Rejected(error, traceback, reason):
             return Bury(lease.token, reason, error, traceback)
-        case Failed(error, traceback, reason):
-            failures = lease.failures + 1
-            if failures + lease.crashes >= limit(policy, lease):
-                return Bury(lease.token, reason, error, traceback)
-            return Retry(lease.token, policy.delay(failures, chance), error)
+    failures = lease.failures + 1  # it failed
+    if failures + lease.crashes >= limit(policy, lease):
+        return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)
+    return Retry(lease.token, policy.delay(failures, chance), outcome.error)
 
 
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*")

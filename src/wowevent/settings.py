@@ -24,11 +24,11 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65_535)
     """WebSocket; `PORT` is HTTP."""
-    http_port: int = Field(
-        8080, ge=0, le=65_535, validation_alias=AliasChoices("WOWEVENT_HTTP_PORT", "PORT")
-    )
+    http_port: int = Field(8080, ge=0, le=65_535, validation_alias=AliasChoices("WOWEVENT_HTTP_PORT", "PORT"))
     log_level: str = Field("INFO", validation_alias=AliasChoices("WOWEVENT_LOG_LEVEL", "LOG_LEVEL"))
-    event_bus_enabled: bool = Field(True, validation_alias=AliasChoices("WOWEVENT_EVENT_BUS_ENABLED", "EVENT_BUS_ENABLED"))
+    event_bus_enabled: bool = Field(
+        True, validation_alias=AliasChoices("WOWEVENT_EVENT_BUS_ENABLED", "EVENT_BUS_ENABLED")
+    )
     max_payload: int = Field(256 * 1024, gt=0)
     """Bytes of the largest payload."""
     max_body: int = Field(1024 * 1024, gt=0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from wowevent import Event
+from wowevent import Delivery, Event
 from wowevent.broker import Ack, Broker, Lease, Query, Stored, Subscription, SubscriptionInfo
+from wowevent.clock import Clock
 
 WORKER = "worker"
 
@@ -58,3 +59,35 @@ async def info(broker: Broker, id: str = WORKER) -> SubscriptionInfo:
     found = await broker.info(id)
     assert found is not None
     return found
+
+
+class Seen:
+    """A handler that notes what it gets, and raises what `verdict(event, attempt)` returns."""
+
+    def __init__(self, verdict: Callable[[Event, int], Exception | None] = lambda _event, _attempt: None) -> None:
+        self.events: list[Event] = []
+        self.deliveries: list[Delivery] = []
+        self.times: list[float] = []
+        self.clock: Clock | None = None
+        self._verdict = verdict
+
+    async def __call__(self, event: Event, delivery: Delivery) -> None:
+        self.events.append(event)
+        self.deliveries.append(delivery)
+        if self.clock is not None:
+            self.times.append(self.clock.monotonic())
+        if (error := self._verdict(event, delivery.attempt)) is not None:
+            raise error
+
+    @property
+    def numbers(self) -> list[int]:
+        return [event.payload["n"] for event in self.events]
+
+    def count(self, count: int) -> Callable[[], bool]:
+        """For `eventually`: that many came."""
+        return lambda: len(self.events) >= count
+
+
+def failing(*ns: int, times: int = 10**9) -> Callable[[Event, int], Exception | None]:
+    """The verdict that fails the first `times` attempts at these events."""
+    return lambda event, attempt: OSError("on purpose") if event.payload["n"] in ns and attempt <= times else None

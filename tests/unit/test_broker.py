@@ -38,7 +38,9 @@ def test_a_position_is_written_epoch_dash_offset(position: Position, text: str):
     assert Position.parse(text) == position
 
 
-@pytest.mark.parametrize("text", ["", "5", "-5", "e-", "e", "e-x", "e-1.5", "e-" + "9" * 5000], ids=lambda text: text[:8])
+@pytest.mark.parametrize(
+    "text", ["", "5", "-5", "e-", "e", "e-x", "e-1.5", "e-" + "9" * 5000], ids=lambda text: text[:8]
+)
 def test_other_text_is_no_position(text: str):
     with pytest.raises(ValueError):  # noqa: PT011 - int's own words are as good
         Position.parse(text)
@@ -90,6 +92,6 @@ def test_the_defaults_are_the_documented_ones():
     ids=lambda value: type(value).__name__,
 )
 def test_the_values_are_immutable_and_can_be_kept_in_sets(value: msgspec.Struct):
-    assert value in {value}
+    assert len({value, msgspec.structs.replace(value)}) == 1
     with pytest.raises(AttributeError):
         setattr(value, value.__struct_fields__[0], "other")

@@ -113,7 +113,15 @@ def test_an_error_carries_its_facts_through_copies_and_processes(error: Exceptio
 
 @pytest.mark.parametrize(
     ("asked", "seconds"),
-    [(5, 5.0), (0.25, 0.25), (-1, 0.0), (float("nan"), 0.0), (86_400, 86_400.0), (10**9, 86_400.0), (float("inf"), 86_400.0)],
+    [
+        (5, 5.0),
+        (0.25, 0.25),
+        (-1, 0.0),
+        (float("nan"), 0.0),
+        (86_400, 86_400.0),
+        (10**9, 86_400.0),
+        (float("inf"), 86_400.0),
+    ],
 )
 def test_retry_after_lies_between_now_and_a_day(asked: float, seconds: float):
     assert RetryAfter(asked).seconds == seconds

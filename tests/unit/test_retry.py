@@ -59,8 +59,9 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize(("policy", "failures", "crashes", "own", "outcome", "expected"), TABLE.values(), ids=TABLE.keys())
-def test_decision(policy, failures, crashes, own, outcome, expected):
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE.keys())
+def test_decision(row: tuple):
+    policy, failures, crashes, own, outcome, expected = row
     assert decide(policy, lease(failures, crashes, own), outcome) == expected
 
 

@@ -34,7 +34,12 @@ WANTS = {
     "another priority": (EVENT, Filter(priorities=frozenset({1})), "", False),
     "its source": (EVENT, Filter(sources=frozenset({"planner"})), "", True),
     "another source": (EVENT, Filter(sources=frozenset({"worker"})), "", False),
-    "all three": (EVENT, Filter(types=frozenset({"made"}), priorities=frozenset({8}), sources=frozenset({"x"})), "", False),
+    "all three": (
+        EVENT,
+        Filter(types=frozenset({"made"}), priorities=frozenset({8}), sources=frozenset({"x"})),
+        "",
+        False,
+    ),
     "meant for it": (TARGETED, None, "worker", True),
     "meant for another": (TARGETED, None, "planner", False),
     "meant for somebody, and it is nobody": (TARGETED, None, "", False),
@@ -96,7 +101,7 @@ declarations = st.builds(
     keyed=st.booleans(),
 )
 events = st.builds(
-    Event,
+    lambda **fields: Event(**fields),  # noqa: PLW0108 - its own signature is not that of the struct below, which hypothesis would read
     topic=topics,
     event_type=st.none() | topics,
     source_agent=st.sampled_from(["", "planner"]),
@@ -115,9 +120,14 @@ def asked(subscription: Subscription, event: Event) -> bool:
     return any(topic.matches_key(pattern, key) for pattern in subscription.patterns for key in keys)
 
 
-@given(st.lists(declarations, max_size=10), st.lists(st.sampled_from(["one", "two"]), max_size=2), st.lists(events, max_size=5))
+@given(
+    st.lists(declarations, max_size=10),
+    st.lists(st.sampled_from(["one", "two"]), max_size=2),
+    st.lists(events, max_size=5),
+)
 def test_routes_find_those_who_would_say_yes_if_each_were_asked(declared, removed, published):
-    routes, known = Routes(), {}
+    routes = Routes()
+    known: dict[str, Subscription] = {}
     for subscription in declared:
         routes.add(subscription)
         known.pop(subscription.id, None)

@@ -11,7 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wowevent.errors import InvalidTopic
-from wowevent.topic import MAX_BYTES, Trie, check_pattern, check_topic, compile_pattern, is_reserved, matches, matches_key
+from wowevent.topic import (
+    MAX_BYTES,
+    Trie,
+    check_pattern,
+    check_topic,
+    compile_pattern,
+    is_reserved,
+    matches,
+    matches_key,
+)
 
 # ------------------------------------------------------------------------------------------------ names
 
@@ -54,7 +63,9 @@ def test_what_is_neither_a_topic_nor_a_pattern(check, name: object):
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("topic", ["a", "task.created", "_bus.x", "A-1.b_2.c", "-", "_", "0", "a" * 200, ".".join("a" * 100)])
+@pytest.mark.parametrize(
+    "topic", ["a", "task.created", "_bus.x", "A-1.b_2.c", "-", "_", "0", "a" * 200, ".".join("a" * 100)]
+)
 def test_what_is_a_topic_is_a_pattern_too(topic: str):
     assert check_topic(topic) == check_pattern(topic) == topic
 
@@ -72,7 +83,7 @@ def test_a_wildcard_is_a_whole_word(pattern: str):
         check_pattern(pattern)
 
 
-class Names(str, Enum):  # noqa: SLOT000 - as users write them
+class Names(str, Enum):  # noqa: UP042 - as users write them
     CREATED = "task.created"
     ALL = "task.*"
 
@@ -162,7 +173,7 @@ def test_a_compiled_pattern_is_in_the_terms_of_amqp(pattern: str, amqp: bool, wo
 
 @pytest.mark.parametrize(
     "use",
-    [compile_pattern, lambda p: matches(p, "a"), lambda p: Trie().add(p, 1)],
+    [compile_pattern, lambda p: matches(p, "a"), lambda p: Trie[int]().add(p, 1)],
     ids=["compile_pattern", "matches", "Trie.add"],
 )
 def test_a_bad_pattern_is_refused_wherever_it_comes_in(use):

@@ -20,7 +20,7 @@ _UNIT: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 Time = Annotated[str | None, typer.Option(help="ISO 8601 (naive is UTC), or as long ago as 90s, 15m, 2h, 7d.")]
 
 
-def history(
+def history(  # noqa: PLR0917 - the options of a command
     pattern: Annotated[list[str] | None, typer.Argument(help="Patterns such as 'task.*'; all without one.")] = None,
     since: Time = None,
     until: Time = None,
@@ -47,9 +47,7 @@ async def _print(  # noqa: PLR0917 - the parts of a question to the log
 ) -> None:
     show = printer(json=json)
     async with open_bus(settings) as bus:
-        found = bus.history(
-            patterns, start_time=since, end_time=until, correlation_id=correlation_id, limit=limit
-        )
+        found = bus.history(patterns, start_time=since, end_time=until, correlation_id=correlation_id, limit=limit)
         async for stored in found:
             show(stored.event)
 

@@ -24,6 +24,7 @@ from wowevent.settings import Settings
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_STDIN: Final = 0
 _ENVELOPE: Final = 64 * 1024  # bytes of a line beside the payload
 _TOGETHER: Final = 500  # events of one call
 
@@ -37,7 +38,7 @@ def publish(  # noqa: PLR0917 - the options of a command
         str | None, typer.Argument(help="A JSON object; '-', or nothing and a pipe, reads one a line from stdin.")
     ] = None,
     priority: Annotated[str | None, typer.Option(help="1 to 10, or low, normal, high, critical.")] = None,
-    type: Annotated[str | None, typer.Option(help="What happened, where it is not the topic.")] = None,  # noqa: A002
+    type: Annotated[str | None, typer.Option(help="What happened, where it is not the topic.")] = None,
     source: Annotated[str | None, typer.Option(help="The agent that says so.")] = None,
     target: Annotated[str | None, typer.Option(help="The only agent that should get it.")] = None,
     correlation_id: Annotated[str | None, typer.Option(help="What it belongs to.")] = None,
@@ -48,7 +49,7 @@ def publish(  # noqa: PLR0917 - the options of a command
     namespace: Namespace = None,
 ) -> None:
     """Publish one event, or one for each line of standard input."""
-    fields = {
+    fields: dict[str, Any] = {
         "topic": topic,
         "event_type": type,
         "priority": None if priority is None else int(priority) if priority.isdecimal() else priority,
@@ -65,7 +66,7 @@ def publish(  # noqa: PLR0917 - the options of a command
         run(_stream(settings, parse, delay))
     elif topic is None:
         raise CommandError("usage", "a TOPIC is needed (or --events)")
-    elif payload == "-" or (payload is None and is_piped(sys.stdin.fileno())):
+    elif payload == "-" or (payload is None and is_piped(_STDIN)):
         run(_stream(settings, lambda line: Event(**fields, payload=_object(line)), delay))
     else:
         run(_one(settings, Event(**fields, payload=_object(payload or "{}")), delay))
@@ -89,11 +90,11 @@ async def _one(settings: Settings, event: Event, delay: float | None) -> None:
 
 async def _stream(settings: Settings, make: Maker, delay: float | None) -> None:
     """Publish each line as it comes. A bad one ends the command; what stands before it is published."""
-    stdin, count = sys.stdin.fileno(), 0
+    count = 0
     with _progress() as progress:
-        task = progress.add_task("publishing", total=size(stdin), events=0) if progress else None
+        task = progress.add_task("publishing", total=size(_STDIN), events=0) if progress else None
         async with open_bus(settings) as bus:
-            async for batch in lines(stdin, longest=settings.max_payload + _ENVELOPE):
+            async for batch in lines(_STDIN, longest=settings.max_payload + _ENVELOPE):
                 for start in range(0, len(batch), _TOGETHER):
                     count = await _batch(bus, batch[start : start + _TOGETHER], make, delay, count)
                 if progress and task is not None:
@@ -113,7 +114,8 @@ async def _batch(bus: EventBus, batch: list[bytes], make: Maker, delay: float | 
         except BusError as error:
             wrong = error
             break
-    await bus.publish_many(events)
+    if events:
+        await bus.publish_many(events)
     count = before + len(events)
     if wrong is not None:
         raise CommandError(wrong.code, f"event {count + 1}: {wrong}; {count} before it were published") from wrong
@@ -131,5 +133,6 @@ def _progress() -> AbstractContextManager[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]:,} events"))
-    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+    count = TextColumn("{task.fields[events]:,} events")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), count, TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))

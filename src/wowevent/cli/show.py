@@ -35,7 +35,7 @@ def _printer_for_people() -> Callable[[Event], None]:
     def show(event: Event) -> None:
         time = event.timestamp.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         source = f" [cyan]{escape(event.source_agent)}[/]" if event.source_agent else ""
-        urgent = f" [red]priority={event.priority}[/]" if event.priority != 5 else ""  # noqa: PLR2004 - the default
+        urgent = f" [red]priority={event.priority}[/]" if event.priority != 5 else ""
         console.print(f"[dim]{time}[/] [bold]{event.topic}[/]{source}{urgent} {escape(_payload(event))}")
         console.file.flush()
 
@@ -44,6 +44,7 @@ def _printer_for_people() -> Callable[[Event], None]:
 
 def _payload(event: Event) -> str:
     """The payload's JSON, cut, and without characters that a terminal would obey."""
-    text = bytes(event.body[: 4 * _WIDTH]).decode("utf-8", "replace")
-    cut = text if len(text) <= _WIDTH and len(memoryview(event.body)) <= 4 * _WIDTH else f"{text[:_WIDTH]}…"
+    body = memoryview(event.body)
+    text = bytes(body[: 4 * _WIDTH]).decode("utf-8", "replace")
+    cut = text if len(text) <= _WIDTH and len(body) <= 4 * _WIDTH else f"{text[:_WIDTH]}…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final, Literal
+from collections.abc import Coroutine
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -21,7 +22,7 @@ _NEVER: Final = 0.1  # seconds that a handler gets to end when the command ends:
 Start = Literal["first", "new"]
 
 
-def subscribe(
+def subscribe(  # noqa: PLR0917 - the options of a command
     pattern: Annotated[list[str], typer.Argument(help="Patterns such as 'task.*'.")],
     name: Annotated[str | None, typer.Option(help="Remember the subscription under this name.")] = None,
     start: Annotated[
@@ -34,13 +35,13 @@ def subscribe(
 ) -> None:
     """Print events as they come, until Ctrl-C.
 
-    Without a name this is a live tail. With one the engine remembers it: what came while nobody was there comes first, and
-    several with one name share the events.
+    Without a name this is a live tail. With one the engine remembers it: what came while nobody was there comes first,
+    and several with one name share the events.
     """
     run(_tail(settle(url=url, namespace=namespace), pattern, name, start or "new", count, json=json))
 
 
-async def _tail(  # noqa: PLR0917 - what the command was asked
+async def _tail(
     settings: Settings, patterns: list[str], name: str | None, start: Start, count: int | None, *, json: bool
 ) -> None:
     told = ending()
@@ -107,7 +108,7 @@ class _Tail:
         return True
 
 
-async def _first(*waits: asyncio._CoroutineLike[object]) -> None:
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     """Return when one of them has."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:

@@ -1,9 +1,9 @@
 """The service: a bus over HTTP. `create_app(bus)` is the ASGI application, `server.serve` runs it beside the bus.
 
-    GET  /health   is everything well? always open
-    GET  /ready    may traffic come? always open
-    POST /events   publish
-    GET  /events   the history
+GET  /health   is everything well? always open
+GET  /ready    may traffic come? always open
+POST /events   publish
+GET  /events   the history
 """
 
 from __future__ import annotations

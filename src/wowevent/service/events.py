@@ -37,7 +37,7 @@ _FURTHEST: Final = 2**63 - 1
 async def publish(request: Request) -> Response:
     """202 and `{"receipts": [{event_id, position, duplicate, matched}]}`, one an event, in their order.
 
-    `?delay=` (seconds) or `?at=` (a time) sends all of it later. Of a batch, nothing is stored unless all of it is right.
+    `?delay=` (seconds) or `?at=` (a time) sends all of it later. Nothing of a batch is stored unless all is right.
     """
     bus = _bus(request)
     _known(request.query_params, "delay", "at")

@@ -56,7 +56,7 @@ def printable(text: str) -> str:
 
 
 async def answer_bus_error(request: Request, error: Exception) -> Response:
-    """An error of the tree. What the caller did wrong is a warning, what we cannot do an ERROR; no payload is logged."""
+    """An error of the tree: a warning for what the caller did wrong, an ERROR for what we cannot do."""
     if not isinstance(error, errors.BusError):  # pragma: no cover - Starlette hands this handler nothing else
         raise error
     status = status_of(error)

@@ -1,4 +1,4 @@
-"""A request's body as events: its size bounded, its media type known, everything in it checked before anything is stored."""
+"""A request's body as events: its size bounded, its media type known, all of it checked before any is stored."""
 
 from __future__ import annotations
 

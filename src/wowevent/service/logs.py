@@ -2,8 +2,8 @@
 
     2026-01-31T12:00:00.123Z WARNING wowevent delivery failed subscription=worker event_id=… attempt=2 error=…
 
-A line is for a person and for grep: its level (ERROR), and the library's own words (subscription, delivery, dead_letter,
-validation). Payloads are never in it.
+A line is for a person and for grep: its level (ERROR), and the library's own words (subscription, delivery,
+dead_letter, validation). Payloads are never in it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def set_up_logs(level: str, file: Path | None = None) -> None:
 def _file(path: Path) -> RotatingFileHandler:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_private(path)
-    handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace")
+    handler = RotatingFileHandler(
+        path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace"
+    )
     handler.rotator = _rotate
     return handler
 

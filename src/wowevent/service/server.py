@@ -1,14 +1,14 @@
 """uvicorn and the bus on one loop: listen, start, serve, and on SIGTERM or SIGINT drain.
 
-    listen -> start the bus, again and again while its engine is away -> serve
-    signal -> not ready -> the bus finishes what is under way -> the last answers -> closed
+listen -> start the bus, again and again while its engine is away -> serve
+signal -> not ready -> the bus finishes what is under way -> the last answers -> closed
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from ipaddress import ip_address
 from typing import Final
@@ -27,6 +27,7 @@ from wowevent.settings import Settings
 
 _DRAIN: Final = 10.0  # seconds for the bus to finish
 _LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; both together stay below the 20 s that a pod has at least
+_AT_ONCE: Final = 2.0  # seconds for which the start of the bus is waited for before `started()`
 _BACKOFF: Final = (0.25, 2.0)  # seconds, first and longest pause while the engine is away at start
 
 
@@ -68,9 +69,11 @@ async def serve(
     listening: Listening,
     settings: Settings,
     *,
-    started: Callable[[], object] = lambda: None,
+    started: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; `started()` is called when requests are answered.
+    """Serve until SIGTERM or SIGINT, then drain; `started()` is called when requests are answered and the bus runs.
+
+    It is not waited for long: an engine that is away does not keep the service from saying so.
 
     Raises BrokerError for an engine that refuses for good. One that is away only makes the service not ready.
     """
@@ -86,19 +89,25 @@ async def serve(
     starting = asyncio.create_task(_start(bus), name="wowevent:start")
     waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
     try:
-        while not server.started and not serving.done():
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
             await asyncio.sleep(0.01)
-        started()
+        await asyncio.wait({waiting, serving, starting}, timeout=_AT_ONCE, return_when=asyncio.FIRST_COMPLETED)
+        if started is not None and not _failed(starting):
+            await started()
         await asyncio.wait({waiting, serving, starting}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done() and not starting.exception():
+        if starting.done() and not _failed(starting):
             await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
         await _drain(app, bus, starting)
     finally:
         waiting.cancel()
         server.should_exit = True
         await asyncio.gather(serving, waiting, return_exceptions=True)
-    if not starting.cancelled():
+    if _failed(starting):
         starting.result()
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 def _server(app: Starlette) -> uvicorn.Server:
@@ -113,7 +122,7 @@ def _server(app: Starlette) -> uvicorn.Server:
         timeout_graceful_shutdown=int(_LAST_ANSWERS),
     )
     server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[method-assign]  # signals are ours: the bus drains first
+    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # ours: the bus drains first
     return server
 
 

@@ -1,55 +1,59 @@
-"""The SQLite engine: one file, shared by the processes of one machine; what they publish together is one durable commit."""
+"""The SQLite engine: one file that processes share; what they ask for together is one durable commit.
+
+    __init__       SqliteBroker; session: its open log as the loop sees it, calls become jobs and answers futures
+    writer, jobs   the one thread that writes, and what it is asked
+    store          what each step of a transaction works with; its steps are log (append), entries (fetch), settling,
+                   subscriptions, backfill, dead, retention
+    reader         pages of the log, on a connection of their own
+    registry       who wants what and who is here, cached;   wake: telling other processes
+    schema         the file itself
+
+Nothing is polled but for a look once a second by what waits, in case a wake-up got lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
-from wowevent.broker import (
-    Appended,
-    Capabilities,
-    DeadLetter,
-    DeadQuery,
-    Discard,
-    Lease,
-    Ping,
-    Position,
-    Query,
-    Redeliver,
-    Retention,
-    Retry,
-    Settlement,
-    Stored,
-    Subscription,
-    SubscriptionInfo,
-)
-from wowevent.brokers.sqlite import dead, entries, log, reader, subscriptions
-from wowevent.brokers.sqlite.jobs import Call, Close, Fetch, GiveUp, Item, Look, Outcome, Publish
-from wowevent.brokers.sqlite.reader import Page, Place, Reading
-from wowevent.brokers.sqlite.schema import connect, connect_reader, translated
-from wowevent.brokers.sqlite.store import Store
-from wowevent.brokers.sqlite.wake import EVERYWHERE, GREW, Bell
-from wowevent.brokers.sqlite.writer import Answer, Writer
-from wowevent.clock import Clock, SystemClock, Timer
+from wowevent.broker import Capabilities, Ping, Position, Retention
+from wowevent.brokers.sqlite import dead, entries, log, reader, settling, subscriptions
+from wowevent.brokers.sqlite.jobs import Fetch, GiveUp, Publish
+from wowevent.brokers.sqlite.reader import Place, Reading
+from wowevent.brokers.sqlite.session import Session
+from wowevent.clock import SystemClock
 from wowevent.errors import Closed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    import apsw
+    from wowevent.broker import (
+        Appended,
+        DeadLetter,
+        DeadQuery,
+        Discard,
+        Lease,
+        Query,
+        Redeliver,
+        Settlement,
+        Stored,
+        Subscription,
+        SubscriptionInfo,
+    )
+    from wowevent.brokers.sqlite.reader import Page
+    from wowevent.brokers.sqlite.store import Store
+    from wowevent.clock import Clock
     from wowevent.event import Event
 
 __all__ = ["SqliteBroker"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
-_LOOK_SECONDS = 1.0  # how often something that waits looks for itself, should a wake-up have got lost
-_PROMISES = {
+_LONGEST_WAIT: Final = 86_400.0
+_PROMISES: Final = {
     "full": "What was confirmed survives the process and a power loss: every commit is on disk before it is confirmed.",
     "normal": "What was confirmed survives the process; a power loss may take the last moments before it.",
     "off": "What was confirmed survives the process; a power loss may take much of it, or damage the log.",
@@ -63,29 +67,175 @@ class SqliteBroker:
     """
 
     def __init__(
-        self,
-        path: str,
-        *,
-        synchronous: Literal["full", "normal", "off"] | str = "full",
-        retention: Retention | None = None,
-        clock: Clock | None = None,
+        self, path: str, *, synchronous: str = "full", retention: Retention | None = None, clock: Clock | None = None
     ) -> None:
-        """`path` is that of the file, which is made at need; processes that name the same one share a log."""
+        """`path` names the file, made at need. `synchronous` is full, normal or off, see `capabilities.promise`."""
         if synchronous not in _PROMISES:
             raise ValueError(f"synchronous={synchronous!r}: full, normal or off")
+        if not path or "\0" in path:
+            raise ValueError(f"{path!r} is not the path of a file")
         self.capabilities = Capabilities(name="sqlite", durable=True, shared=True, promise=_PROMISES[synchronous])
         self._path = str(Path(path).absolute())
         self._synchronous = synchronous
         self._retention = retention or Retention()
         self._clock = clock or SystemClock()
-        self._epoch = ""
-        self._writer: Writer | None = None
-        self._opening: asyncio.Future[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
-        self._outgoing: list[Item] = []
-        self._growth = 0
-        self._growing: set[asyncio.Future[None]] = set()
-        self._timer: Timer | None = None
-        self._timer_at = float("inf")
-        self._waiting = False
+        self._session: Session | None = None
+
+    async def open(self) -> None:
+        """Open the log now, rather than with the first call. FormatTooNew, StorageDamaged, BrokerUnavailable."""
+        await self._enter()
+
+    async def _enter(self) -> Session:
+        """Every call starts here."""
+        if self._closed:
+            raise Closed("this broker is closed")
+        if self._session is None:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open())
+                self._opening.add_done_callback(_seen)
+            await asyncio.shield(self._opening)
+            return await self._enter()
+        return self._session
+
+    async def _open(self) -> None:
+        session = Session(self._clock)
+        await session.start(self._path, self._synchronous, self._retention)
+        self._session = session
+
+    async def _write(self, step: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Carry out a step within a transaction."""
+        return await (await self._enter()).write(lambda store: step(store, *args, **kwargs))
+
+    async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
+        """See Broker."""
+        session = await self._enter()
+        if not events:
+            return []
+        job = Publish(session.future(), events)
+        session.put(job)
+        appended: list[Appended] = await job.future
+        return appended
+
+    async def cancel(self, event_id: str) -> bool:
+        """See Broker."""
+        return await self._write(log.cancel, event_id)
+
+    async def declare(self, subscription: Subscription) -> SubscriptionInfo:
+        """See Broker. PositionLost for a start at a position that the log does not go on from."""
+        return await self._write(subscriptions.declare, subscription)
+
+    async def detach(self, id: str) -> None:
+        """See Broker."""
+        await self._write(subscriptions.detach, id)
+
+    async def remove(self, id: str) -> None:
+        """See Broker."""
+        await self._write(subscriptions.remove, id)
+
+    async def subscriptions(self) -> Sequence[SubscriptionInfo]:
+        """See Broker."""
+        session = await self._enter()
+        await session.catch_up()
+        return await session.ask(subscriptions.infos, self._clock.time())
+
+    async def info(self, id: str) -> SubscriptionInfo | None:
+        """See Broker."""
+        session = await self._enter()
+        await session.catch_up()
+        found = await session.ask(subscriptions.infos, self._clock.time(), id)
+        return found[0] if found else None
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        """See Broker."""
+        session = await self._enter()
+        job = Fetch(session.future(), id, limit, waits=wait > 0)
+        timer = None
+        if wait > 0:
+            timer = self._clock.call_later(min(wait, _LONGEST_WAIT), partial(session.put, GiveUp(job)))
+        session.put(job)
+        try:
+            leases: list[Lease] = await job.future
+            return leases
+        except asyncio.CancelledError:
+            session.abandon(job)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        return await session.write(lambda store: settling.settle(store, id, settlements), len(settlements))
+
+    async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
+        """See Broker."""
+        return await (await self._enter()).ask(dead.found, query)
+
+    async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
+        """See Broker."""
+        return await self._write(dead.resolve, letters)
+
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+        """See Broker. Behind a PositionLost or StorageDamaged the iteration can be gone on with."""
+        return Reading(query, Place(after, since=self._clock.time()), partial(self._page, follow=follow))
+
+    async def _page(self, query: Query, place: Place, *, follow: bool) -> Page | None:
+        """The next page that has something; None when there will be none."""
+        try:
+            session = await self._enter()
+            if follow:
+                await session.follow()
+            elif place.upto is None:
+                place.upto = await session.ask(reader.newest)
+            while True:
+                growth = session.growth
+                page = await session.ask(reader.page, query, place, follow=follow)
+                if page.items:
+                    return page
+                if page.at_end and not follow:
+                    return None
+                if page.at_end:
+                    await session.grown_since(growth)
+        except Closed:
+            if follow:
+                return None
+            raise
+
+    async def purge(self, id: str) -> int:
+        """See Broker."""
+        count, upto = 0, None
+        while True:
+            dropped, upto, more = await self._write(entries.purge, id, upto)
+            count += dropped
+            if not more:
+                return count
+
+    async def ping(self) -> Ping:
+        """See Broker."""
+        session = await self._enter()
+        started = self._clock.monotonic()
+        newest, _, _ = await session.write(log.head)
+        return Ping(self._clock.monotonic() - started, Position(session.epoch, newest))
+
+    async def close(self) -> None:
+        """See Broker. What was asked for before is carried out."""
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        if self._session is not None:
+            await self._session.end()
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Whoever waited for this may be gone; then its error is nobody's."""
+    if not future.cancelled():
+        future.exception()

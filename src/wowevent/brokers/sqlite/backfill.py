@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from wowevent.broker import Position, Subscription
 from wowevent.brokers.sqlite.log import URGENT, checked, head, micros
 from wowevent.brokers.sqlite.registry import spec_of, subscription_of
-from wowevent.brokers.sqlite.schema import insert, one
+from wowevent.brokers.sqlite.schema import insert, one, rows
 from wowevent.errors import BusError, PositionLost
+from wowevent.event import BANDS
 from wowevent.routing import Routes
 from wowevent.topic import matches, matches_key
 
 if TYPE_CHECKING:
+    import apsw
+
     from wowevent.brokers.sqlite.store import Store
 
 _CHUNK: Final = 500
@@ -60,8 +63,9 @@ def advance(store: Store, num: int) -> int | None:
         if row is None:
             return None
         first, upto, since, spec = row
+        last: int
         last = min(first + _CHUNK - 1, upto)
-        found = _matching(store, subscription_of("", spec), num, first, last, since)
+        found = _matching(store, subscription_of("", spec), num, (first, last, since))
         insert(store.db, "entry(sub, lane, offset)", 3, found)
         if last == upto:
             store.db.execute("DELETE FROM backfill WHERE sub = ?", (num,))
@@ -73,19 +77,18 @@ def advance(store: Store, num: int) -> int | None:
     return last + 1
 
 
-def _matching(
-    store: Store, subscription: Subscription, num: int, first: int, last: int, since: int | None
-) -> list[Any]:
-    """Flat rows of `entry` for what it wants of these positions."""
+def _matching(store: Store, subscription: Subscription, num: int, where: tuple[int, int, int | None]) -> list[Any]:
+    """Flat rows of `entry` for what it wants: from the first position to the last, since that time if there is one."""
     routes = Routes()
     routes.add(subscription)
-    rows = store.db.execute(
-        "SELECT offset, topic, crc, body FROM log WHERE offset BETWEEN ? AND ? AND live IS NULL AND body IS NOT NULL "
+    past = rows(
+        store.db,
+        "SELECT offset, topic, crc, body FROM log WHERE offset BETWEEN ? AND ? AND body IS NOT NULL "
         "AND (?3 IS NULL OR ts >= ?3) ORDER BY offset",
-        (first, last, since),
-    ).fetchall()
+        where,
+    )
     found: list[Any] = []
-    for offset, topic, crc, body in rows:
+    for offset, topic, crc, body in past:
         lane = 1
         try:
             event = checked(body, crc, offset)
@@ -94,8 +97,30 @@ def _matching(
             if event.priority >= URGENT and not subscription.exclusive:
                 lane = 0
         except BusError:  # it cannot be told from its bytes; the fetch that comes to it makes a dead letter of it
-            match = matches_key if subscription.keyed else matches
-            if not any(match(pattern, topic) for pattern in subscription.patterns):
+            if not _may_match(subscription, topic):
                 continue
         found += (num, lane, offset)
     return found
+
+
+def _may_match(subscription: Subscription, topic: str) -> bool:
+    """Whether an event of this topic may be one of the subscription's, before its other fields are looked at."""
+    if not subscription.keyed:
+        return any(matches(pattern, topic) for pattern in subscription.patterns)
+    keys = [topic, *(f"{topic}.{band}" for band in BANDS)]
+    return any(matches_key(pattern, key) for pattern in subscription.patterns for key in keys)
+
+
+def unseen(db: apsw.Connection) -> dict[int, int]:
+    """How many events each unfinished one has to come to, by their topics alone (filters may leave out some)."""
+    counts = {}
+    for num, first, upto, since, spec in rows(db, "SELECT sub, next, upto, since, spec FROM backfill"):
+        topics = rows(
+            db,
+            "SELECT topic, count(*) FROM log WHERE offset BETWEEN ? AND ? AND body IS NOT NULL "
+            "AND (?3 IS NULL OR ts >= ?3) GROUP BY topic",
+            (first, upto, since),
+        )
+        subscription = subscription_of("", spec)
+        counts[num] = sum(count for topic, count in topics if _may_match(subscription, topic))
+    return counts

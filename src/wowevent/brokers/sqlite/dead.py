@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from wowevent.brokers.sqlite.store import Store
 
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
-_COLUMNS: Final = "sub, lane, offset, event_id, topic, ts, correlation, reason, error, traceback, attempts, time, crc, body"
+_COLUMNS: Final = (
+    "sub, lane, offset, event_id, topic, ts, correlation, reason, error, traceback, attempts, time, crc, body"
+)
 
 
-def bury(store: Store, key: tuple[int, int, int], reason: Reason, error: str, traceback: str, attempts: str | None) -> None:
-    """Make a dead letter of a leased entry; its row is the caller's to delete."""
+def bury(store: Store, key: tuple[int, int, int], why: tuple[Reason, str, str], attempts: str | None) -> None:
+    """Make a dead letter of a leased entry, with reason, error and traceback; its row is the caller's to delete."""
     crc, body = one(
         store.db,
         "SELECT iif(e.body IS NULL, l.crc, e.crc), coalesce(e.body, l.body) FROM entry AS e "
@@ -39,18 +41,16 @@ def bury(store: Store, key: tuple[int, int, int], reason: Reason, error: str, tr
         bury_damaged(store, key, body, attempts, str(damage))
         return
     columns = (event.event_id, event.topic, event.timestamp.timestamp(), event.correlation_id)
-    _insert(store, key, columns, (reason, error, traceback, attempts, store.clock.time(), crc, body))
+    _insert(store, key, columns, (*why, attempts, store.clock.time(), crc, body))
 
 
 def bury_damaged(store: Store, key: tuple[int, int, int], body: bytes | None, attempts: str | None, error: str) -> bool:
-    """Make a dead letter of one whose bytes are not what was written, or newer than we are; False if nothing is known of it.
+    """Make a dead letter of bytes that are not what was written, or newer than we are; False if nothing is known of it.
 
     The bytes are kept as they are where the checksum holds (a newer WowEvent can read them), else what the columns
     know stands for the event.
     """
-    row = one(
-        store.db, "SELECT id, topic, ts, coalesce(correlation, id), crc FROM log WHERE offset = ?", (key[2],)
-    )
+    row = one(store.db, "SELECT id, topic, ts, coalesce(correlation, id), crc FROM log WHERE offset = ?", (key[2],))
     if row is None:
         return False
     id, topic, ts, correlation, crc = row
@@ -128,9 +128,9 @@ def resolve(store: Store, letters: Sequence[Redeliver | Discard]) -> int:
 
 def _redeliver(store: Store, num: int, offset: int, crc: int, body: bytes) -> None:
     """Ready again for its subscription, in the place that its age gives it, with fresh counts and its own bytes."""
-    id, spec = one(store.db, "SELECT id, json_extract(spec, '$.exclusive') FROM subscription WHERE num = ?", (num,))
+    (exclusive,) = one(store.db, "SELECT json_extract(spec, '$.exclusive') FROM subscription WHERE num = ?", (num,))
     try:
-        urgent = checked(body, crc, offset).priority >= URGENT and not spec
+        urgent = checked(body, crc, offset).priority >= URGENT and not exclusive
     except BusError:
         urgent = False
     store.db.execute(

@@ -1,9 +1,11 @@
-"""What is ready for a subscription, and leased: fetching, settling, and what ends by itself.
+"""What is ready for a subscription, and leased: fetching, and what becomes ready again by itself.
 
     append ──► ready ──fetch──► leased ──Ack──► gone
                  ▲                │ ├──Bury──► dead ──Redeliver──► ready
                  │                │ ├──Retry, delay──► retry ──due──► ready
                  └──Retry, lease ends (crashes + 1)──┘
+
+Settling is in `settling`.
 """
 
 from __future__ import annotations
@@ -13,16 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Position, Reason, Retry
+from wowevent.broker import Attempt, Lease, Position
 from wowevent.brokers.sqlite import backfill, dead
-from wowevent.brokers.sqlite.log import checked
-from wowevent.brokers.sqlite.schema import insert, one
+from wowevent.brokers.sqlite.log import checked, head
+from wowevent.brokers.sqlite.schema import insert, one, rows
 from wowevent.errors import BusError, PositionLost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wowevent.broker import Settlement
     from wowevent.brokers.sqlite.store import Store
     from wowevent.event import Event
 
@@ -30,7 +31,7 @@ URGENT_RUN: Final = 8  # then one other, so that urgent traffic starves nothing
 _CHUNK: Final = 500
 _STEP: Final = 2_000
 _ENDED: Final = "the lease ended unsettled"
-_MOST: Final = 2**63
+_ANY: Final = 2**63 - 1
 
 
 class _Row(Struct, array_like=True, gc=False):
@@ -45,7 +46,7 @@ class _Row(Struct, array_like=True, gc=False):
     size: int | None
 
 
-_rows: Final = msgspec.json.Decoder(list[_Row])
+_decoder: Final = msgspec.json.Decoder(list[_Row])
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
 
 # All in one row: APSW gives up the interpreter's lock for each (see schema.insert).
@@ -75,7 +76,7 @@ def attempts_of(text: str | None) -> tuple[Attempt, ...]:
 
 
 def wanted(store: Store, id: str) -> bool:
-    """Whether a fetch of that subscription would write: asked outside a transaction, so that an idle bus commits nothing."""
+    """Whether a fetch of it would write: asked outside a transaction, so that an idle bus commits nothing."""
     num = store.registry.num(id)
     if num not in store.serving:
         return True
@@ -112,8 +113,8 @@ def fetch(store: Store, id: str, limit: int) -> list[Lease]:
     if behind is not None:
         behind = backfill.advance(store, num)
         urgent = True  # perhaps now
-    found = _take(store, num, limit, _MOST - 1 if behind is None else behind, urgent=bool(urgent))
-    return _lease(store, num, id, found, subscription.lease)
+    found = _take(store, num, limit, _ANY if behind is None else behind, urgent=bool(urgent))
+    return _lease(store, num, found, subscription.lease)
 
 
 def report_loss(store: Store, num: int, id: str, lost: int) -> None:
@@ -162,7 +163,7 @@ def _take(store: Store, num: int, limit: int, before: int, *, urgent: bool) -> l
 def _ready(store: Store, num: int, lane: int, before: int, limit: int) -> list[_Found]:
     text, bodies = one(store.db, _READY, (num, lane, before, limit))
     found, at = [], 0
-    for row in _rows.decode(text):
+    for row in _decoder.decode(text):
         if row.size is None:
             found.append(_Found(row, lane, None))
         else:
@@ -188,7 +189,7 @@ def _mixed(store: Store, num: int, limit: int, urgent: list[_Found], other: list
     return found
 
 
-def _lease(store: Store, num: int, id: str, found: list[_Found], seconds: float) -> list[Lease]:
+def _lease(store: Store, num: int, found: list[_Found], seconds: float) -> list[Lease]:
     """Make the candidates ours. Bytes that are not what was written become a dead letter instead."""
     good: list[tuple[_Found, Event]] = []
     for item in found:
@@ -200,7 +201,7 @@ def _lease(store: Store, num: int, id: str, found: list[_Found], seconds: float)
     leases: dict[int, int] = {}
     for lane in {item.lane for item, _ in good}:
         offsets = [item.row.offset for item, _ in good if item.lane == lane]
-        leases[lane] = _open(store, num, lane, offsets, seconds)
+        leases[lane] = open_lease(store, num, lane, offsets, seconds)
         store.db.execute(
             "UPDATE entry SET lease = ? WHERE sub = ? AND lane = ? AND offset BETWEEN ? AND ? AND lease IS NULL",
             (leases[lane], num, lane, offsets[0], offsets[-1]),
@@ -219,12 +220,12 @@ def _lease(store: Store, num: int, id: str, found: list[_Found], seconds: float)
     ]
 
 
-def _open(store: Store, num: int, lane: int, offsets: Sequence[int], seconds: float) -> int:
+def open_lease(store: Store, num: int, lane: int, offsets: Sequence[int], seconds: float) -> int:
     """A lease on these from now on."""
-    id = store.new_lease()
+    id, now = store.new_lease(), store.clock.monotonic()
     store.db.execute(
         "INSERT INTO lease(id, sub, lane, low, high, open, until, seconds, boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (id, num, lane, min(offsets), max(offsets), len(offsets), store.clock.monotonic() + seconds, seconds, store.boot),
+        (id, num, lane, min(offsets), max(offsets), len(offsets), now + seconds, seconds, store.boot),
     )
     store.soon(seconds)
     return id
@@ -239,189 +240,7 @@ def _bury_damaged(store: Store, num: int, item: _Found, error: BusError) -> None
     store.woken.add(num)
 
 
-# ---------------------------------------------------------------------------------------------------- settling
-
-
-def _parse(token: str) -> tuple[int, int, int] | None:
-    """Attempt, lane and position of a token; None for what is none of ours."""
-    try:
-        attempt, lane, offset = map(int, token.split("."))
-    except ValueError:
-        return None
-    return (attempt, lane, offset) if 0 <= attempt < _MOST and lane in (0, 1) and 0 < offset < _MOST else None
-
-
-def settle(store: Store, id: str, settlements: Sequence[Settlement]) -> int:
-    """Carry them out; how many were. Those whose lease has ended change nothing."""
-    num = store.registry.num(id)
-    acks: dict[tuple[int, int], list[int]] = {}
-    extends: dict[tuple[int, int, float], list[tuple[int, str | None]]] = {}
-    done = 0
-    for settlement in settlements:
-        parsed = _parse(settlement.token)
-        if parsed is None:
-            continue
-        attempt, lane, offset = parsed
-        if isinstance(settlement, Ack):
-            acks.setdefault((attempt, lane), []).append(offset)
-        elif isinstance(settlement, Extend):
-            extends.setdefault((attempt, lane, settlement.seconds), []).append((offset, settlement.error))
-        else:
-            done += _settle_one(store, num, parsed, settlement)
-    for (attempt, lane, seconds), named in extends.items():
-        done += _extend(store, num, lane, attempt, seconds, named)
-    for (attempt, lane), offsets in acks.items():
-        done += _ack(store, num, lane, attempt, offsets)
-    return done
-
-
-def _ack(store: Store, num: int, lane: int, attempt: int, offsets: list[int]) -> int:
-    store.db.execute(
-        "DELETE FROM entry WHERE sub = ? AND lane = ? AND lease = ? AND offset IN (SELECT value FROM json_each(?))",
-        (num, lane, attempt, str(offsets)),
-    )
-    done = store.db.changes()
-    if done:
-        _settled(store, num, attempt, done)
-    if done < len(offsets):  # extended alone, or stale
-        moved = store.db.execute(
-            "DELETE FROM entry WHERE sub = ? AND lane = ? AND token = ? AND offset IN (SELECT value FROM json_each(?)) "
-            "RETURNING lease",
-            (num, lane, attempt, str(offsets)),
-        ).fetchall()
-        for (lease,) in moved:
-            _settled(store, num, lease, 1)
-        done += len(moved)
-    return done
-
-
-def _settled(store: Store, num: int, lease: int, count: int) -> None:
-    """So many entries of a lease are not leased any more; with the last one it is closed."""
-    store.db.execute("DELETE FROM lease WHERE id = ? AND open <= ?", (lease, count))
-    if not store.db.changes():
-        store.db.execute("UPDATE lease SET open = open - ? WHERE id = ?", (count, lease))
-        return
-    (owner,) = one(store.db, "SELECT owner FROM subscription WHERE num = ?", (num,)) or (None,)
-    if owner is None and lease >> 32 == store.me:  # given up with leases open: whoever waits for these may have it now
-        store.woken.add(num)
-
-
-def _extend(
-    store: Store, num: int, lane: int, attempt: int, seconds: float, named: list[tuple[int, str | None]]
-) -> int:
-    """Lengthen the lease of exactly the named ones: all of its open entries at once, or these in a lease of their own."""
-    rows = store.db.execute(
-        "SELECT lease, offset FROM entry WHERE sub = ? AND lane = ? AND coalesce(token, lease) = ? "
-        "AND offset IN (SELECT value FROM json_each(?))",
-        (num, lane, attempt, str([offset for offset, _ in named])),
-    ).fetchall()
-    by_lease: dict[int, list[int]] = {}
-    for lease, offset in rows:
-        by_lease.setdefault(lease, []).append(offset)
-    for lease, offsets in by_lease.items():
-        store.db.execute(
-            "UPDATE lease SET until = ?, seconds = ?, boot = ? WHERE id = ? AND open = ?",
-            (store.clock.monotonic() + seconds, seconds, store.boot, lease, len(offsets)),
-        )
-        store.soon(seconds)
-        if not store.db.changes():
-            store.db.execute(
-                "UPDATE entry SET token = ?, lease = ? WHERE sub = ? AND lane = ? "
-                "AND offset IN (SELECT value FROM json_each(?))",
-                (attempt, _open(store, num, lane, offsets, seconds), num, lane, str(offsets)),
-            )
-            _settled(store, num, lease, len(offsets))
-    errors = {offset: error for offset, error in named if error is not None}
-    for _, offset in rows:
-        if offset in errors:
-            _note_failure(store, (num, lane, offset), errors[offset])
-    return len(rows)
-
-
-def _note_failure(store: Store, key: tuple[int, int, int], error: str) -> None:
-    """Count a failure of an entry that stays leased."""
-    store.db.execute(
-        "UPDATE entry SET failures = failures + 1, attempts = json_insert(coalesce(attempts, '[]'), '$[#]', "
-        "json_object('number', failures + crashes + 1, 'time', ?, 'error', ?)) "
-        "WHERE sub = ? AND lane = ? AND offset = ?",
-        (store.clock.time(), error, *key),
-    )
-
-
-class _Leased(Struct, gc=False):
-    """A leased entry, all of it."""
-
-    lease: int
-    failures: int
-    crashes: int
-    attempts: str | None
-    redelivered: int
-    crc: int | None
-    body: bytes | None
-
-    def failed(self, now: float, error: str) -> None:
-        """One more failure."""
-        self.failures += 1
-        attempt = Attempt(self.failures + self.crashes, now, error)
-        self.attempts = msgspec.json.encode((*attempts_of(self.attempts), attempt)).decode()
-
-
-def _settle_one(store: Store, num: int, parsed: tuple[int, int, int], settlement: Retry | Bury) -> bool:
-    attempt, lane, offset = parsed
-    key = (num, lane, offset)
-    row = one(
-        store.db,
-        "SELECT lease, failures, crashes, attempts, redelivered, crc, body FROM entry "
-        "WHERE sub = ? AND lane = ? AND offset = ? AND coalesce(token, lease) = ?",
-        (*key, attempt),
-    )
-    if row is None:
-        return False
-    entry = _Leased(*row)
-    if isinstance(settlement, Retry):
-        if settlement.charge:
-            entry.failed(store.clock.time(), settlement.error)
-        _give_back(store, key, entry, settlement.delay)
-    else:
-        if settlement.error is not None:
-            entry.failed(store.clock.time(), settlement.error)
-        attempts = attempts_of(entry.attempts)
-        error = settlement.error if settlement.error is not None else attempts[-1].error if attempts else ""
-        dead.bury(store, key, settlement.reason, error, settlement.traceback, entry.attempts)
-        store.db.execute("DELETE FROM entry WHERE sub = ? AND lane = ? AND offset = ?", key)
-    _settled(store, num, entry.lease, 1)
-    return True
-
-
-def _give_back(store: Store, key: tuple[int, int, int], entry: _Leased, delay: float) -> None:
-    """Ready again, now or in `delay` seconds."""
-    if delay <= 0:
-        store.db.execute(
-            "UPDATE entry SET lease = NULL, token = NULL, failures = ?, attempts = ? "
-            "WHERE sub = ? AND lane = ? AND offset = ?",
-            (entry.failures, entry.attempts, *key),
-        )
-        store.woken.add(key[0])
-        return
-    store.db.execute("DELETE FROM entry WHERE sub = ? AND lane = ? AND offset = ?", key)
-    store.db.execute(
-        "INSERT OR REPLACE INTO retry(sub, lane, offset, due, failures, crashes, attempts, redelivered, crc, body) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *key,
-            store.clock.time() + delay,
-            entry.failures,
-            entry.crashes,
-            entry.attempts,
-            entry.redelivered,
-            entry.crc,
-            entry.body,
-        ),
-    )
-    store.soon(delay)
-
-
-# ---------------------------------------------------------------------------------------------------- what ends by itself
+# ------------------------------------------------------------------------------------------ what ends by itself
 
 
 def expire(store: Store) -> bool:
@@ -430,11 +249,13 @@ def expire(store: Store) -> bool:
     A lease that lasts longer from now than it was made for is of another boot too, where boots cannot be told apart.
     """
     now = store.clock.monotonic()
-    rows = store.db.execute(
-        "SELECT id, sub, lane, low, high FROM lease WHERE until <= ?1 OR boot <> ?2 OR until > ?1 + seconds + 1 LIMIT ?3",
+    ended = rows(
+        store.db,
+        "SELECT id, sub, lane, low, high FROM lease WHERE until <= ?1 OR boot <> ?2 OR until > ?1 + seconds + 1 "
+        "LIMIT ?3",
         (now, store.boot, _CHUNK),
-    ).fetchall()
-    for id, num, lane, low, high in rows:
+    )
+    for id, num, lane, low, high in ended:
         store.db.execute(
             "UPDATE entry SET lease = NULL, token = NULL, crashes = crashes + 1, "
             "attempts = json_insert(coalesce(attempts, '[]'), '$[#]', "
@@ -444,21 +265,22 @@ def expire(store: Store) -> bool:
         )
         store.db.execute("DELETE FROM lease WHERE id = ?", (id,))
         store.woken.add(num)
-    return len(rows) == _CHUNK
+    return len(ended) == _CHUNK
 
 
 def revive(store: Store) -> bool:
     """Make the retries ready whose time has come; whether there may be more."""
-    rows = store.db.execute(
+    due = rows(
+        store.db,
         "DELETE FROM retry WHERE (sub, lane, offset) IN "
         "(SELECT sub, lane, offset FROM retry WHERE due <= ? ORDER BY due LIMIT ?) "
         "RETURNING sub, lane, offset, failures, crashes, attempts, redelivered, crc, body",
         (store.clock.time(), _CHUNK),
-    ).fetchall()
-    values: list[Any] = [value for row in rows for value in row]
+    )
+    values: list[Any] = [value for row in due for value in row]
     insert(store.db, "entry(sub, lane, offset, failures, crashes, attempts, redelivered, crc, body)", 9, values)
-    store.woken.update(row[0] for row in rows)
-    return len(rows) == _CHUNK
+    store.woken.update(row[0] for row in due)
+    return len(due) == _CHUNK
 
 
 def drop_ready(store: Store, num: int, upto: int) -> int:
@@ -473,3 +295,12 @@ def drop_ready(store: Store, num: int, upto: int) -> int:
         )
         dropped += store.db.changes()
     return dropped
+
+
+def purge(store: Store, id: str, upto: int | None) -> tuple[int, int, bool]:
+    """Drop some of what was ready when purging began: how many, up to where (for the next call), and if there is more."""
+    num = store.registry.num(id)
+    last = head(store)[0] if upto is None else upto
+    unseen = backfill.advance(store, num)
+    dropped = drop_ready(store, num, last)
+    return dropped, last, dropped > 0 or unseen is not None

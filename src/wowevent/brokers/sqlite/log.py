@@ -1,4 +1,4 @@
-"""Appending: what is new gets a position and goes to the subscriptions it matches; what is delayed waits outside the log."""
+"""Appending: what is new gets a position and goes to the subscriptions it matches; what is delayed waits outside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from wowevent.broker import Appended, Position
-from wowevent.brokers.sqlite.schema import checksum, insert, one
+from wowevent.brokers.sqlite.schema import checksum, insert, one, rows
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError, StorageDamaged
 
@@ -26,7 +26,6 @@ DEDUP_SECONDS: Final = 120.0
 DEDUP_IDS: Final = 10_000
 _CHUNK: Final = 500
 _NEVER: Final = 1e18
-_LOG: Final = "log(offset, id, topic, ts, stored_at, total, live, correlation, crc, body)"
 _logger: Final = logging.getLogger(__name__)
 
 
@@ -37,40 +36,58 @@ def micros(time: datetime) -> int:
 
 def head(store: Store) -> tuple[int, int, int]:
     """The newest position, with its `total` and `stored_at`. Trimming leaves that row, so no position comes twice."""
-    return one(store.db, "SELECT offset, total, stored_at FROM log ORDER BY offset DESC LIMIT 1") or (0, 0, 0)
+    found: tuple[int, int, int] | None = one(
+        store.db, "SELECT offset, total, stored_at FROM log ORDER BY offset DESC LIMIT 1"
+    )
+    return found or (0, 0, 0)
 
 
 def publish(store: Store, events: Sequence[Event]) -> list[Appended]:
     """Store what is new of these, in their order; one `Appended` each."""
     now = store.clock.time()
     known = _known(store, events)
-    offset = head(store)[0]
     fresh: list[Event] = []
+    places: dict[str, int] = {}  # where in `fresh` an id stands
     results: list[Appended | None] = []
     for event in events:
         id = event.event_id
         if id in known:
             results.append(Appended(known[id], duplicate=True))
+        elif id in places:
+            results.append(None)
         elif event.not_before is not None and (due := event.not_before.timestamp()) > now:
             known[id] = None
             results.append(_hold(store, event, due, now))
         else:
+            places[id] = len(fresh)
             fresh.append(event)
-            known[id] = Position(store.registry.epoch, offset + len(fresh))
             results.append(None)
-    appended = iter(_append(store, fresh, now) if fresh else ())
-    return [result if result is not None else next(appended) for result in results]
+    appended = _append(store, fresh, now) if fresh else []
+    if len(fresh) == len(events):
+        return appended
+    return [result or _once(appended, places, event) for result, event in zip(results, events, strict=True)]
+
+
+def _once(appended: list[Appended], places: dict[str, int], event: Event) -> Appended:
+    """What became of an event of this very call: a second one of its id is a duplicate."""
+    place = places[event.event_id]
+    if place >= 0:
+        places[event.event_id] = -1 - place
+        return appended[place]
+    return Appended(appended[-1 - place].position, duplicate=True)
 
 
 def _known(store: Store, events: Sequence[Event]) -> dict[str, Position | None]:
     """The ids among these that are stored already, and where."""
-    rows = store.db.execute(
+    found = rows(
+        store.db,
         "SELECT id, offset FROM log WHERE id IN (SELECT value FROM json_each(?1)) "
+        "UNION ALL SELECT id, offset FROM live WHERE id IN (SELECT value FROM json_each(?1)) "
         "UNION ALL SELECT id, NULL FROM delayed WHERE id IN (SELECT value FROM json_each(?1))",
         (msgspec.json.encode([event.event_id for event in events]).decode(),),
     )
     epoch = store.registry.epoch
-    return {id: None if offset is None else Position(epoch, offset) for id, offset in rows}
+    return {id: None if offset is None else Position(epoch, offset) for id, offset in found}
 
 
 def _hold(store: Store, event: Event, due: float, now: float) -> Appended:
@@ -87,21 +104,22 @@ def _append(store: Store, events: Iterable[Event], now: float) -> list[Appended]
     offset, total, last = head(store)
     stored_at = max(last, int(now * 1_000_000))  # a clock set back must not disorder the log
     epoch, match, targets = store.registry.epoch, store.registry.routes.match, store.registry.targets
-    rows: list[Any] = []
+    values: list[Any] = []
+    live: list[Any] = []
     entries: list[Any] = []
     lost: Counter[int] = Counter()
     results = []
     for event in events:
-        offset += 1
         body, id, ids = encode(event), event.event_id, match(event)
-        live = event.topic.startswith(LIVE)
-        if live:
-            ids = store.registry.live_among(ids)
-        else:
-            total += len(body)
+        if event.topic.startswith(LIVE):
+            live += (id, event.topic, offset, stored_at, checksum(body, 0), body)
+            results.append(Appended(Position(epoch, offset), matched=store.registry.live_among(ids)))
+            continue
+        offset += 1
+        total += len(body)
         correlation = None if event.correlation_id == id else event.correlation_id
-        rows += (offset, id, event.topic, micros(event.timestamp), stored_at, total, live or None, correlation)
-        rows += (checksum(body, offset), body)
+        values += (offset, id, event.topic, micros(event.timestamp), stored_at, total, correlation)
+        values += (checksum(body, offset), body)
         urgent = event.priority >= URGENT
         for target in targets(ids):
             if target.lapsed:
@@ -109,7 +127,8 @@ def _append(store: Store, events: Iterable[Event], now: float) -> list[Appended]
             else:
                 entries += (target.num, 0 if urgent and target.lanes else 1, offset)
         results.append(Appended(Position(epoch, offset), matched=ids))
-    insert(store.db, _LOG, 10, rows)
+    insert(store.db, "log(offset, id, topic, ts, stored_at, total, correlation, crc, body)", 9, values)
+    insert(store.db, "live(id, topic, offset, stored_at, crc, body)", 6, live)
     insert(store.db, "entry(sub, lane, offset)", 3, entries)
     store.woken.update(entries[::3])
     store.grew = True
@@ -134,13 +153,15 @@ def cancel(store: Store, event_id: str) -> bool:
 def release(store: Store) -> bool:
     """Append the delayed events whose moment has come; whether there may be more."""
     now = store.clock.time()
-    rows = store.db.execute(
-        "SELECT num, crc, body FROM delayed WHERE gone IS NULL AND due <= ? ORDER BY due, num LIMIT ?", (now, _CHUNK)
-    ).fetchall()
-    if not rows:
+    found = rows(
+        store.db,
+        "SELECT num, crc, body FROM delayed WHERE gone IS NULL AND due <= ? ORDER BY due, num LIMIT ?",
+        (now, _CHUNK),
+    )
+    if not found:
         return False
     events = []
-    for num, crc, body in rows:
+    for num, crc, body in found:
         try:
             events.append(checked(body, crc, 0))
             store.db.execute("DELETE FROM delayed WHERE num = ?", (num,))
@@ -149,7 +170,7 @@ def release(store: Store) -> bool:
             _logger.exception("delayed event %d cannot be read, and stays where it is", num)
             store.db.execute("UPDATE delayed SET gone = ? WHERE num = ?", (_NEVER, num))
     _append(store, events, now)
-    return len(rows) == _CHUNK
+    return len(found) == _CHUNK
 
 
 def checked(body: bytes | memoryview | None, crc: int | None, offset: int) -> Event:

@@ -11,8 +11,8 @@ from msgspec import Struct
 from wowevent.broker import Position, Query, Stored
 from wowevent.brokers.sqlite.backfill import check
 from wowevent.brokers.sqlite.log import checked, micros
-from wowevent.brokers.sqlite.schema import one
-from wowevent.errors import BusError, Closed, StorageDamaged
+from wowevent.brokers.sqlite.schema import one, rows
+from wowevent.errors import BusError
 from wowevent.topic import matches
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SCAN: Final = 2_000  # rows looked at for a page
 _EVENTS, _BYTES = 256, 2**20  # of a page
-_rows: Final = msgspec.json.Decoder(list[tuple[int, int, int | None, int]])
+_decoder: Final = msgspec.json.Decoder(list[tuple[int, int, int | None, int]])
 _found: Final = msgspec.json.Decoder(list[tuple[int, str, int]])
 
 _BODIES: Final = """
@@ -41,26 +41,35 @@ class Page(Struct):
 
 
 class Place(Struct):
-    """Where a reader stands: behind which position, None for the oldest; and up to where it reads, None for ever."""
+    """Where a reader stands: behind which position, None for the oldest; and up to where it reads, None for ever.
+
+    One that follows sees the replies that came since it began, too, and knows the last of them that it has seen.
+    """
 
     after: Position | None
     upto: int | None = None
+    since: float = 0.0
+    live: int = 0
 
 
-def page(db: apsw.Connection, query: Query, place: Place, *, live: bool) -> Page:
+def page(db: apsw.Connection, query: Query, place: Place, *, follow: bool) -> Page:
     """The next events; PositionLost if some behind the place are gone (the place is moved behind the gap)."""
     db.execute("BEGIN")
     try:
         epoch, trimmed = one(db, "SELECT epoch, trimmed FROM state")
-        (newest,) = one(db, "SELECT coalesce(max(offset), 0) FROM log")
+        last = newest(db)
         if place.after is None:
             place.after = Position(epoch, trimmed)
         lost, place.after = place.after, Position(epoch, max(trimmed, place.after.offset))
-        if lost.epoch != epoch or lost.offset > newest:
+        if lost.epoch != epoch or lost.offset > last:
             place.after = Position(epoch, trimmed)
-        check(lost, epoch, trimmed, newest)
-        upto = newest if place.upto is None else min(place.upto, newest)
-        return _page(db, query, place.after.offset, upto, epoch, live=live)
+        check(lost, epoch, trimmed, last)
+        upto = last if place.upto is None else min(place.upto, last)
+        found = _page(db, query, place.after.offset, upto, epoch)
+        place.after = Position(epoch, found.upto)
+        if follow and any(pattern.startswith("_") for pattern in query.patterns):
+            found.items[:0] = _live(db, query, place, epoch)
+        return found
     finally:
         db.execute("ROLLBACK")
 
@@ -71,8 +80,8 @@ def newest(db: apsw.Connection) -> int:
     return int(offset)
 
 
-def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str, *, live: bool) -> Page:
-    scanned = _found.decode(_scan(db, query, after, upto, live=live))
+def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str) -> Page:
+    scanned = _found.decode(_scan(db, query, after, upto))
     wanted: dict[str, bool] = {}
     chosen: list[int] = []
     size, looked = 0, upto if len(scanned) < _SCAN else scanned[-1][0]
@@ -90,11 +99,9 @@ def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str, 
     return Page(_load(db, chosen, epoch) if chosen else [], looked, looked >= upto)
 
 
-def _scan(db: apsw.Connection, query: Query, after: int, upto: int, *, live: bool) -> str:
+def _scan(db: apsw.Connection, query: Query, after: int, upto: int) -> str:
     """Position, topic and size of the next rows that may be wanted."""
     where = ["offset > :after", "offset <= :upto", "body IS NOT NULL"]
-    if not live:
-        where.append("live IS NULL")
     if query.correlation_id is not None:
         # Two indexed look-ups; NULL stands for the event's own id.
         where.append(
@@ -127,7 +134,7 @@ def _load(db: apsw.Connection, offsets: list[int], epoch: str) -> list[Stored | 
     text, bodies = one(db, _BODIES, (str(offsets),))
     items: list[Stored | BusError] = []
     at = 0
-    for offset, stored_at, crc, size in _rows.decode(text):
+    for offset, stored_at, crc, size in _decoder.decode(text):
         try:
             event = checked(bodies[at : at + size], crc, offset)
             items.append(Stored(event, Position(epoch, offset), stored_at / 1e6))
@@ -137,22 +144,32 @@ def _load(db: apsw.Connection, offsets: list[int], epoch: str) -> list[Stored | 
     return items
 
 
+def _live(db: apsw.Connection, query: Query, place: Place, epoch: str) -> list[Stored | BusError]:
+    """The replies that came since the last look."""
+    found: list[Stored | BusError] = []
+    news = rows(
+        db,
+        "SELECT num, topic, offset, stored_at, crc, body FROM live WHERE num > ? AND stored_at >= ? ORDER BY num",
+        (place.live, place.since * 1e6),
+    )
+    for num, topic, offset, stored_at, crc, body in news:
+        place.live = num
+        if any(matches(pattern, topic) for pattern in query.patterns):
+            try:
+                found.append(Stored(checked(body, crc, 0), Position(epoch, offset), stored_at / 1e6))
+            except BusError as error:
+                found.append(error)
+    return found
+
+
 class Reading:
     """An iteration over the log. After it raised PositionLost or StorageDamaged it goes on behind the gap."""
 
-    def __init__(
-        self,
-        query: Query,
-        after: Position | None,
-        turn: Callable[[Query, Place], Awaitable[Page | None]],
-        *,
-        follow: bool,
-    ) -> None:
+    def __init__(self, query: Query, place: Place, turn: Callable[[Query, Place], Awaitable[Page | None]]) -> None:
         """`turn` gives the next page; when it has none it waits, or None says that there will be no more."""
         self._query = query
-        self._place = Place(after)
+        self._place = place
         self._turn = turn
-        self._follow = follow
         self._left = query.limit
         self._items: deque[Stored | BusError] = deque()
         self._at_end = False
@@ -161,8 +178,10 @@ class Reading:
         return self
 
     async def __anext__(self) -> Stored:
+        if self._left == 0:
+            raise StopAsyncIteration
         while not self._items:
-            if self._left == 0 or self._at_end:
+            if self._at_end:
                 raise StopAsyncIteration
             found = await self._turn(self._query, self._place)
             if found is None:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from wowevent.brokers.sqlite import backfill, entries
 from wowevent.brokers.sqlite.log import DEDUP_IDS, DEDUP_SECONDS, count_lost, head
-from wowevent.brokers.sqlite.schema import one
+from wowevent.brokers.sqlite.schema import one, rows
 
 if TYPE_CHECKING:
     from wowevent.brokers.sqlite.store import Store
 
-LIVE_SECONDS: Final = 60.0
 _CHUNK: Final = 500
 _ANY: Final = 2**62
 
@@ -43,11 +42,11 @@ def limited(store: Store) -> bool:
 
 
 def _end_live(store: Store, now: float) -> bool:
-    """Events that were only for those who read along."""
+    """Replies that nobody waits for any more."""
     store.db.execute(
-        "UPDATE log SET body = NULL, crc = NULL WHERE offset IN (SELECT offset FROM (SELECT offset, stored_at FROM log "
-        "WHERE live = 1 AND body IS NOT NULL ORDER BY offset LIMIT ?) WHERE stored_at < ?)",
-        (_CHUNK, (now - LIVE_SECONDS) * 1e6),
+        "DELETE FROM live WHERE num IN (SELECT num FROM (SELECT num, stored_at FROM live ORDER BY num LIMIT ?) "
+        "WHERE stored_at < ?)",
+        (_CHUNK, (now - DEDUP_SECONDS) * 1e6),
     )
     return store.db.changes() == _CHUNK
 
@@ -64,7 +63,6 @@ def _drop_stubs(store: Store, now: float, newest: int) -> bool:
 
 def _trim(store: Store, now: float, newest: int, total: int) -> bool:
     """Give up the oldest events that the limits do not allow any more."""
-    limits = store.retention
     if not limited(store):
         return False
     trimmed, trimmed_total = one(store.db, "SELECT trimmed, trimmed_total FROM state")
@@ -78,9 +76,7 @@ def _trim(store: Store, now: float, newest: int, total: int) -> bool:
     forgotten = min(bound, newest - DEDUP_IDS)
     old = (now - DEDUP_SECONDS) * 1e6
     (reached,) = one(store.db, "SELECT max(total) FROM log WHERE offset > ? AND offset <= ?", (trimmed, bound))
-    store.db.execute(
-        "DELETE FROM log WHERE offset > ? AND offset <= ? AND stored_at < ?", (trimmed, forgotten, old)
-    )
+    store.db.execute("DELETE FROM log WHERE offset > ? AND offset <= ? AND stored_at < ?", (trimmed, forgotten, old))
     store.db.execute(
         "UPDATE log SET body = NULL, crc = NULL WHERE offset > ? AND offset <= ? AND body IS NOT NULL", (trimmed, bound)
     )
@@ -122,8 +118,8 @@ def _soft_bound(store: Store, trimmed: int, newest: int) -> int:
 
 
 def _drop_unread(store: Store, bound: int) -> None:
-    """What is unread up to there is lost to its subscription, and counted; what is in somebody's hands keeps its bytes."""
-    for (num,) in store.db.execute("SELECT sub FROM backfill WHERE next <= ?", (bound,)).fetchall():
+    """What is unread up to there is lost to its subscription, and counted; what is leased gets its own copy."""
+    for (num,) in rows(store.db, "SELECT sub FROM backfill WHERE next <= ?", (bound,)):
         while (left := backfill.advance(store, num)) is not None and left <= bound:
             pass
     store.db.execute(
@@ -134,9 +130,9 @@ def _drop_unread(store: Store, bound: int) -> None:
     )
     for table, ready in (("entry", "AND lease IS NULL"), ("retry", "")):
         where = (
-            "WHERE sub IN (SELECT num FROM subscription) AND lane IN (0, 1) AND offset <= ? AND body IS NULL " + ready
+            f"WHERE sub IN (SELECT num FROM subscription) AND lane IN (0, 1) AND offset <= ? AND body IS NULL {ready}"
         )
-        lost = store.db.execute(f"SELECT sub, count(*) FROM {table} {where} GROUP BY sub", (bound,)).fetchall()  # noqa: S608 - constants
+        lost = rows(store.db, f"SELECT sub, count(*) FROM {table} {where} GROUP BY sub", (bound,))  # noqa: S608 - constants
         if lost:
             count_lost(store, Counter(dict(lost)))
             store.db.execute(f"DELETE FROM {table} {where}", (bound,))  # noqa: S608 - constants
@@ -144,20 +140,19 @@ def _drop_unread(store: Store, bound: int) -> None:
 
 
 def _lapse(store: Store, now: float) -> bool:
-    """Subscriptions that nobody has served for too long give way: nothing more is kept for them, and their backlog goes."""
-    rows = store.db.execute(
+    """Subscriptions that nobody has served for too long give way: nothing is kept for them, and their backlog goes."""
+    unserved = rows(
+        store.db,
         "SELECT num FROM subscription WHERE durable AND NOT lapsed AND served_at < ? "
         "AND NOT EXISTS (SELECT 1 FROM serving WHERE sub = num)",
         (now - store.retention.unserved_after,),
-    ).fetchall()
-    for (num,) in rows:
+    )
+    for (num,) in unserved:
         version = store.registry.changed(store.db)
         store.db.execute("UPDATE subscription SET lapsed = 1, version = ? WHERE num = ?", (version, num))
-    if rows:
+    if unserved:
         store.registry.refresh(store.db, store.me)
-    more = [
-        _drop_backlog(store, store.registry.nums[id]) for id in store.registry.lapsed if id in store.registry.nums
-    ]
+    more = [_drop_backlog(store, store.registry.nums[id]) for id in store.registry.lapsed if id in store.registry.nums]
     return any(more)
 
 

@@ -2,6 +2,7 @@
 
     state         one row: the log's name (epoch), what was trimmed, and a version for each thing that instances cache
     log           the events, by position; a row without body is a stub that keeps an id known
+    live          replies: only for those who read along, and gone after two minutes
     delayed       events whose not_before lies ahead; they have no position yet
     subscription  who wants what, who owns it, what it lost
     backfill      what a new subscription still has to take in of the past
@@ -32,7 +33,7 @@ import apsw
 from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, StorageDamaged, StorageFull
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FORMAT: Final = 1
 APPLICATION: Final = 0x576F7745  # "WowE": tells the file of another program from a log
@@ -54,16 +55,23 @@ CREATE TABLE log(
   topic TEXT NOT NULL,
   ts INTEGER NOT NULL,                    -- the event's own time, microseconds
   stored_at INTEGER NOT NULL,             -- microseconds, never decreasing
-  total INTEGER NOT NULL,                 -- bytes of all bodies up to here but live ones: a size is a difference
-  live INTEGER,                           -- 1: only for those who read along
+  total INTEGER NOT NULL,                 -- bytes of all bodies up to here, so that a size is a difference
   correlation TEXT,                       -- NULL: the event's own id
   crc INTEGER,
   body BLOB
 );
 CREATE UNIQUE INDEX log_id ON log(id);
 CREATE INDEX log_correlation ON log(correlation) WHERE correlation IS NOT NULL;
-CREATE INDEX log_live ON log(offset) WHERE live = 1 AND body IS NOT NULL;
 CREATE INDEX log_stub ON log(offset) WHERE body IS NULL;
+CREATE TABLE live(
+  num INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  topic TEXT NOT NULL,
+  offset INTEGER NOT NULL,                -- where the log ended
+  stored_at INTEGER NOT NULL,
+  crc INTEGER NOT NULL,
+  body BLOB NOT NULL
+);
 CREATE TABLE delayed(
   num INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -168,8 +176,8 @@ CREATE INDEX serving_instance ON serving(instance);
 CREATE TABLE orphan(sub INTEGER PRIMARY KEY);
 """
 
-# A file descriptor on the file that is closed drops every lock that this process has on it, SQLite's too. So a new file is
-# made under this lock, before any connection of this process can have it open.
+# A file descriptor on the file that is closed drops every lock that this process has on it, SQLite's too. So a new file
+# is made under this lock, before any connection of this process can have it open.
 _creating: Final = threading.Lock()
 
 
@@ -259,7 +267,7 @@ def _make_tables(db: apsw.Connection) -> None:
 
 
 class BusyWait:
-    """Waits for another process's transaction: those take a millisecond or two, so SQLite's own 100 ms sleeps are long."""
+    """Waits for another process's transaction: those take a millisecond, and SQLite's own waits grow to a hundred."""
 
     def __init__(self, seconds: float) -> None:
         """Give up after `seconds`."""
@@ -282,8 +290,8 @@ _SIZES: Final = (64, 16, 4, 1)
 def insert(db: apsw.Connection, into: str, width: int, values: Sequence[Any]) -> None:
     """Insert rows given flat, `width` values each, many in one step.
 
-    APSW gives up the interpreter's lock for every step and then has to win it back: while handlers compute, `executemany`
-    wrote 735 rows a second here, and this 15,600.
+    APSW gives up the interpreter's lock for every step and then has to win it back: while handlers compute,
+    `executemany` wrote 735 rows a second here, and this 15,600.
     """
     at, left = 0, len(values) // width
     for size in _SIZES:
@@ -299,9 +307,14 @@ def _insert_sql(into: str, width: int, rows: int) -> str:
     return f"INSERT INTO {into} VALUES " + ",".join([row] * rows)  # noqa: S608 - `into` is a constant of this package
 
 
-def one(db: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> Any:
+def one(db: apsw.Connection, sql: str, bindings: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
     """The first row, as a tuple; None if there is none."""
     return db.execute(sql, bindings).fetchone()
+
+
+def rows(db: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows, as tuples."""
+    return db.execute(sql, bindings).fetchall()
 
 
 _MEANING: Final[dict[type[apsw.Error], type[BrokerError]]] = {

@@ -1,4 +1,4 @@
-"""What every step of a transaction works with: the connection, this instance, what it knows, and whom the commit wakes."""
+"""What the steps of a transaction work with: the connection, this instance, what it knows, whom the commit wakes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Store:
             self.woken.update(presence.leave(self.db, gone))
 
     def _arrive(self, now: float) -> None:
-        """Be here, for the first time or again after others took this instance for gone (it was stopped for too long)."""
+        """Be here, for the first time, or again after others took this instance for gone (it was stopped too long)."""
         self._new = True
         self.me = presence.arrive(self.db, self._port, now, self.boot, follows=self._follows)
         self._leases = itertools.count(1)

@@ -116,7 +116,7 @@ def leave(store: Store) -> None:
 
 
 _INFO: Final = """
-SELECT s.id, s.spec, s.lapsed, s.lost,
+SELECT s.num, s.id, s.spec, s.lapsed, s.lost,
   (SELECT count(*) FROM entry WHERE sub = s.num AND lane IN (0, 1) AND lease IS NULL),
   (SELECT coalesce(sum(open), 0) FROM lease WHERE sub = s.num),
   (SELECT count(*) FROM retry WHERE sub = s.num),
@@ -130,11 +130,12 @@ FROM subscription AS s WHERE ?1 IS NULL OR s.id = ?1 ORDER BY s.num"""
 
 
 def infos(db: apsw.Connection, now: float, id: str | None = None) -> list[SubscriptionInfo]:
-    """The numbers of all, or of one. What a backfill has not come to yet is not counted."""
+    """The numbers of all, or of one. What a new one has not come to yet of the past counts as ready."""
+    unseen = backfill.unseen(db)
     return [
         SubscriptionInfo(
             subscription=subscription_of(id, spec),
-            ready=ready,
+            ready=ready + unseen.get(num, 0),
             leased=leased,
             delayed=delayed,
             dead=dead,
@@ -143,5 +144,5 @@ def infos(db: apsw.Connection, now: float, id: str | None = None) -> list[Subscr
             lost=lost,
             lapsed=bool(lapsed),
         )
-        for id, spec, lapsed, lost, ready, leased, delayed, dead, consumers, stored_at in db.execute(_INFO, (id,))
+        for num, id, spec, lapsed, lost, ready, leased, delayed, dead, consumers, stored_at in db.execute(_INFO, (id,))
     ]

@@ -4,7 +4,7 @@
     8      one unsigned 32-bit number a subscription that something is ready for, big-endian;
            0 stands for "the log grew", 0xFFFFFFFF for "look everywhere"
 
-Anybody on the machine may send one: it only makes an instance look. A lost one is made up for by the look once a second.
+Anybody on the machine may send one: it only makes an instance look. A lost one is made up for by a look each second.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Bell:
         self.port = 0
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
+            sock.setblocking(False)
             sock.bind(("127.0.0.1", 0))
             loop.add_reader(sock, self._read)
         except (OSError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""The writer thread: what gathered while the last commit went to disk is one transaction, answered when that is durable.
+"""The writer thread: what gathered while the last commit went to disk is one transaction, answered once it is durable.
 
     loop:    put(items) ─► queue                                   deliver(answer) ─► futures
     thread:                gather ► BEGIN ► publish, settle, … ► fetches ► COMMIT ─┘ ► ring the others ► checkpoint
@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import queue
-import threading
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +21,7 @@ from msgspec import Struct
 
 from wowevent.brokers.sqlite import entries, log, retention, subscriptions, wake
 from wowevent.brokers.sqlite.jobs import Call, Close, Fetch, GiveUp, Item, Job, Look, Outcome, Publish
-from wowevent.brokers.sqlite.schema import connect, one, translated
+from wowevent.brokers.sqlite.schema import one, translated
 from wowevent.brokers.sqlite.store import Store
 from wowevent.errors import BusError, Closed, StorageFull
 
@@ -108,7 +107,7 @@ class Writer:
 
     def _turn(self, store: Store) -> bool:
         """Take what gathered, carry it out, answer; False after the last."""
-        self._gather()
+        self._gather(store)
         if self._pending and isinstance(self._pending[0], Close):
             self._finish(store)
             return False
@@ -127,9 +126,9 @@ class Writer:
             self._checkpoint(store.db)
         return True
 
-    def _gather(self) -> None:
+    def _gather(self, store: Store) -> None:
         """Everything that was put by now; waits only if there is nothing to do."""
-        if not self._pending and not self._again:
+        if not self._pending and not self._again and store.due > store.clock.monotonic():
             self._pending.extend(self._queue.get())
         with contextlib.suppress(queue.Empty):
             while True:
@@ -271,7 +270,7 @@ class Writer:
 
     @staticmethod
     def _roll_back(store: Store) -> None:
-        # After some errors SQLite has rolled back by itself; after an I/O error even this may fail, and the next BEGIN too.
+        # After some errors SQLite has rolled back by itself; after an I/O error even this may fail.
         with contextlib.suppress(apsw.Error):
             if store.db.in_transaction:
                 store.db.execute("ROLLBACK")
@@ -329,8 +328,7 @@ class Writer:
             was_parked = fetch.num is not None
             try:
                 if was_parked and fetch.num not in store.serving and fetch.id in store.registry.nums:
-                    leases = []  # detached while it waited
-                    outcomes.append((fetch, leases, None))
+                    outcomes.append((fetch, [], None))  # detached while it waited
                     continue
                 if was_parked and fetch.id in dry and fetch.waits:
                     idle.append(fetch)
@@ -391,7 +389,7 @@ class Writer:
         times = [store.beat_at, until] + [monotonic + due - now for due in (retry, delayed) if due is not None]
         if retention.limited(store):
             times.append(self._janitor_at)
-        return min(time for time in times if time is not None)
+        return float(min(time for time in times if time is not None))
 
     def _checkpoint(self, db: apsw.Connection) -> None:
         """Bring the write-ahead log's pages into the file; readers may make it wait, but not for ever."""
@@ -401,6 +399,8 @@ class Writer:
         self._pages = 0
         try:
             db.wal_checkpoint(mode=mode)
+        except (apsw.BusyError, apsw.LockedError):
+            pass  # another process is at it
         except apsw.Error as error:
             _logger.warning("the write-ahead log cannot be brought into the file now: %s", error)
 
@@ -419,4 +419,3 @@ class Writer:
             _logger.warning("this instance cannot say that it leaves; others notice in a while: %s", error)
             self._roll_back(store)
         self._tell(store, outcomes)
-        self._checkpoint(store.db)

@@ -1,0 +1,160 @@
+"""Power cuts: what was not synced is gone, or there in part, and nothing that was confirmed may hang on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.checker import Report, check
+from tests.faults.disk import Disk
+from tests.faults.journal import Entry
+from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.recorder import fingerprint
+from tests.faults.worker import Publisher, build, publish_noted
+from wowevent import EventBus
+from wowevent.broker import Ack
+from wowevent.brokers import open_broker
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+
+CHANCES = (0.0, 0.5, 0.9, 1.0)
+"""That a sector which was not synced is on the platter all the same."""
+
+
+async def reopened(path: Path, known: Sequence[Entry]) -> Report:
+    """Judge what the log of a cut has, payloads included, against what was written down before the cut."""
+    found: list[Entry] = []
+    async with EventBus(f"sqlite:///{path}") as bus:
+        async for stored in bus.history():
+            event = stored.event
+            position, digest = str(stored.position), fingerprint(event)
+            found.append(
+                Entry(time=1e12, process="log", what="delivered", id=event.event_id, position=position, digest=digest)
+            )
+        info = await bus.info(SUBSCRIPTION)
+    assert info is not None, "the subscription is gone"
+    # What is acknowledged may be ready again only if its acknowledgement was not confirmed.
+    acked = {entry.id for entry in known if entry.what == "acked"}
+    ids = {entry.id for entry in found}
+    assert info.ready + info.leased + info.delayed <= len(ids - acked)
+    unacked = {entry.id for entry in known if entry.what == "ok"} - {e.id for e in known if e.what == "asked"}
+    assert info.ready + info.leased + info.delayed >= len(unacked & ids)
+    return check([entry for entry in known if entry.what != "acked"] + found, retained=ids)
+
+
+async def cuts(lab: Lab, disk: Disk, count: int, *, synchronous: str = "full") -> list[Report]:
+    """Publish and acknowledge; cut the power so many times meanwhile; the verdict on each."""
+    random = Random(4)
+    url = f"{lab.url}?synchronous={synchronous}"
+    broker = open_broker(url)
+    bus = EventBus(broker)
+    await bus.start()
+    handle = await bus.subscribe("load.#", print, "declared", subscription=SUBSCRIPTION, lease=60.0)
+    await handle.cancel()
+    images: list[tuple[Path, list[Entry]]] = []
+    with lab.journal("power") as journal:
+
+        async def publish(name: str) -> None:
+            settings = Publisher(url="", journal="", name=name, padding=random.choice((10, 300, 5_000)))
+            for number in range(10**9):
+                await publish_noted(bus, journal, [build(settings, number)])
+
+        async def acknowledge() -> None:
+            while True:
+                leases = await broker.fetch(SUBSCRIPTION, limit=5, wait=1.0)
+                for lease in leases:
+                    journal.write("asked", lease.event.event_id)
+                if await broker.settle(SUBSCRIPTION, [Ack(lease.token) for lease in leases]) == len(leases):
+                    for lease in leases:
+                        journal.write("acked", lease.event.event_id)
+
+        tasks = [asyncio.create_task(publish(f"t{n}")) for n in range(8)] + [asyncio.create_task(acknowledge())]
+        for number in range(count):
+            seen = len(lab.history("ok"))
+            await lab.until(lambda least=seen + random.randint(1, 60): len(lab.history("ok")) >= least)
+            if number % 3 == 0:
+                await asyncio.sleep(random.random() * 0.002)  # within a commit, not only behind one
+            known = list(lab.history())
+            folder = lab.folder / f"cut-{number}"
+            folder.mkdir()
+            print("UNS", disk.unsynced("-wal"), disk.unsynced(".db"), disk.writes, (lab.path.stat().st_size))
+            disk.cut(folder, CHANCES[number % len(CHANCES)], random)
+            images.append((folder / lab.path.name, known))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await bus.stop()
+    await broker.close()
+    return [await reopened(path, known) for path, known in images]
+
+
+async def test_a_power_cut_loses_nothing_that_was_confirmed(lab: Lab, long_form: bool, record_property):
+    """Cut at any moment: what was confirmed is there, nothing else is, and no payload is another one."""
+    with Disk(lab.folder) as disk:
+        reports = await cuts(lab, disk, 300 if long_form else 12)
+        assert disk.syncs > 10
+        assert disk.writes > 100
+    record_property("faults", f"cuts={len(reports)} ok={len(reports[-1].ok)} lost={sum(len(r.lost) for r in reports)}")
+    assert [report.broken() for report in reports] == [{}] * len(reports)
+    assert len(reports[-1].ok) > 100
+
+
+async def test_it_is_synced_before_it_is_confirmed(lab: Lab):
+    """When a publish or an acknowledgement is answered, nothing of it waits for a sync."""
+    with Disk(lab.folder) as disk:
+        broker = open_broker(lab.url)
+        bus = EventBus(broker)
+        await bus.start()
+        handle = await bus.subscribe("load.#", print, "declared", subscription=SUBSCRIPTION, lease=60.0)
+        await handle.cancel()
+        settings = Publisher(url="", journal="", name="p")
+        for number in range(100):
+            writes, syncs = disk.writes, disk.syncs
+            await bus.publish(build(settings, number))
+            assert disk.writes > writes
+            assert disk.syncs > syncs
+            assert not disk.unsynced("-wal")
+            (lease,) = await broker.fetch(SUBSCRIPTION, limit=1, wait=1.0)
+            syncs = disk.syncs
+            assert await broker.settle(SUBSCRIPTION, [Ack(lease.token)]) == 1
+            assert disk.syncs > syncs
+            assert not disk.unsynced("-wal")
+        await bus.stop()
+        await broker.close()
+
+
+async def test_the_guard_matters_without_sync_a_power_cut_loses(lab: Lab):
+    """The same cuts with synchronous=off and =normal are convicted: this disk does forget."""
+    with Disk(lab.folder) as disk:
+        broker = open_broker(f"{lab.url}?synchronous=off")
+        bus = EventBus(broker)
+        await bus.start()
+        handle = await bus.subscribe("load.#", print, "declared", subscription=SUBSCRIPTION)
+        await handle.cancel()
+        with lab.journal("power") as journal:
+            for number in range(50):
+                await publish_noted(bus, journal, [build(Publisher(url="", journal="", name="p"), number)])
+        folder = lab.folder / "cut"
+        folder.mkdir()
+        disk.cut(folder, 0.0, Random(5))
+        await bus.stop()
+        await broker.close()
+    async with EventBus(f"sqlite:///{folder / lab.path.name}") as bus:
+        kept = [stored.event.event_id async for stored in bus.history()]
+    report = check(lab.history(), retained=kept)
+    assert len(report.lost) == 50
+
+
+async def test_the_guard_matters_normal_loses_the_last_moments(lab: Lab):
+    """`synchronous=normal` says so itself: commits since the last checkpoint are not on disk."""
+    with Disk(lab.folder) as disk:
+        reports = []
+        try:
+            reports = await cuts(lab, disk, 4, synchronous="normal")
+        except AssertionError as error:  # not even the subscription was on disk
+            assert "gone" in str(error)
+    assert not reports or any(report.lost for report in reports)

@@ -1,0 +1,192 @@
+"""What must come out right in spite of crashes: attempts, dead letters, delays, ids, effects, replays."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections import Counter
+from random import Random
+
+import msgspec
+import pytest
+
+from tests.faults.journal import digest
+from tests.faults.lab import Lab
+from tests.faults.recorder import fingerprint
+from tests.faults.worker import Ledger, Publisher, balances_of, build, publish_noted
+from wowevent import Event, EventBus, ReplayConfig, current
+from wowevent.broker import Reason, Stored
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+
+
+def plain(number: int, **payload: object) -> Event:
+    return Event(topic="load.made", event_id=f"plain-{number}", payload={"number": number, **payload})
+
+
+async def publish(lab: Lab, events: list[Event]) -> None:
+    await lab.declare()
+    with lab.journal("test") as journal:
+        async with EventBus(lab.url) as bus:
+            await publish_noted(bus, journal, events)
+
+
+@pytest.mark.parametrize(("max_retries", "concurrency"), [(1, 1), (1, 4), (3, 4)])
+async def test_poison_reaches_its_limit_alone(
+    lab: Lab, long_form: bool, max_retries: int, concurrency: int, record_property
+):
+    """A handler that kills its process: exactly the attempts promised, then one dead letter; innocents are none."""
+    poisons = {7, 20, 21} if long_form else {7}
+    count = 200 if long_form else 40
+    await publish(lab, [plain(n, poison=True) if n in poisons else plain(n) for n in range(count)])
+    done = {f"plain-{n}" for n in range(count) if n not in poisons}
+    while True:
+        consumer = lab.consumer(max_retries=max_retries, concurrency=concurrency, lease=0.6)
+        await lab.until(lambda consumer=consumer: consumer.ended or len(lab.history("buried")) == len(poisons))
+        if not consumer.ended:
+            break
+        assert consumer.process.returncode == -signal.SIGKILL
+        assert len(lab.history("delivered")) < 100 * count, lab.output()
+    await lab.until(lambda: done <= {entry.id for entry in lab.history("acked", "effect")})
+    consumer.signal(signal.SIGTERM)
+    assert await lab.ended(consumer) == 0
+    report = await lab.verdict()
+    record_property("faults", report.summary())
+    assert not report.broken()
+    assert sorted(await lab.dead()) == sorted(f"plain-{n}" for n in poisons)
+    assert report.handled == done
+    attempts = Counter(entry.id for entry in lab.history("delivered"))
+    assert {attempts[f"plain-{n}"] for n in poisons} == {1 + max_retries}
+    async with EventBus(lab.url) as bus:
+        letters = await bus.dead_letters.list()
+    assert {letter.reason for letter in letters} == {Reason.CRASHED}
+    assert {len(letter.attempts) for letter in letters} == {1 + max_retries}
+
+
+async def test_a_kill_while_burying_leaves_one_dead_letter(lab: Lab, long_form: bool, record_property):
+    """At every write and sync of the commit that makes the dead letter and settles the delivery."""
+    points = range(40) if long_form else (0, 1, 4, 8, 12)
+    survived = 0
+    for number, point in enumerate(points):
+        await publish(lab, [plain(number)])
+        consumer = lab.consumer(reject=True, die_writing=point, lease=0.5)
+        buried = len(lab.history("buried"))
+        await lab.until(lambda c=consumer, b=buried: c.ended or len(lab.history("buried")) > b)
+        survived += not consumer.ended
+        consumer.kill()
+        await lab.drain(reject=True, lease=0.5)
+        assert Counter(await lab.dead()) == Counter(f"plain-{n}" for n in range(number + 1))
+    report = await lab.verdict()
+    record_property("faults", f"{report.summary()} survived={survived}")
+    assert not report.broken()
+    assert survived < len(points), "no kill ever struck"
+
+
+async def test_backoff_survives_restarts(lab: Lab, long_form: bool, record_property):
+    """Killed after each failure: the retries come at their time all the same, within 20 %, with their counts."""
+    waits: list[float] = []
+    for first in range(0, 50 if long_form else 5, 5):
+        ids = [f"plain-{number}" for number in range(first, first + 5)]
+        await publish(lab, [plain(number) for number in range(first, first + 5)])
+        for attempt in (1, 2):
+            consumer = lab.consumer(fail=2, initial=1.5)
+            await lab.until(lambda n=attempt, ids=ids: all(len(lab.history("retried", id=id)) == n for id in ids))
+            consumer.kill()
+        await lab.drain(fail=2, initial=1.5)
+        for id in ids:
+            delivered, failed = lab.history("delivered", id=id), lab.history("retried", id=id)
+            assert [entry.attempt for entry in delivered] == [1, 2, 3]
+            waits += [(delivered[1].time - failed[0].time) / 1.5, (delivered[2].time - failed[1].time) / 3.0]
+    report = await lab.verdict()
+    record_property("faults", f"{report.summary()} waits={min(waits):.2f}..{max(waits):.2f}")
+    assert not report.broken()
+    assert min(waits) >= 0.98
+    assert max(waits) <= 1.2
+
+
+async def test_ten_thousand_ids_are_known_after_a_restart(lab: Lab):
+    """The same 10,000 events again, by another process: each is told to be a duplicate, at its old position."""
+    first = lab.publisher(name="same", count=10_000, tasks=4, many=500)
+    await lab.written(10_000, "ok")
+    first.kill()
+    again = lab.publisher(name="same", count=10_000, tasks=4, many=500)
+    assert await lab.ended(again) == 0
+    answers = lab.history("ok")
+    assert Counter(entry.note for entry in answers) == {"": 10_000, "duplicate": 10_000}
+    stored = await lab.stored()
+    assert len(stored) == len(set(stored)) == 10_000
+    assert not (await lab.verdict(retained=stored)).broken()  # conflicts among them: no id has two positions
+
+
+async def test_a_ledger_is_exact_after_kills(lab: Lab, long_form: bool, record_property):
+    """Effects that book by event id: whatever is killed whenever, each amount moved once."""
+    rounds, random = 100 if long_form else 5, Random(3)
+    ledger = str(lab.folder / "ledger.db")
+    await lab.declare()
+    for _ in range(rounds):
+        publisher = lab.publisher(tasks=4)
+        consumer = lab.consumer(ledger=ledger, concurrency=random.choice((1, 4)))
+        goal = len(lab.history("effect")) + random.randint(20, 120)
+        await lab.until(lambda goal=goal: len(lab.history("effect")) >= goal)
+        for program in random.sample([publisher, consumer], 2):
+            program.kill()
+    await lab.drain(ledger=ledger)
+    report = await lab.verdict()
+    record_property("faults", report.summary())
+    assert not report.broken()
+    names = {entry.process for entry in lab.history("invoked")}
+    events = {
+        id: build(Publisher(url="", journal="", name=name), int(number))
+        for id in report.handled
+        for name, _, number in [id.rpartition("-")]
+        if name in names
+    }
+    assert report.handled == events.keys()
+    book = Ledger(ledger)
+    assert book.balances() == balances_of(events.values())
+    assert sum(book.balances().values()) == 0
+    book.close()
+
+
+async def test_a_replay_is_the_original(lab: Lab, long_form: bool):
+    """SHA-256 over position, id, headers and payload, before and after kills; cursors stay; the delivery says so."""
+    await lab.declare()
+    publisher = lab.publisher(count=20_000 if long_form else 1_000, padding=50)
+    assert await lab.ended(publisher, timeout=120) == 0
+    killed = lab.publisher()
+    await lab.written(100, "ok", process=killed.name)
+    killed.kill()
+    async with EventBus(lab.url) as bus:
+        original = sum_of([stored async for stored in bus.history()])
+        before = await lab.info(bus)
+    consumer = lab.consumer(die="effect", die_at=100)
+    assert await lab.ended(consumer) == -signal.SIGKILL
+    await lab.drain()
+    async with EventBus(lab.url) as bus:
+        moved = await lab.info(bus)
+        replayed: list[Stored] = []
+
+        def handler(event: Event) -> None:
+            delivery = current()
+            assert delivery is not None
+            assert delivery.replayed
+            assert delivery.position is not None
+            replayed.append(Stored(event=event, position=delivery.position, stored_at=0))
+
+        await bus.replay(handler, ReplayConfig(speed_multiplier=0))
+        assert sum_of(replayed) == original
+        assert await lab.info(bus) == moved
+    assert before.ready == len(replayed) == len(await lab.stored())
+    told = {entry.id: (entry.position, entry.digest) for entry in lab.history("delivered")}
+    assert told == {s.event.event_id: (str(s.position), fingerprint(s.event)) for s in replayed}
+    assert not (await lab.verdict()).broken()
+
+
+def sum_of(log: list[Stored]) -> str:
+    """One SHA-256 over positions, ids, headers and payloads."""
+    found = hashlib.sha256()
+    for stored in log:
+        event = stored.event
+        line = [str(stored.position), event.event_id, digest(event.body, event.headers.items())]
+        found.update(msgspec.json.encode(line))
+    return found.hexdigest()
