@@ -71,6 +71,10 @@ class Batch(Generic[Item, Result]):
                 if not future.done():
                     future.set_exception(error)
             return
+        except BaseException:  # the loop is shutting down
+            for _, future in calls:
+                future.cancel()
+            raise
         at = 0
         for items, future in calls:
             if not future.done():

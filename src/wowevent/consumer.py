@@ -330,9 +330,11 @@ class Consumer:
                 self._room.notify()
                 await self._arrived.wait()
                 continue
+            leases = [lease] if self._options.batch is None else self._fill(lease, self._options.batch)
             if self._options.rate is not None:
-                self._next_slot = max(self._next_slot, self._clock.monotonic()) + 1 / self._options.rate
-            await self._handle([lease] if self._options.batch is None else self._fill(lease, self._options.batch))
+                now = self._clock.monotonic()
+                self._next_slot = max(self._next_slot, now) + len(leases) / self._options.rate
+            await self._handle(leases)
 
     def _fill(self, first: Lease, most: int) -> list[Lease]:
         """A batch around `first`; one that failed before goes alone, so that it takes no others with it."""

@@ -237,10 +237,10 @@ class Event(
     @property
     def payload(self) -> dict[str, Any]:
         """The payload, a JSON object; decoded at first sight and this event's own copy."""
-        own = self.__dict__
-        found: dict[str, Any] | None = own.get("payload")
-        if found is None:
-            found = own["payload"] = msgspec.json.decode(self.body)
+        own: dict[str, Any] = vars(self)
+        if "payload" not in own:
+            own["payload"] = msgspec.json.decode(self.body)
+        found: dict[str, Any] = own["payload"]
         return found
 
     @property

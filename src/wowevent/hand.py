@@ -113,9 +113,9 @@ class Chains:
             self._free.append(key)
 
     def clear(self) -> list[Lease]:
-        """Everything that was not popped, in the order of the log; keys in work stay in work."""
+        """Everything that was not popped; keys in work stay in work."""
         held = [lease for chain in self._chains.values() for lease in chain]
         self._chains = {key: deque() for key in self._working}
         self._free.clear()
         self._count = 0
-        return sorted(held, key=lambda lease: lease.position)
+        return held

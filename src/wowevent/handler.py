@@ -84,7 +84,8 @@ def _sources(handler: Callable[..., Any], *, batch: bool) -> list[tuple[str | No
         if parameter.kind is parameter.VAR_KEYWORD or (sources and parameter.kind is parameter.VAR_POSITIONAL):
             continue
         hint = hints.get(parameter.name, parameter.annotation)
-        source = _source(parameter.name, hint, first=not sources, batch=batch)
+        bound = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty  # by a partial
+        source = _source(parameter.name, hint, first=not sources and not bound, batch=batch)
         if source is None:
             if parameter.default is parameter.empty:
                 raise TypeError(

@@ -137,11 +137,14 @@ class Feed:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    async def _read(self, position: Position) -> None:
+    async def _read(self, begin: Position) -> None:
+        position: Position | None = begin
         pause = _BACKOFF[0]
         query = Query(patterns=("#", "_bus.#"))
         while True:
             try:
+                if position is None:
+                    position = (await self._broker.ping()).head
                 async with aclosing(self._broker.read(query, after=position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
                     async for stored in log:
                         position, pause = stored.position, _BACKOFF[0]
@@ -152,7 +155,7 @@ class Feed:
                 return
             except PositionLost as lost:
                 logger.error("live subscriptions lost events", lost=lost.lost, error=lost)
-                position = (await self._broker.ping()).head
+                position = None
             except BrokerError as error:
                 logger.error("live subscriptions cannot be read now", error=error, retry_in=pause)
                 await self._clock.sleep(pause)

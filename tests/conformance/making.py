@@ -12,6 +12,23 @@ from wowevent.clock import Clock
 WORKER = "worker"
 
 
+def _nested(levels: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(levels - 1):
+        value = {"in": value}
+    return value
+
+
+PAYLOADS: dict[str, dict[str, Any]] = {
+    "empty": {},
+    "unicode": {"grüße": "日本語 🎉 \u0000 \u2028 \ud7ff", "": "\\ \" ' / é"},
+    "numbers": {"big": 2**63 - 1, "small": -(2**63), "float": 0.1, "tiny": 5e-324, "zero": -0.0},
+    "values": {"null": None, "yes": True, "list": [[], {}, [1, [2, [3]]]]},
+    "large": {"text": "é" * 100_000},
+    "deep": _nested(32),
+}
+
+
 def event(topic: str = "task.created", n: int = 0, **fields: Any) -> Event:
     """An event that says which one it is."""
     return Event(topic=topic, payload={"n": n}, **{"source_agent": "tester", **fields})

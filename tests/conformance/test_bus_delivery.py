@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import Seen, event, events, failing
-from tests.conformance.test_publish import PAYLOADS
+from tests.conformance.making import PAYLOADS, Seen, event, events, failing
 from wowevent import (
     Closed,
     Event,

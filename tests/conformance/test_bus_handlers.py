@@ -254,6 +254,21 @@ async def test_a_rate_is_kept(rig: Rig, concurrency: int):
     assert [round(at - began, 1) for at in seen.times] == [0, 0.5, 1, 1.5, 2, 2.5]
 
 
+async def test_the_rate_of_a_batch_handler_counts_its_events(rig: Rig):
+    bus, times = await rig.bus(), list[float]()
+
+    async def handler(events: list[Event]) -> None:
+        times.extend(rig.clock.monotonic() for _ in events)
+
+    await bus.publish_many(events(40))
+    began = rig.clock.monotonic()
+    await bus.subscribe("task.*", handler, "worker", start="first", batch=10, rate=10)
+    for _ in range(9):
+        await rig.advance(0.5)
+    assert sum(1 for at in times if at - began <= 2.1) <= 30
+    await eventually(lambda: len(times) == 40)
+
+
 async def test_what_waits_for_its_slot_is_given_back_uncharged_when_the_bus_stops(rig: Rig):
     bus, seen, rest = await rig.bus(), Seen(), Seen()
     await bus.subscribe("task.*", seen, "worker", rate="1/min")

@@ -5,26 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.engines import Rig
-from tests.conformance.making import declare, event, events, numbers, read, take, take_all
+from tests.conformance.making import PAYLOADS, declare, event, events, numbers, read, take, take_all
 from wowevent import Event
 from wowevent.codec import decode, encode
-
-
-def _nested(levels: int) -> dict[str, object]:
-    value: dict[str, object] = {}
-    for _ in range(levels - 1):
-        value = {"in": value}
-    return value
-
-
-PAYLOADS = {
-    "empty": {},
-    "unicode": {"grüße": "日本語 🎉 \u0000 \u2028 \ud7ff", "": "\\ \" ' / é"},
-    "numbers": {"big": 2**63 - 1, "small": -(2**63), "float": 0.1, "tiny": 5e-324, "zero": -0.0},
-    "values": {"null": None, "yes": True, "list": [[], {}, [1, [2, [3]]]]},
-    "large": {"text": "é" * 100_000},
-    "deep": _nested(32),
-}
 
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)

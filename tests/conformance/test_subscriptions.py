@@ -86,6 +86,18 @@ async def test_detaching_ends_the_waiting_fetches_and_a_later_one_serves_again(r
     assert (await info(one)).consumers == 2
 
 
+@pytest.mark.parametrize("turns", [1, 2, 5])
+async def test_detaching_ends_a_fetch_that_has_just_begun(rig: Rig, turns: int):
+    broker = rig.broker()
+    await declare(broker)
+    fetch = asyncio.create_task(broker.fetch(WORKER, limit=1, wait=60))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await broker.detach(WORKER)
+    async with asyncio.timeout(2):
+        assert list(await fetch) == []
+
+
 async def test_detaching_from_what_is_not_served_or_not_there_is_nothing(rig: Rig):
     broker = rig.broker()
     await declare(broker)

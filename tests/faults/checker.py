@@ -1,14 +1,14 @@
 """What a history says of the promises: what was lost, invented, repeated, disordered or altered.
 
-    lost        ok, and neither handled, nor a dead letter, nor retained          must be empty
-    unexpected  seen somewhere, and never published                               must be empty
-    altered     seen with another payload than was published                      must be empty
-    conflicts   a position with two events, or an event with two positions        must be empty
-    settled_twice  acknowledged twice, or acknowledged and a dead letter too       must be empty
-    revived     delivered after its acknowledgement was taken                     must be empty
-    recovered   no answer to its publish, and seen all the same                   allowed
-    duplicates  handled more than once                                            allowed after a fault, not without
-    inversions  handled for the first time after a later one of its key           not without a fault
+lost        ok, and neither handled, nor a dead letter, nor retained          must be empty
+unexpected  seen somewhere, and never published                               must be empty
+altered     seen with another payload than was published                      must be empty
+conflicts   a position with two events, or an event with two positions        must be empty
+settled_twice  acknowledged twice, or acknowledged and a dead letter too       must be empty
+revived     delivered after its acknowledgement was taken                     must be empty
+recovered   no answer to its publish, and seen all the same                   allowed
+duplicates  handled more than once                                            allowed after a fault, not without
+inversions  handled for the first time after a later one of its key           not without a fault
 """
 
 from __future__ import annotations

@@ -1,13 +1,17 @@
-"""The fixtures of the fault tests."""
+"""The fixtures of the fault tests, and the table that a run ends with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults.checker import Report
 from tests.faults.lab import Lab
+
+_FIGURES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -16,3 +20,27 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`measured(rounds, report, **facts)`: a line of the table in docs/reliability.md, shown when the run ends."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+
+    def note(rounds: int, report: Report | None = None, **facts: Any) -> None:
+        numbers: dict[str, Any] = {"rounds": rounds}
+        if report is not None:
+            names = ("ok", "lost", "unexpected", "recovered", "duplicates", "inversions")
+            numbers |= {name: len(getattr(report, name)) for name in names}
+        numbers |= {name: f"{fact:.2f}" if isinstance(fact, float) else fact for name, fact in facts.items()}
+        told = "  ".join(f"{name} {number}" for name, number in numbers.items())
+        figures.append(f"{request.node.name}\n    {told}")
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table."""
+    if figures := terminalreporter.config.stash.get(_FIGURES, []):
+        terminalreporter.section("faults: what was measured")
+        terminalreporter.write_line("\n".join(figures))

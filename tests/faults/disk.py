@@ -4,8 +4,8 @@
     xSync             ──► that list is applied to the shadow: it would survive
     cut               ──► the shadows as files of another folder, with none or some (torn by sector) of what was not synced
 
-It becomes the process's default VFS, so that the engine under test needs no hook and cannot get around it. It can also be
-full, and it tells of each write before it happens, so that a test can strike there.
+It becomes the process's default VFS, so that the engine under test needs no hook and cannot get around it. It can also
+be full, and it tells of each write before it happens, so that a test can strike there.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Disk:
         self._unsynced: dict[str, list[tuple[int, bytes | None]]] = {}
         self.writes = 0
         self.syncs = 0
+        self.checkpoints = 0
+        """Syncs of the database file itself."""
         self.room: int | None = None
         """Bytes by which files may still grow; None is no limit."""
         self.before_change: Callable[[], None] = lambda: None
@@ -103,6 +105,7 @@ class Disk:
             self.before_change()
             yield
             self.syncs += 1
+            self.checkpoints += path.endswith(".db")
             shadow = self._shadows.setdefault(path, bytearray())
             for offset, data in self._unsynced.pop(path, ()):
                 _apply(shadow, offset, data)

@@ -56,11 +56,14 @@ class Journal:
     def __init__(self, path: Path | str, process: str) -> None:
         """Append to `path`, in the name of `process`."""
         self._process = process
+        self.last: What | None = None
+        """What the newest line says."""
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600)
 
     def write(self, what: What, id: str = "", **facts: Any) -> None:
         """One line; it is the kernel's when this returns."""
         entry = Entry(time=time.monotonic(), process=self._process, what=what, id=id, **facts)
+        self.last = what
         os.write(self._file, msgspec.json.encode(entry) + b"\n")
 
     def close(self) -> None:

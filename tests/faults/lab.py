@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from tests.faults.checker import Report, check
 from tests.faults.journal import Entry, Journal, Tail
 from tests.faults.recorder import Recorder
-from tests.faults.worker import Consumer, Handling, Publisher
+from tests.faults.worker import Consumer, Filler, Handling, Publisher
 from wowevent import EventBus, RetryPolicy
 from wowevent.broker import SubscriptionInfo
 from wowevent.brokers import open_broker
@@ -24,8 +24,6 @@ from wowevent.brokers import open_broker
 _ROOT = Path(__file__).parents[2]
 _LOOK = 0.005  # a file tells nobody that it grew
 SUBSCRIPTION = "work"
-
-Settings = TypeVar("Settings", Publisher, Consumer)
 
 
 class Program:
@@ -57,9 +55,9 @@ class Lab:
         self.folder = folder
         self.path = folder / "events.db"
         self.url = f"sqlite:///{self.path}"
-        self._journals = folder / "journals"
-        self._journals.mkdir()
-        self._tail = Tail(self._journals)
+        self.journals = folder / "journals"
+        self.journals.mkdir()
+        self._tail = Tail(self.journals)
         self._programs: list[Program] = []
         self._count = 0
 
@@ -73,14 +71,20 @@ class Lab:
         """Start a consumer; its settings are those of `worker.Consumer`."""
         return self._start("consumer", Consumer(**self._named("c", settings)))
 
+    def filler(self, disk: Path) -> Program:
+        """Start a filler on a disk of 24 MiB that only it can see, and that ends with it."""
+        settings = self._named("f", {"url": f"sqlite:///{disk / 'events.db'}", "ballast": str(disk / "ballast")})
+        mount = 'mount -t tmpfs -o size=24m none "$0" && exec "$@"'
+        return self._start("filler", Filler(**settings), before=["unshare", "-rm", "sh", "-c", mount, str(disk)])
+
     def _named(self, letter: str, settings: dict[str, Any]) -> dict[str, Any]:
         self._count += 1
         name = settings.pop("name", f"{letter}{self._count}")
-        journal = self._journals / f"{name}-{self._count}.jsonl"
+        journal = self.journals / f"{name}-{self._count}.jsonl"
         return {"url": self.url, "journal": str(journal), "name": name, **settings}
 
-    def _start(self, kind: str, settings: Publisher | Consumer) -> Program:
-        arguments = [sys.executable, "-m", "tests.faults.worker", kind, msgspec.json.encode(settings).decode()]
+    def _start(self, kind: str, settings: Publisher | Consumer | Filler, before: Sequence[str] = ()) -> Program:
+        arguments = [*before, sys.executable, "-m", "tests.faults.worker", kind, msgspec.json.encode(settings).decode()]
         # What is killed cannot write its coverage down, and measuring only slows the race.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         with (self.folder / "output.txt").open("ab") as output:
@@ -105,7 +109,7 @@ class Lab:
     def journal(self, name: str) -> Journal:
         """A journal of this process's own."""
         self._count += 1
-        return Journal(self._journals / f"{name}-{self._count}.jsonl", name)
+        return Journal(self.journals / f"{name}-{self._count}.jsonl", name)
 
     def history(self, *what: str, process: str = "", id: str = "") -> Sequence[Entry]:
         """What was written down so far; of some kinds, of one process or event, where they are given."""

@@ -1,4 +1,4 @@
-"""Writes down what a broker answered, and changes none of it: the one thing that a handler cannot see is its own ack."""
+"""Writes down what a broker answered, and changes none of it: what a handler cannot see is its own ack."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Recorder:
         """Settle, then write down what came of it. Where some were stale, each is asked for by itself."""
         told = [settlement for settlement in settlements if not isinstance(settlement, Extend)]
         if self._before is not None:
-            for settlement in told:
-                self._before(settlement)
+            for each in told:
+                self._before(each)
         if self._before is None and self._after is None and len(told) > 1 and await self._all(id, settlements):
             return len(settlements)
         done = 0
@@ -61,8 +61,8 @@ class Recorder:
         done = await self._broker.settle(id, settlements)
         if done < len(settlements):
             # Those that were settled are stale from now on, so the truth about each is gone: say so, once for each.
-            for settlement in settlements:
-                self._journal.write("stale", self._ids.get(settlement.token, ""), note="of a batch")
+            for each in settlements:
+                self._journal.write("stale", self._ids.get(each.token, ""), note="of a batch")
             return True
         for settlement in settlements:
             if not isinstance(settlement, Extend):

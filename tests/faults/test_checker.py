@@ -138,6 +138,8 @@ def test_a_journal_is_read_line_by_line_as_it_grows(tmp_path):
     with (tmp_path / "two.jsonl").open("wb") as torn:
         torn.write(b'{"time":1.0,"process":"two","what":"invo')
     assert [(entry.what, entry.position) for entry in tail.entries()] == [("invoked", ""), ("ok", "e-1")]
-    assert [entry.what for entry in tail.entries("ok")] == [entry.what for entry in tail.entries("ok", id="a")] == ["ok"]
+    assert (
+        [entry.what for entry in tail.entries("ok")] == [entry.what for entry in tail.entries("ok", id="a")] == ["ok"]
+    )
     assert not tail.entries("ok", process="two")
     assert len(tail.entries("ok", "invoked", process="one")) == 2

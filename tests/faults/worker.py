@@ -76,6 +76,17 @@ class Consumer(Struct, kw_only=True):
     """Die at this write or sync (from 0) of the transaction that buries."""
 
 
+class Filler(Struct, kw_only=True):
+    """Fills a small disk, looks what still works, makes room, and looks whether everything works again."""
+
+    url: str
+    journal: str
+    name: str
+    ballast: str
+    """A file on the same disk, which is deleted to make room."""
+    subscription: str = "work"
+
+
 def die() -> NoReturn:
     """No goodbye."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -141,6 +152,49 @@ async def publish_noted(bus: EventBus, journal: Journal, events: list[Event]) ->
         for receipt in receipts:
             note = "duplicate" if receipt.duplicate else ""
             journal.write("ok", receipt.event_id, position=str(receipt.position or ""), note=note)
+
+
+async def fill(settings: Filler) -> None:
+    """Its journal tells what happened: every publish, every acknowledgement, and how long the answers took."""
+    ballast = Path(settings.ballast)
+    ballast.write_bytes(bytes(6 * 2**20))
+    source = Publisher(url="", journal="", name=settings.name, padding=50_000)
+    with Journal(settings.journal, settings.name) as journal:
+        async with EventBus(settings.url) as bus:
+            handling = Handling(Consumer(url="", journal="", name=settings.name), journal)
+            handle = await bus.subscribe("load.#", print, settings.name, subscription=settings.subscription)
+            await handle.cancel()
+            number = 0
+
+            async def refused() -> bool:
+                nonlocal number
+                number += 1
+                try:
+                    async with asyncio.timeout(5):
+                        await publish_noted(bus, journal, [build(source, number)])
+                except TimeoutError:
+                    sys.exit("a publish hangs")
+                return journal.last == "failed"
+
+            while not await refused():
+                pass
+            journal.write("ready", note="full")
+            told = [stored.event.event_id async for stored in bus.history()]
+            journal.write("ready", note=f"read {len(told)}")
+            handle = await bus.subscribe("load.#", handling, settings.name, subscription=settings.subscription)
+            while (info := await bus.info(settings.subscription)) is not None and info.ready + info.leased:
+                await asyncio.sleep(0.01)
+            await handle.cancel()
+            journal.write("ready", note="drained")
+            assert await refused(), "acknowledging must not make room for publishing: the log keeps its events"
+            ballast.unlink()
+            while await refused():
+                await asyncio.sleep(0.01)
+            journal.write("ready", note="resumed")
+            await bus.subscribe("load.#", handling, settings.name, subscription=settings.subscription)
+            while (info := await bus.info(settings.subscription)) is not None and info.ready + info.leased:
+                await asyncio.sleep(0.01)
+        journal.write("stopped")
 
 
 class Ledger:
@@ -290,6 +344,8 @@ def main() -> None:
             asyncio.run(publish(msgspec.json.decode(settings, type=Publisher)))
         case "consumer":
             asyncio.run(consume(msgspec.json.decode(settings, type=Consumer)))
+        case "filler":
+            asyncio.run(fill(msgspec.json.decode(settings, type=Filler)))
         case _:
             sys.exit(f"no program {program!r}")
 

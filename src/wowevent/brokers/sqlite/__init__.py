@@ -98,6 +98,7 @@ class SqliteBroker:
                 self._opening.add_done_callback(_seen)
             await asyncio.shield(self._opening)
             return await self._enter()
+        self._session.check_loop()
         return self._session
 
     async def _open(self) -> None:

@@ -49,7 +49,7 @@ class Place(Struct):
     after: Position | None
     upto: int | None = None
     since: float = 0.0
-    live: int = 0
+    live: int | None = None
 
 
 def page(db: apsw.Connection, query: Query, place: Place, *, follow: bool) -> Page:
@@ -68,7 +68,9 @@ def page(db: apsw.Connection, query: Query, place: Place, *, follow: bool) -> Pa
         found = _page(db, query, place.after.offset, upto, epoch)
         place.after = Position(epoch, found.upto)
         if follow and any(pattern.startswith("_") for pattern in query.patterns):
-            found.items[:0] = _live(db, query, place, epoch)
+            replies = _live(db, query, place, epoch)
+            found.items[:0] = replies
+            found.at_end = found.at_end and len(replies) < _EVENTS
         return found
     finally:
         db.execute("ROLLBACK")
@@ -115,7 +117,7 @@ def _scan(db: apsw.Connection, query: Query, after: int, upto: int) -> str:
     if query.end_time is not None:
         where.append("ts <= :end")
     sql = (
-        "SELECT json_group_array(json_array(offset, topic, length(body))) FROM (SELECT offset, topic, body FROM log "  # noqa: S608 - constants
+        "SELECT json_group_array(json_array(offset, topic, size)) FROM (SELECT offset, topic, length(body) AS size FROM log "  # noqa: S608 - constants
         f"WHERE {' AND '.join(where)} ORDER BY offset LIMIT {_SCAN})"
     )
     bindings: dict[str, Any] = {
@@ -147,10 +149,12 @@ def _load(db: apsw.Connection, offsets: list[int], epoch: str) -> list[Stored | 
 def _live(db: apsw.Connection, query: Query, place: Place, epoch: str) -> list[Stored | BusError]:
     """The replies that came since the last look."""
     found: list[Stored | BusError] = []
+    if place.live is None:  # only here by time: clocks are set back
+        (place.live,) = one(db, "SELECT coalesce(max(num), 0) FROM live WHERE stored_at < ?", (int(place.since * 1e6),))
     news = rows(
         db,
-        "SELECT num, topic, offset, stored_at, crc, body FROM live WHERE num > ? AND stored_at >= ? ORDER BY num",
-        (place.live, place.since * 1e6),
+        "SELECT num, topic, offset, stored_at, crc, body FROM live WHERE num > ? ORDER BY num LIMIT ?",
+        (place.live, _EVENTS),
     )
     for num, topic, offset, stored_at, crc, body in news:
         place.live = num

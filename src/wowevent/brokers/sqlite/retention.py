@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 500
 _ANY: Final = 2**62
+_OF_THE_LOG: Final = "WHERE sub IN (SELECT num FROM subscription) AND lane IN (0, 1) AND offset <= ? AND body IS NULL"
+_UNREAD: Final = (f"entry {_OF_THE_LOG} AND lease IS NULL", f"retry {_OF_THE_LOG}")
 
 
 def step(store: Store) -> bool:
@@ -124,18 +126,14 @@ def _drop_unread(store: Store, bound: int) -> None:
             pass
     store.db.execute(
         "UPDATE entry SET (crc, body) = (SELECT crc, body FROM log WHERE log.offset = entry.offset) "
-        "WHERE sub IN (SELECT num FROM subscription) AND lane IN (0, 1) AND offset <= ? AND lease IS NOT NULL "
-        "AND body IS NULL",
+        f"{_OF_THE_LOG} AND lease IS NOT NULL",
         (bound,),
     )
-    for table, ready in (("entry", "AND lease IS NULL"), ("retry", "")):
-        where = (
-            f"WHERE sub IN (SELECT num FROM subscription) AND lane IN (0, 1) AND offset <= ? AND body IS NULL {ready}"
-        )
-        lost = rows(store.db, f"SELECT sub, count(*) FROM {table} {where} GROUP BY sub", (bound,))  # noqa: S608 - constants
+    for source in _UNREAD:
+        lost = rows(store.db, f"SELECT sub, count(*) FROM {source} GROUP BY sub", (bound,))  # noqa: S608 - constants
         if lost:
             count_lost(store, Counter(dict(lost)))
-            store.db.execute(f"DELETE FROM {table} {where}", (bound,))  # noqa: S608 - constants
+            store.db.execute(f"DELETE FROM {source}", (bound,))  # noqa: S608 - constants
             store.woken.update(num for num, _ in lost)
 
 

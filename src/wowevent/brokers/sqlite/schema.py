@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
+import msgspec
 
 from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, StorageDamaged, StorageFull
 
@@ -345,6 +346,8 @@ def translated(error: BaseException, db: apsw.Connection | None = None) -> BaseE
             meaning = StorageFull
     elif isinstance(error, OSError):
         meaning = StorageFull if error.errno in _NO_ROOM else BrokerUnavailable
+    elif isinstance(error, (UnicodeDecodeError, msgspec.MsgspecError)):  # a column is not what was written
+        meaning = StorageDamaged
     if meaning is None:
         return error
     told = meaning(f"{type(error).__name__}: {error}")

@@ -19,7 +19,7 @@ from wowevent.brokers.sqlite.schema import connect, connect_reader, translated
 from wowevent.brokers.sqlite.store import Store
 from wowevent.brokers.sqlite.wake import EVERYWHERE, GREW, Bell
 from wowevent.brokers.sqlite.writer import Writer
-from wowevent.errors import Closed
+from wowevent.errors import BusError, Closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,6 +93,11 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------ asking
 
+    def check_loop(self) -> None:
+        """RuntimeError on another loop than the one that opened the log: a clear word rather than a call that hangs."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this broker was opened on another event loop; open one more for this one")
+
     def future(self) -> asyncio.Future[Any]:
         """For the answer to a job."""
         return self._loop.create_future()
@@ -128,7 +133,9 @@ class Session:
             if self._reader is None:
                 self._reader = connect_reader(self._path)
             return look(self._reader, *args, **kwargs)
-        except apsw.Error as error:
+        except BusError:
+            raise
+        except Exception as error:
             if self._closed:
                 raise Closed("this broker is closed") from error
             raise translated(error, self._reader) from error
@@ -239,6 +246,9 @@ class Session:
 
     def _close_reader(self) -> None:
         if self._reader is not None:
+            # An interrupt that met no query stays until the next one, and would stop what closing does: the last connection
+            # to go brings the write-ahead log into the file and removes it.
+            self._reader.execute("SELECT 1").fetchall()
             self._reader.close()
 
 

@@ -55,8 +55,8 @@ def _add(store: Store, subscription: Subscription, spec: str) -> int:
 def _renew(store: Store, num: int, subscription: Subscription, spec: str) -> None:
     """The newest declaration holds for what is published from now on."""
     store.db.execute(
-        "UPDATE subscription SET spec = ?, durable = ?, version = ?, owner = NULL WHERE num = ?",
-        (spec, subscription.durable, store.registry.changed(store.db), num),
+        "UPDATE subscription SET spec = ?, durable = ?, version = ?, owner = iif(?, owner, NULL) WHERE num = ?",
+        (spec, subscription.durable, store.registry.changed(store.db), subscription.exclusive, num),
     )
     store.registry.refresh(store.db, store.me)
     if subscription.exclusive:  # one lane from here on; what is leased comes back to its own, and is taken first

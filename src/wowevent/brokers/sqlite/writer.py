@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = 500  # events in one transaction: a thousand cost 24 to 76 ms at the 99th percentile
 _RESERVE: Final = 8 * 2**20  # bytes of the disk that publishing leaves to acknowledgements
+_PAGE_BYTES: Final = 4_096
 _WAL_PAGES: Final = 1_000
 _WAL_PAGES_TOO_MANY: Final = 16_000
 _JANITOR_SECONDS: Final = 1.0
@@ -149,14 +150,14 @@ class Writer:
             if isinstance(item, Fetch):
                 fetches.append(item)
             elif isinstance(item, GiveUp):
-                self._give_up(item.fetch, fetches, outcomes)
+                self._give_up(item.fetch, outcomes)
             elif isinstance(item, Look):
                 self._look(store, item.nums)
             else:
                 writes.append(item)
         return writes, fetches, outcomes
 
-    def _give_up(self, fetch: Fetch, fetches: list[Fetch], outcomes: list[Outcome]) -> None:
+    def _give_up(self, fetch: Fetch, outcomes: list[Outcome]) -> None:
         fetch.waits = False
         parked = self._parked.get(fetch.num, []) if fetch.num is not None else []
         if fetch in parked:
@@ -165,7 +166,10 @@ class Writer:
 
     def _look(self, store: Store, nums: set[int] | None) -> None:
         if nums is None:
-            version = store.db.pragma("data_version")
+            try:
+                version = store.db.pragma("data_version")
+            except apsw.Error:  # whoever asks for something will be told
+                return
             if version == self._version:
                 return
             self._version = version
@@ -186,7 +190,7 @@ class Writer:
             return []
         try:
             store.registry.refresh(store.db, store.me)
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001 - whoever asked gets it
             outcomes += [(fetch, None, translated(error, store.db)) for fetch in fetches]
             return []
         needed = []
@@ -198,7 +202,7 @@ class Writer:
                     self._park(store, fetch)
                 else:
                     outcomes.append((fetch, [], None))
-            except (BusError, apsw.Error) as error:
+            except Exception as error:  # noqa: BLE001 - whoever asked gets it
                 outcomes.append((fetch, None, translated(error, store.db)))
         return needed
 
@@ -315,9 +319,14 @@ class Writer:
         return []
 
     def _has_room(self) -> bool:
-        """Whether the disk has more than what is kept for acknowledgements."""
+        """Whether the disk has more than what is kept for acknowledgements.
+
+        Besides, each page of the write-ahead log may need its place in the file: while it cannot be brought there, the
+        write-ahead log grows with everything that is written, acknowledgements too.
+        """
         found = os.statvfs(self._directory)
-        return found.f_bavail * found.f_frsize > min(_RESERVE, found.f_blocks * found.f_frsize // 16)
+        kept = min(_RESERVE, found.f_blocks * found.f_frsize // 16) + self._pages * _PAGE_BYTES
+        return found.f_bavail * found.f_frsize > kept
 
     @staticmethod
     def _fetch(store: Store, fetches: list[Fetch], idle: list[Fetch]) -> list[Outcome]:
@@ -348,8 +357,10 @@ class Writer:
     def _try_to_keep_house(self, store: Store) -> None:
         try:
             self._keep_house(store)
-        except apsw.Error as error:
-            _logger.warning("the log cannot be kept in order now: %s", error)
+        except Exception as error:  # noqa: BLE001 - what others asked for must go on
+            _logger.warning(
+                "the log cannot be kept in order now: %s", error, exc_info=not isinstance(error, apsw.Error)
+            )
             store.due = store.clock.monotonic() + _TROUBLE_SECONDS
 
     def _keep_house(self, store: Store) -> None:

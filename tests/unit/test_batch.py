@@ -1,0 +1,182 @@
+"""Batch: what gathers while one round trip is out goes in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from wowevent.batch import Batch
+from wowevent.testing import settle
+
+
+class Line:
+    """A round trip that ends when it is let through; it answers each number with ten times itself."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[int]] = []
+        self._gates: list[asyncio.Future[None]] = []
+
+    async def send(self, items: Sequence[int]) -> Sequence[int]:
+        self.sent.append(list(items))
+        gate = asyncio.get_running_loop().create_future()
+        self._gates.append(gate)
+        await gate
+        return [10 * item for item in items]
+
+    async def let_through(self, error: Exception | None = None) -> None:
+        gate = self._gates.pop(0)
+        if error is None:
+            gate.set_result(None)
+        else:
+            gate.set_exception(error)
+        await settle()
+
+
+def call(batch: Batch[int, int], *items: int) -> asyncio.Task[Sequence[int]]:
+    return asyncio.create_task(batch.call(items))
+
+
+async def test_who_finds_the_line_free_sends_alone():
+    line = Line()
+    batch = Batch(line.send)
+    for n in (1, 2):
+        task = call(batch, n)
+        await settle()
+        await line.let_through()
+        assert await task == [10 * n]
+    assert line.sent == [[1], [2]]
+
+
+async def test_what_gathers_meanwhile_goes_in_one_and_each_gets_its_own_answers():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    rest = [call(batch, 2), call(batch, 3, 4), call(batch)]
+    await settle()
+    await line.let_through()
+    assert line.sent == [[1], [2, 3, 4]]
+    late = call(batch, 5)
+    await settle()
+    await line.let_through()
+    await line.let_through()
+    assert [list(await task) for task in (first, *rest, late)] == [[10], [20], [30, 40], [], [50]]
+    assert line.sent == [[1], [2, 3, 4], [5]]
+
+
+async def test_a_batch_has_a_limit_and_no_call_is_split():
+    line = Line()
+    batch = Batch(line.send, limit=3)
+    tasks = [call(batch, 0)]
+    await settle()
+    tasks += [call(batch, 1, 2), call(batch, 3, 4), call(batch, *range(5, 10)), call(batch, 10)]
+    await settle()
+    for _ in range(5):
+        await line.let_through()
+    await asyncio.gather(*tasks)
+    assert line.sent == [[0], [1, 2], [3, 4], [5, 6, 7, 8, 9], [10]]
+
+
+async def test_everyone_in_a_failed_batch_is_told_and_the_next_goes_on():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    failing = [call(batch, 2), call(batch, 3)]
+    await settle()
+    await line.let_through()
+    after = call(batch, 4)
+    await settle()
+    await line.let_through(OSError("cut"))
+    await line.let_through()
+    assert await first == [10]
+    assert [str(end) for end in await asyncio.gather(*failing, return_exceptions=True)] == ["cut", "cut"]
+    assert await after == [40]
+
+
+async def test_a_failed_first_call_lets_the_others_go_on():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    second = call(batch, 2)
+    await settle()
+    await line.let_through(OSError("cut"))
+    await line.let_through()
+    with pytest.raises(OSError, match="cut"):
+        await first
+    assert await second == [20]
+
+
+async def test_who_gives_up_is_passed_over_and_harms_nobody():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    gone, stays = call(batch, 2), call(batch, 3)
+    await settle()
+    gone.cancel()
+    await settle()
+    await line.let_through()
+    assert line.sent == [[1], [3]]
+    stays.cancel()  # under way already
+    await settle()
+    await line.let_through()
+    assert await first == [10]
+    await asyncio.gather(gone, stays, return_exceptions=True)
+    again = call(batch, 4)
+    await settle()
+    await line.let_through()
+    assert await again == [40]
+
+
+async def test_a_first_caller_that_is_cancelled_hands_the_line_on():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    second = call(batch, 2)
+    await settle()
+    first.cancel()
+    await settle()
+    await asyncio.gather(first, return_exceptions=True)
+    line._gates.pop(0)  # noqa: SLF001 - the cancelled round trip
+    await line.let_through()
+    assert await second == [20]
+
+
+async def test_when_all_who_wait_have_gone_the_line_is_free():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    gone = call(batch, 2)
+    await settle()
+    gone.cancel()
+    await settle()
+    await line.let_through()
+    assert (await first, line.sent) == ([10], [[1]])
+    last = call(batch, 3)
+    await settle()
+    await line.let_through()
+    assert await last == [30]
+    await asyncio.gather(gone, return_exceptions=True)
+
+
+async def test_who_waits_is_told_when_the_line_itself_is_torn_down():
+    line = Line()
+    batch = Batch(line.send)
+    first = call(batch, 1)
+    await settle()
+    second = call(batch, 2)
+    await settle()
+    await line.let_through()
+    third = call(batch, 3)
+    await settle()
+    assert batch._drainer is not None  # noqa: SLF001 - what a loop that shuts down cancels
+    batch._drainer.cancel()  # noqa: SLF001
+    ends = await asyncio.gather(second, third, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError, asyncio.CancelledError]
+    assert await first == [10]
