@@ -3,8 +3,8 @@
     python examples/git_history.py [REPOSITORY] [--directory DIR] [--url URL]
 
 Every commit becomes `commit.authored` or `commit.merged`, every file in it `file.changed`, every new name
-`author.appeared`; what belongs to one commit has its hash as correlation id. The agents, each with a subscription that the
-log remembers:
+`author.appeared`; what belongs to one commit has its hash as correlation id. The agents, each with a subscription that
+the log remembers:
 
     statistics   counts, in batches
     changelog    writes a line for each commit
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 RECORD, FIELD = "\x1e", "\x1f"
-FORMAT = "--format=" + RECORD + "%x1f".join(("%H", "%P", "%an", "%aI", "%s"))
+FORMAT = "--format=" + RECORD + "%H%x1f%P%x1f%an%x1f%aI%x1f%s"
 TOGETHER: Final = 200  # events that are published in one call
 AHEAD: Final = 2_000  # events that agents may lie behind before the publisher waits: memory stays bounded
 CHANGES: Final = "CHANGES.txt"
@@ -117,6 +117,7 @@ class Statistics:
     def __init__(self) -> None:
         self.topics: Counter[str] = Counter()
         self.added = self.deleted = 0
+        self.progress = asyncio.Condition()
 
     async def handle(self, events: list[Event]) -> None:
         for event in events:
@@ -124,6 +125,13 @@ class Statistics:
             if event.topic == "file.changed":
                 self.added += event.payload["added"]
                 self.deleted += event.payload["deleted"]
+        async with self.progress:
+            self.progress.notify_all()
+
+    async def reaches(self, count: int) -> None:
+        """Wait until so many are handled."""
+        async with self.progress:
+            await self.progress.wait_for(lambda: self.handled >= count)
 
     @property
     def handled(self) -> int:
@@ -222,8 +230,7 @@ async def demo(repository: Path, directory: Path, url: str, console: Console) ->
                     if len(batch) == TOGETHER:
                         await publish(bus, batch, published)
                         progress.update(task, completed=published.commits)
-                        while published.topics.total() - statistics.handled > AHEAD:
-                            await asyncio.sleep(0.005)
+                        await statistics.reaches(published.topics.total() - AHEAD)
                 await publish(bus, batch, published)
                 progress.update(task, completed=published.commits)
             await bus.join()

@@ -28,7 +28,7 @@ async def main() -> None:
             print("dead", letter.event.payload["n"], f"after {len(letter.attempts)} attempts:", letter.error)
         broken.clear()  # the repair
         await bus.dead_letters.redeliver(subscription="worker")
-        await all_done.wait()
+        await asyncio.wait_for(all_done.wait(), timeout=10)
         print("done", sorted(done))
 
 

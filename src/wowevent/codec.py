@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
 from wowevent.errors import InvalidEvent, StorageDamaged, shown
-from wowevent.event import MAX_DEPTH, VERSION, Event, check_depth, too_new
+from wowevent.event import LOCAL, MAX_DEPTH, VERSION, Event, check_depth, too_new
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Event)
@@ -28,15 +28,15 @@ _ESCAPED: Final = re.compile(rb"\\u00(?:22|3[aA]|5[cC]|09|0[aAdD]|20)")
 
 def encode(event: Event) -> bytes:
     """The event as envelope v1 JSON. What a delivery adds (`retry_count`) is not part of it."""
-    if event.retry_count or event.unknown:
+    if event.retry_count or event.unknown or event.decoded is not None:
         return _encode_rare(event)
     return _encoder.encode(event)
 
 
 def _encode_rare(event: Event) -> bytes:
-    """`encode` for an event that was delivered before, or that carries fields we do not know."""
+    """`encode` for an event that was delivered or looked at before, or that carries fields we do not know."""
     unknown = event.unknown or {}
-    known = _encoder.encode(structs.replace(event, retry_count=0, unknown=None))
+    known = _encoder.encode(structs.replace(event, retry_count=0, unknown=None, decoded=None))
     return known if not unknown else known[:-1] + b"," + _encoder.encode(unknown)[1:]
 
 
@@ -124,7 +124,7 @@ def from_fields(fields: object) -> Event:
     return Event(**given)
 
 
-_ACCEPTED: Final = _FIELDS - {"_unknown"} | {"id", "source", "source_agent_id", "target", "type", "metadata"}
+_ACCEPTED: Final = _FIELDS - LOCAL | {"retry_count", "id", "source", "source_agent_id", "target", "type", "metadata"}
 
 
 def to_fields(event: Event) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def to_fields(event: Event) -> dict[str, Any]:
     return {**dict.fromkeys(_SHOWN), "hops": 0, "headers": {}, **msgspec.json.decode(encode(event))}
 
 
-_SHOWN: Final = tuple(name for name in Event.__struct_encode_fields__ if name not in {"_unknown", "retry_count"})
+_SHOWN: Final = tuple(name for name in Event.__struct_encode_fields__ if name not in LOCAL)
 
 # CloudEvents 1.0, JSON event format (structured mode). Attribute names are lower-case letters and digits, 20 at most by
 # recommendation, so our longer fields travel as extension attributes without their underscores.

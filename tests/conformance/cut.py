@@ -34,6 +34,6 @@ class Cut:
 
 
 async def bus_on(cut: Cut, rig: Rig) -> EventBus:
-    bus = EventBus(cut, clock=rig.clock)  # type: ignore[arg-type]  # a Broker by delegation
+    bus = EventBus(cut, clock=rig.clock)
     await bus.start()
     return bus

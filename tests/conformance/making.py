@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wowevent import Delivery, Event
+from wowevent import Delivery, Event, EventBus
 from wowevent.broker import Ack, Broker, Lease, Query, Stored, Subscription, SubscriptionInfo
 from wowevent.clock import Clock
 
@@ -76,6 +76,13 @@ async def info(broker: Broker, id: str = WORKER) -> SubscriptionInfo:
     found = await broker.info(id)
     assert found is not None
     return found
+
+
+async def unsettled(bus: EventBus, name: str = WORKER) -> int:
+    """How many events wait for a subscription or agent, in whatever state."""
+    found = await bus.info(name)
+    assert found is not None
+    return found.ready + (found.leased or 0) + (found.delayed or 0)
 
 
 class Seen:

@@ -363,7 +363,9 @@ async def test_require_match_refuses_what_nobody_wants(rig: Rig):
     ],
     ids=["reserved topic", "large payload", "not an event"],
 )
-async def test_what_cannot_be_carried_is_refused_before_anything_is_stored(rig: Rig, wrong: Any, error: type[Exception]):
+async def test_what_cannot_be_carried_is_refused_before_anything_is_stored(
+    rig: Rig, wrong: Any, error: type[Exception]
+):
     bus = await rig.bus()
     with pytest.raises(error):
         await bus.publish_many([event(), wrong()])

@@ -55,7 +55,7 @@ def handlers(got: list[Any]) -> dict[str, Callable[..., Any]]:
     async def with_default(event: Event, extra: int = 7) -> None:
         got.append(event.payload["n"] + extra - 7)
 
-    class Callable_:
+    class Handler:
         async def __call__(self, event: Event) -> None:
             got.append(event.payload["n"])
 
@@ -70,7 +70,7 @@ def handlers(got: list[Any]) -> dict[str, Callable[..., Any]]:
         "everything": everything,
         "plain payload": plain_payload,
         "with a default": with_default,
-        "object": Callable_(),
+        "object": Handler(),
         "partial": partial(sync_partial, "prefix"),
         "lambda": lambda event: got.append(event.payload["n"]),
     }
@@ -92,7 +92,7 @@ async def test_a_payload_that_does_not_fit_the_model_is_dead_at_once(rig: Rig, k
     await bus.subscribe("task.*", handlers([])[kind], "worker")
     await bus.publish(Event(topic="task.created", payload={"n": "many"}))
     await bus.join(5)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     (letter,) = await bus.dead_letters.list()
     assert (letter.reason, len(letter.attempts)) == (FailureReason.VALIDATION_ERROR, 1)
     assert "n" in letter.error
@@ -194,7 +194,7 @@ async def test_what_failed_in_a_batch_comes_again_alone(rig: Rig):
     await eventually(lambda: calls)
     await rig.breathe()
     await rig.advance(1.1)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     assert calls[0] == [0, 1, 2, 3]
     assert sorted(calls[1:]) == [[0], [1], [2], [3]]
     (letter,) = await bus.dead_letters.list()

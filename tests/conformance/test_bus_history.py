@@ -141,13 +141,13 @@ async def test_a_delayed_event_comes_when_it_is_due(rig: Rig, named: str):
     bus, seen = await rig.bus(), Seen()
     await bus.subscribe("task.*", seen, "worker")
     moment = datetime.fromtimestamp(rig.clock.time() + 10, UTC)
-    when: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "delay": {"delay": 10},
         "timedelta": {"delay": timedelta(seconds=10)},
         "at": {"at": moment},
         "naive text": {"at": moment.replace(tzinfo=None).isoformat()},
-    }[named]
-    receipt = await bus.publish(event(n=1), **when)
+    }
+    receipt = await bus.publish(event(n=1), **ways[named])
     assert receipt.position is None
     await bus.publish(event(n=2))
     await eventually(seen.count(1))
@@ -171,7 +171,9 @@ async def test_a_delayed_event_can_be_cancelled_until_it_left(rig: Rig):
     assert not await bus.cancel(two.event_id)
 
 
-@pytest.mark.parametrize("wrong", [{"delay": -1}, {"delay": float("nan")}, {"delay": "soon"}, {"at": "tomorrow"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"delay": -1}, {"delay": float("nan")}, {"delay": "soon"}, {"at": "tomorrow"}], ids=str
+)
 async def test_a_moment_that_is_none_is_refused(rig: Rig, wrong: dict[str, Any]):
     bus = await rig.bus()
     with pytest.raises(InvalidEvent):

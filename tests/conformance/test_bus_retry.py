@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import Seen, event, events, failing
+from tests.conformance.making import Seen, event, events, failing, unsettled
 from wowevent import Event, EventBus, FailureReason, Reject, RetryAfter, RetryPolicy
 from wowevent.broker import Subscription
 
@@ -46,7 +46,7 @@ async def test_poison_gets_exactly_the_attempts_promised_then_one_dead_letter(ri
     for wait in (1, 2, 4, 8, 16):
         await rig.breathe()
         await rig.advance(wait + 0.1)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     await rig.advance(100)
     assert seen.numbers.count(1) == 6
     assert innocent.numbers == [0, 1, 2]
@@ -66,7 +66,7 @@ async def test_an_events_own_limit_comes_before_the_policys(rig: Rig, policy: in
     await bus.subscribe("task.*", seen, "worker", retry=RetryPolicy(max_retries=policy, initial=0))
     await bus.publish(event(max_retries=own))
     await bus.join(5)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     assert len(seen.events) == attempts
 
 
@@ -75,7 +75,7 @@ async def test_reject_goes_straight_to_the_dead_letters(rig: Rig):
     await bus.subscribe("task.*", seen, "worker")
     await bus.publish(event())
     await bus.join(5)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     (letter,) = await bus.dead_letters.list()
     assert (letter.reason, letter.error, len(seen.events)) == (FailureReason.REJECTED, "not for me", 1)
 
@@ -111,7 +111,7 @@ async def test_a_timeout_is_a_failure_of_its_own_kind(rig: Rig):
     await bus.subscribe("task.*", slow, "worker", timeout=0.05, retry=RetryPolicy(max_retries=1, initial=0))
     await bus.publish(event())
     await bus.join(5)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     (letter,) = await bus.dead_letters.list()
     assert (letter.reason, len(letter.attempts)) == (FailureReason.TIMEOUT, 2)
 
@@ -130,13 +130,12 @@ async def test_a_running_handler_keeps_its_event_however_long_it_takes(rig: Rig)
     await rig.advance(60)
     gate.set()
     await one.join(5)
-    await eventually(lambda: _nothing_left(one))
+    await eventually(lambda: _all_settled(one))
     assert len(seen.events) == 1
 
 
-async def _nothing_left(bus: EventBus) -> bool:
-    info = await bus.info("worker")
-    return info is not None and not info.ready + info.leased + info.delayed
+async def _all_settled(bus: EventBus) -> bool:
+    return await unsettled(bus) == 0
 
 
 async def test_expired_is_not_failed(rig: Rig):
@@ -145,7 +144,7 @@ async def test_expired_is_not_failed(rig: Rig):
     await bus.publish_many([event(n=1, ttl_seconds=10), event(n=2, ttl_seconds=1000), event(n=3)])
     await rig.clock.advance(60)
     handle = await bus.subscribe("task.*", seen, "worker")
-    await eventually(lambda: _nothing_left(bus))
+    await eventually(lambda: _all_settled(bus))
     assert seen.numbers == [2, 3]
     assert not await bus.dead_letters.list()
     assert (await bus.health())["details"]["here"][handle.subscription_id]["expired"] == 1
@@ -269,7 +268,7 @@ async def test_what_crashes_its_process_every_time_ends_as_a_dead_letter(rig: Ri
     for _ in range(3):
         await crash(rig, id)
     await bus.subscribe("task.*", seen, "worker", retry=RetryPolicy(max_retries=2))
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     (letter,) = await bus.dead_letters.list()
     assert (letter.reason, len(letter.attempts), seen.numbers) == (FailureReason.CRASHED, 3, [])
 
@@ -349,7 +348,7 @@ async def test_a_key_that_used_up_its_attempts_goes_on_behind_the_dead_letter(ri
     await rig.breathe()
     await rig.advance(1.1)
     await bus.join(5)
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     (letter,) = await bus.dead_letters.list()
     assert (seen.numbers, [a.number for a in letter.attempts]) == ([0, 0, 1], [1, 2])
 

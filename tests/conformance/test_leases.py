@@ -91,7 +91,13 @@ async def test_settle_counts_what_was_carried_out(rig: Rig):
     await declare(broker)
     await broker.publish(events(3))
     leases = await take(broker)
-    orders = [Ack(leases[0].token), Ack("gone"), Retry(leases[1].token), Extend(leases[2].token, 5), Ack("gone")]
+    orders: list[Settlement] = [
+        Ack(leases[0].token),
+        Ack("gone"),
+        Retry(leases[1].token),
+        Extend(leases[2].token, 5),
+        Ack("gone"),
+    ]
     assert await broker.settle(WORKER, orders) == 3
     assert await broker.settle(WORKER, []) == 0
 

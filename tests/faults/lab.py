@@ -16,9 +16,8 @@ import msgspec
 from tests.faults.checker import Report, check
 from tests.faults.journal import Entry, Journal, Tail
 from tests.faults.recorder import Recorder
-from tests.faults.worker import Consumer, Filler, Handling, Publisher
+from tests.faults.worker import Consumer, Filler, Handling, Publisher, empty
 from wowevent import EventBus, RetryPolicy
-from wowevent.broker import SubscriptionInfo
 from wowevent.brokers import open_broker
 
 _ROOT = Path(__file__).parents[2]
@@ -115,10 +114,10 @@ class Lab:
         """What was written down so far; of some kinds, of one process or event, where they are given."""
         return self._tail.entries(*what, process=process, id=id)
 
-    async def until(self, true: Callable[[], Any], *, timeout: float = 30.0) -> float:
+    async def until(self, true: Callable[..., Any], *of: Any, timeout: float = 30.0) -> float:
         """Return once that is so, and how many seconds it took; fail with the programs' output if it never is."""
         began = time.monotonic()
-        while not true():
+        while not true(*of):
             if time.monotonic() - began > timeout:
                 raise AssertionError(f"it did not happen within {timeout} s; the programs say:\n{self.output()}")
             await asyncio.sleep(_LOOK)
@@ -141,12 +140,6 @@ class Lab:
             handle = await bus.subscribe("load.#", print, "declared", subscription=SUBSCRIPTION, lease=lease)
             await handle.cancel()
 
-    async def info(self, bus: EventBus) -> SubscriptionInfo:
-        """The subscription's numbers."""
-        info = await bus.info(SUBSCRIPTION)
-        assert info is not None
-        return info
-
     async def drain(self, *, timeout: float = 60.0, **settings: Any) -> float:
         """Consume in this process until the subscription has nothing left; how many seconds that took."""
         consumer = Consumer(**self._named("drain", settings))
@@ -166,11 +159,7 @@ class Lab:
             )
             began = time.monotonic()
             async with asyncio.timeout(timeout):
-                while True:
-                    info = await self.info(bus)
-                    if not info.ready + info.leased + info.delayed:
-                        break
-                    await asyncio.sleep(_LOOK)
+                await empty(bus, SUBSCRIPTION)
             took = time.monotonic() - began
             await bus.stop()
             await broker.close()

@@ -15,7 +15,7 @@ from tests.faults.disk import Disk
 from tests.faults.journal import Entry, Tail
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.recorder import fingerprint
-from tests.faults.worker import Publisher, build, publish_noted
+from tests.faults.worker import Publisher, build, publish_noted, waiting
 from wowevent import EventBus
 from wowevent.broker import Ack
 from wowevent.brokers import open_broker
@@ -41,9 +41,9 @@ async def reopened(path: Path, known: Sequence[Entry]) -> Report:
     # What is acknowledged may be ready again only if its acknowledgement was not confirmed.
     acked = {entry.id for entry in known if entry.what == "acked"}
     ids = {entry.id for entry in found}
-    assert info.ready + info.leased + info.delayed <= len(ids - acked)
+    assert waiting(info) <= len(ids - acked)
     unacked = {entry.id for entry in known if entry.what == "ok"} - {e.id for e in known if e.what == "asked"}
-    assert info.ready + info.leased + info.delayed >= len(unacked & ids)
+    assert waiting(info) >= len(unacked & ids)
     return check([entry for entry in known if entry.what != "acked"] + found, retained=ids)
 
 

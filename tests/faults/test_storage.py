@@ -32,16 +32,19 @@ COUNT = 200
 # ---------------------------------------------------------------------------------------------------- full
 
 
+def mountable(folder: Path) -> bool:
+    """Whether a process may mount a file system for itself."""
+    folder.mkdir()
+    mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder)]
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(mount, check=False, capture_output=True).returncode
+    )
+
+
 async def test_a_full_disk_is_told_and_got_over(lab: Lab, measured):
     """A real file system of 24 MiB: StorageFull at once, reading and acknowledging go on, and it resumes by itself."""
     disk = lab.folder / "small"
-    disk.mkdir()
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(
-            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(disk)], check=False, capture_output=True
-        ).returncode
-    ):
+    if not mountable(disk):
         pytest.skip("this system lets nobody mount a file system of his own; the next test fills a disk of ours")
     assert await lab.ended(lab.filler(disk), timeout=120) == 0, lab.output()
     assert [entry.note for entry in lab.history("ready")][::2] == ["full", "drained"]
@@ -161,17 +164,13 @@ async def test_a_damaged_file_serves_only_what_is_intact(lab: Lab, long_form: bo
     """Refused, or only its intact part: never another payload than was written, whatever bytes were hit."""
     random = Random(6)
     good = await make(lab)
-    wal = Path(f"{lab.path}-wal")
     if left == "killed":
         publisher = lab.publisher(tasks=1, padding=300)
         await lab.written(COUNT + 50, "ok")
         publisher.kill()
-        async with EventBus(f"sqlite:///{shutil.copy(lab.path, lab.folder / 'copy.db')}"):
-            pass  # what it has without the write-ahead log is a log too
-        shutil.copy(wal, lab.folder / "kept-wal")
-    originals = {lab.path: lab.path.read_bytes()} | ({wal: wal.read_bytes()} if left == "killed" else {})
-    if left == "killed":
-        good |= {stored: facts for stored, facts in (await whole(lab, originals)).items()}
+    originals = files_of(lab)
+    assert len(originals) == (2 if left == "killed" else 1)
+    good |= await whole(lab, originals)
     outcomes: Counter[str] = Counter()
     for seed in range(500 if long_form else 30):
         folder = lab.folder / f"seed-{seed}"
@@ -189,6 +188,12 @@ async def test_a_damaged_file_serves_only_what_is_intact(lab: Lab, long_form: bo
         shutil.rmtree(folder)
     measured(sum(outcomes.values()), wrong=0, **outcomes)
     assert outcomes["part"] + outcomes["refused"] > 0
+
+
+def files_of(lab: Lab) -> dict[Path, bytes]:
+    """The file, and the write-ahead log if there is one."""
+    found = (lab.path, Path(f"{lab.path}-wal"))
+    return {path: path.read_bytes() for path in found if path.exists()}
 
 
 async def whole(lab: Lab, originals: dict[Path, bytes]) -> dict[str, tuple[str, str]]:

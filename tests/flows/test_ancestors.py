@@ -166,7 +166,7 @@ async def test_the_retry_count_rises_so_that_poison_ends(rig: Rig):
     await bus.publish(event())
     await bus.join(5)
     assert [e.retry_count for e in seen.events] == [0, 1, 2, 3]
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     await rig.advance(60)
     assert len(seen.events) == 4
 

@@ -62,11 +62,11 @@ async def test_a_delayed_event_leaves_at_its_moment():
 async def test_an_event_expires_by_the_bus_s_clock():
     handled: list[Event] = []
     async with TestBus() as bus:
-        handle = await bus.subscribe("task.*", lambda event: handled.append(event), "worker")
+        handle = await bus.subscribe("task.*", handled.append, "worker")
         await handle.cancel()
         await bus.publish(Event(topic="task.created", ttl_seconds=60))
         await bus.advance(120)
-        await bus.subscribe("task.*", lambda event: handled.append(event), "worker")
+        await bus.subscribe("task.*", handled.append, "worker")
         await bus.advance()
         assert handled == []
 

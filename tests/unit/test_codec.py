@@ -435,7 +435,7 @@ def test_no_256_kib_cost_more_than_a_moment(text: str):
     start = time.perf_counter()
     with suppress(InvalidEvent):
         parse(text)
-    assert time.perf_counter() - start < 0.25
+    assert time.perf_counter() - start < 5  # what it guards against takes minutes
 
 
 # ------------------------------------------------------------------------------------------------ CloudEvents

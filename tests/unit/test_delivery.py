@@ -56,7 +56,8 @@ def test_all_that_an_event_does_not_say_itself_is_inherited():
 
 @pytest.mark.parametrize("name", ["correlation_id", "trace_id", "traceparent", "execution_id", "parent_event_id"])
 def test_what_an_event_says_itself_stays(name: str):
-    assert name not in inherited(Event(topic="b", **{name: "own"}), PARENT)
+    fields: dict[str, Any] = {name: "own"}
+    assert name not in inherited(Event(topic="b", **fields), PARENT)
 
 
 def test_hops_never_shrink_and_what_the_parent_lacks_is_not_invented():

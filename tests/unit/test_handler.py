@@ -158,7 +158,7 @@ async def test_a_batch_handler_gets_lists(handler: Any, returns: Any):
 
 async def takes_nothing() -> None: ...
 async def takes_too_much(event, other): ...
-async def names_what_is_not_there(event: "NotThere"): ...  # type: ignore[name-defined]  # noqa: F821
+async def names_what_is_not_there(event: NotThere): ...  # type: ignore[name-defined]  # noqa: F821
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ async def take(box: Inbox, limit: int = 100) -> Sequence[Lease]:
 
 
 def numbers(leases: Sequence[Lease]) -> list[int]:
-    return [lease.position.offset for lease in leases]
+    return [lease.event.payload["n"] for lease in leases]
 
 
 async def test_what_was_published_before_it_was_there_is_not_its():

@@ -295,7 +295,7 @@ def test_no_pattern_is_a_bomb(pattern: str):
     start = time.perf_counter()
     matches(pattern, LONGEST)
     matches_key(pattern, LONGEST)
-    assert time.perf_counter() - start < 0.2
+    assert time.perf_counter() - start < 5  # what it guards against takes minutes
 
 
 def test_finding_does_not_cost_by_what_is_stored():
@@ -305,4 +305,4 @@ def test_finding_does_not_cost_by_what_is_stored():
     start = time.perf_counter()
     for number in range(1_000):
         assert trie.match(f"agent-{number}.started") == [number]
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 5  # by what is stored it would be 20,000,000 comparisons

@@ -10,7 +10,6 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import AsyncIterator, Sequence
-from copy import copy
 from typing import Final
 
 from wowevent.broker import (
@@ -213,7 +212,7 @@ class MemoryBroker:
         token = f"{entry.position.offset}.{next(self._log.numbers)}"
         cursor.leases[token] = (entry, deadline, self)
         return Lease(
-            event=copy(entry.event),  # its own payload: what one handler does to it, no other sees
+            event=entry.event.__copy__(),
             token=token,
             position=entry.position,
             failures=entry.failures,
@@ -326,7 +325,7 @@ class MemoryBroker:
                 offset += len(chunk)
                 for stored in itertools.chain(live, chunk):
                     if _wanted(query, stored.event):
-                        yield Stored(copy(stored.event), stored.position, stored.stored_at)
+                        yield Stored(stored.event.__copy__(), stored.position, stored.stored_at)
                         left = None if left is None else left - 1
                         if left == 0:
                             return

@@ -117,7 +117,8 @@ def _scan(db: apsw.Connection, query: Query, after: int, upto: int) -> str:
     if query.end_time is not None:
         where.append("ts <= :end")
     sql = (
-        "SELECT json_group_array(json_array(offset, topic, size)) FROM (SELECT offset, topic, length(body) AS size FROM log "  # noqa: S608 - constants
+        "SELECT json_group_array(json_array(offset, topic, size)) FROM "  # noqa: S608 - constants
+        "(SELECT offset, topic, length(body) AS size FROM log "
         f"WHERE {' AND '.join(where)} ORDER BY offset LIMIT {_SCAN})"
     )
     bindings: dict[str, Any] = {

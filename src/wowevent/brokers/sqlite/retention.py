@@ -125,7 +125,7 @@ def _drop_unread(store: Store, bound: int) -> None:
         while (left := backfill.advance(store, num)) is not None and left <= bound:
             pass
     store.db.execute(
-        "UPDATE entry SET (crc, body) = (SELECT crc, body FROM log WHERE log.offset = entry.offset) "
+        "UPDATE entry SET (crc, body) = (SELECT crc, body FROM log WHERE log.offset = entry.offset) "  # noqa: S608 - constants
         f"{_OF_THE_LOG} AND lease IS NOT NULL",
         (bound,),
     )

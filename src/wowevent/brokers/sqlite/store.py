@@ -32,6 +32,7 @@ class Store:
         self.runs: dict[int, int] = {}  # urgent ones in a row, by subscription
         self.woken: set[int] = set()  # subscriptions that this transaction made something ready for
         self.grew = False  # whether it appended
+        self.untidy = False  # the janitor has something to do now
         self.due = 0.0  # monotonic: when there is something to do that nobody asks for
         self.beat_at = 0.0  # monotonic: when this instance has to say again that it is here
         self._new = False

@@ -97,6 +97,7 @@ def remove(store: Store, id: str) -> None:
     store.runs.pop(num, None)
     store.registry.refresh(store.db, store.me)
     store.woken.add(num)
+    store.untidy = True
     store.soon(0)
 
 

@@ -384,10 +384,10 @@ class Writer:
         if store.returned:
             subscriptions.declare_again(store)
         more = [entries.expire(store), log.release(store), entries.revive(store)]
-        if now >= self._janitor_at:
+        if now >= self._janitor_at or store.untidy:
+            store.untidy = False
             more.append(retention.step(store))
-            if not more[-1]:
-                self._janitor_at = now + _JANITOR_SECONDS
+            self._janitor_at = now if more[-1] else now + _JANITOR_SECONDS
         return any(more)
 
     def _next_due(self, store: Store) -> float:

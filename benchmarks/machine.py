@@ -1,0 +1,65 @@
+"""What a figure was measured on: without it the figure says little."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "redis", "hiredis")
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """CPU, cores, memory, system, versions, and what one durable write costs where the logs will lie."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "fdatasync_us": round(_sync_seconds(directory) * 1e6),
+    }
+
+
+def load() -> list[float]:
+    """The load averages of 1, 5 and 15 minutes: what else the machine was doing."""
+    return [round(each, 2) for each in os.getloadavg()]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _sync_seconds(directory: Path) -> float:
+    """The median of 100 writes of 4 KiB, each brought to the disk."""
+    path = directory / "sync"
+    taken = []
+    file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    try:
+        for _ in range(100):
+            began = time.perf_counter()
+            os.write(file, bytes(4096))
+            os.fdatasync(file)
+            taken.append(time.perf_counter() - began)
+    finally:
+        os.close(file)
+        path.unlink()
+    return statistics.median(taken)

@@ -1,0 +1,24 @@
+"""The workloads, one file each: what is measured, on which sides, and what figure is aimed at."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from benchmarks.bench import Bench
+from benchmarks.figures import Row
+from benchmarks.workloads import (
+    latency,
+    memory_each,
+    memory_many,
+    replay,
+    soak,
+    sqlite,
+    sqlite_one,
+    stored,
+    subscriptions,
+)
+
+_MODULES: Final = (memory_each, memory_many, sqlite, sqlite_one, latency, subscriptions, stored, replay, soak)
+WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
+TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}
