@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Literal
@@ -62,7 +63,7 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that a share (0 to 1) of all lie at or below: nearest rank."""
     ordered = sorted(values)
-    return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
 def shown(value: float) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 RECORD, FIELD = "\x1e", "\x1f"
 FORMAT = "--format=" + RECORD + "%H%x1f%P%x1f%an%x1f%aI%x1f%s"
 TOGETHER: Final = 200  # events that are published in one call
-AHEAD: Final = 2_000  # events that agents may lie behind before the publisher waits: memory stays bounded
+AHEAD: Final = 5_000  # events after which the publisher waits for the agents: memory stays bounded
 CHANGES: Final = "CHANGES.txt"
 AGENTS: Final = ("statistics", "changelog", "reviewer")
 
@@ -117,7 +117,6 @@ class Statistics:
     def __init__(self) -> None:
         self.topics: Counter[str] = Counter()
         self.added = self.deleted = 0
-        self.progress = asyncio.Condition()
 
     async def handle(self, events: list[Event]) -> None:
         for event in events:
@@ -125,13 +124,6 @@ class Statistics:
             if event.topic == "file.changed":
                 self.added += event.payload["added"]
                 self.deleted += event.payload["deleted"]
-        async with self.progress:
-            self.progress.notify_all()
-
-    async def reaches(self, count: int) -> None:
-        """Wait until so many are handled."""
-        async with self.progress:
-            await self.progress.wait_for(lambda: self.handled >= count)
 
     @property
     def handled(self) -> int:
@@ -230,7 +222,8 @@ async def demo(repository: Path, directory: Path, url: str, console: Console) ->
                     if len(batch) == TOGETHER:
                         await publish(bus, batch, published)
                         progress.update(task, completed=published.commits)
-                        await statistics.reaches(published.topics.total() - AHEAD)
+                        if published.topics.total() % AHEAD == 0:
+                            await bus.join()
                 await publish(bus, batch, published)
                 progress.update(task, completed=published.commits)
             await bus.join()
@@ -266,8 +259,10 @@ async def settled(bus: EventBus, agent: str) -> int:
     async with asyncio.timeout(60):
         while True:
             info = await bus.info(agent)
-            if info is None or not info.ready + info.leased + info.delayed:
-                return info.dead if info else 0
+            if info is None:
+                return 0
+            if not (info.ready or info.leased or info.delayed):
+                return info.dead or 0
             await asyncio.sleep(0.02)
 
 

@@ -79,7 +79,8 @@ async def _unsettled(bus: EventBus) -> int:
         info = await bus.info(WORKER)
         if info is None:
             raise RuntimeError("the subscription is gone")
-        left = info.ready + info.leased + info.delayed + info.dead + info.lost
+        numbers = (info.ready, info.leased, info.delayed, info.dead, info.lost)
+        left = sum(1 if number is None else number for number in numbers)  # what cannot be told is not nothing
         if not left:
             return 0
         await asyncio.sleep(0.05)

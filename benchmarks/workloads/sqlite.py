@@ -1,4 +1,4 @@
-"""sqlite: FULL, 100 awaiting publishers, one named subscription; beside raw Redis streams with their AOF synced always."""
+"""sqlite: FULL, 100 awaiting publishers, one named subscription; beside raw Redis streams, AOF synced always."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Self
 
@@ -114,6 +115,7 @@ class EventBus:
         self._requests = Requests(self._broker, self._batch.call, self._clock)
         self._jobs: set[asyncio.Task[Any]] = set()
         self._decorated: list[Callable[[], Any]] = []
+        self._shutting: asyncio.Task[None] | None = None
         self._state: Literal["new", "running", "draining", "stopped"] = "new"
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -126,7 +128,8 @@ class EventBus:
             raise Closed("this bus was stopped; make a new one")
         await self._broker.ping()
         self._state = "running"
-        for subscribe in self._decorated:
+        decorated, self._decorated = self._decorated, []
+        for subscribe in decorated:
             await subscribe()
         for served in list(self._served.values()):
             await self._serve(served)
@@ -137,19 +140,29 @@ class EventBus:
         What this bus published that goes to its own subscriptions is handled once; running handlers finish or are
         cancelled, and what was not finished is given back.
         """
-        if self._state == "stopped":
-            return
+        if self._shutting is None:
+            self._shutting = asyncio.create_task(self._shut(timeout), name="wowevent:stop")
+        try:
+            await asyncio.shield(self._shutting)
+        except asyncio.CancelledError:  # whoever stops has no more time: wait for nothing, but leave nothing behind
+            self._shutting.cancel()
+            await asyncio.gather(self._shutting, return_exceptions=True)
+            raise
+
+    async def _shut(self, timeout: float) -> None:
         until = self._clock.monotonic() + timeout
-        if self._state == "running":
-            self._state = "draining"
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._drain(retries=False)
-            except TimeoutError:
-                logger.warning("stop did not wait for every delivery", timeout=timeout)
+        with suppress(asyncio.CancelledError):
+            if self._state == "running":
+                self._state = "draining"
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._drain(retries=False)
+                except TimeoutError:
+                    logger.warning("stop did not wait for every delivery", timeout=timeout)
+            left = max(0.1, until - self._clock.monotonic())
+            await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
         self._state = "stopped"
-        left = max(0.1, until - self._clock.monotonic())
-        await asyncio.gather(*(self._end(served, left) for served in list(self._served.values())))
+        await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
         await self._feed.close()
         await self._requests.close()
         for job in self._jobs:
@@ -312,12 +325,13 @@ class EventBus:
         """Call `handler` with every event that matches.
 
         With a name (`subscriber_agent` or `subscription`) it is remembered: it catches up after downtime, is retried
-        and dead-lettered, and members of one identity share the work. Without one it is live: what is published while it is
-        there. `start` is where a new one begins; `types`, `priorities` (each level widened to its band), `min_priority`
-        and `sources` filter; `retry` defaults to five retries after 1, 2, 4, 8, 16 s. `concurrency` handlers run at a
-        time; `order_by` (a field of the event, or a function) keeps the order of each key; `rate` is "50/s", "10/min";
-        `timeout` (seconds) ends a handler; `lease` (seconds) is how long an event stays with a process that died;
-        `auto_ack` acknowledges before handling; `batch` hands lists of up to that many events to the handler.
+        and dead-lettered, and members of one identity share the work. Without one it is live: what is published while
+        it is there. `start` is where a new one begins; `types`, `priorities` (each level widened to its band),
+        `min_priority` and `sources` filter; `retry` defaults to five retries after 1, 2, 4, 8, 16 s. `concurrency`
+        handlers run at a time; `order_by` (a field of the event, or a function) keeps the order of each key; `rate` is
+        "50/s", "10/min"; `timeout` (seconds) ends a handler; `lease` (seconds) is how long an event stays with a
+        process that died; `auto_ack` acknowledges before handling; `batch` hands lists of up to that many events to the
+        handler.
 
         Raises InvalidTopic, SubscriptionConflict, and ValueError or TypeError for settings that make no sense.
         """
@@ -414,9 +428,11 @@ class EventBus:
             await self._end(served, 10.0)
 
     async def _end(self, served: Handle, timeout: float) -> None:
-        self._served.pop(served.spec.id, None)
         self._own.remove(served.spec.id)
-        await served.consumer.stop(timeout)
+        try:
+            await served.consumer.stop(timeout)
+        finally:
+            self._served.pop(served.spec.id, None)
         if not served.spec.durable:
             self._feed.forget(served.spec.id)
             try:

@@ -140,6 +140,7 @@ class Consumer:
         self._window = self._least if self._chains is None else _MOST
         self._average = 0.0
         self._next_slot = 0.0
+        self._started = False
         self._stopping = False
         self._sending = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -155,7 +156,10 @@ class Consumer:
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Serve the subscription from here on; returns when the engine knows that somebody does."""
+        """Serve the subscription from here on; returns when the engine knows that somebody does. Twice is once."""
+        if self._started:
+            return
+        self._started = True
         await self._source.fetch(self.id, limit=0, wait=0)
         self._gate.register(self._give_back)
         workers = 1 if self._options.batch else self._options.concurrency
@@ -181,16 +185,18 @@ class Consumer:
         self._room.notify()
         self._arrived.notify()
         self._slots.notify()
-        await self._give_back()
         # A handler may cancel its own subscription: its worker ends, and the rest with it, when the handler returns.
         own = asyncio.current_task()
         others = [worker for worker in self._workers if worker is not own]
-        await asyncio.wait([fetcher, *others], timeout=max(timeout, 0.01))
-        await _cancel(fetcher, *others)
-        if len(others) == len(self._workers):
-            await self._finish(keeper, settler)
-        elif own is not None:
-            own.add_done_callback(lambda _: self._tasks.append(self._spawn(self._finish(keeper, settler))))
+        try:
+            await self._give_back()
+            await asyncio.wait([fetcher, *others], timeout=max(timeout, 0.01))
+        finally:
+            await _cancel(fetcher, *others)
+            if len(others) == len(self._workers):
+                await self._finish(keeper, settler)
+            elif own is not None:
+                own.add_done_callback(lambda _: self._tasks.append(self._spawn(self._finish(keeper, settler))))
 
     async def _finish(self, keeper: asyncio.Task[None], settler: asyncio.Task[None]) -> None:
         """Settle what the handlers left, and end what served them."""

@@ -261,6 +261,32 @@ async def test_a_suspect_waits_until_its_neighbours_are_through(rig: Rig):
     assert order == ["neighbour starts", "neighbour ends", "suspect"]
 
 
+async def test_a_suspect_comes_before_what_its_neighbours_hold(rig: Rig):
+    bus, gate, order = await rig.bus(), asyncio.Event(), list[str]()
+
+    async def neighbour(event: Event) -> None:
+        if event.topic == "noise.made":
+            await gate.wait()
+            order.append(f"neighbour {event.payload['n']}")
+
+    async def suspect(event: Event) -> None:
+        order.append("suspect")
+
+    id = await remembered(rig, bus)
+    await bus.publish(event())
+    await crash(rig, id)
+    await bus.subscribe("noise.*", neighbour, "neighbour", auto_ack=True)
+    await bus.publish_many([event("noise.warm", n=n) for n in range(60)])  # so that it holds several
+    await bus.join(5)
+    await bus.publish_many([event("noise.made", n=n) for n in range(4)])
+    await rig.breathe()
+    await bus.subscribe("task.*", suspect, "worker")
+    await rig.breathe()
+    gate.set()
+    await eventually(lambda: len(order) == 5)
+    assert order == ["neighbour 0", "suspect", "neighbour 1", "neighbour 2", "neighbour 3"]
+
+
 async def test_what_crashes_its_process_every_time_ends_as_a_dead_letter(rig: Rig):
     bus, seen = await rig.bus(), Seen()
     id = await remembered(rig, bus)

@@ -60,10 +60,10 @@ async def test_instances_may_live_on_loops_of_other_threads(rig: Rig):
         await there.publish([event(n=1)])
         await there.close()
 
-    thread = asyncio.create_task(asyncio.to_thread(asyncio.run, elsewhere()))
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    await rig.advance(1.1)  # should its wake-up have gone with it
     async with asyncio.timeout(5):
         assert numbers(await fetch) == [1]
-        await thread
 
 
 async def test_retries_and_acks_of_many_at_once_stay_exact(rig: Rig):

@@ -1,4 +1,6 @@
-"""What is the SQLite engine's own: its file, the processes that share it, damage, a full disk, limits, leases, presence."""
+"""What is the SQLite engine's own: its file, the processes that share it, damage, a full disk, limits, presence."""
+
+# ruff: noqa: SLF001 - to stop an instance as a process is stopped, or to fill its file, a test has to reach inside
 
 import asyncio
 import os
@@ -26,6 +28,7 @@ from wowevent.broker import (
     Redeliver,
     Retention,
     Retry,
+    Settlement,
     Stored,
     Subscription,
 )
@@ -123,7 +126,7 @@ async def test_constructing_opens_nothing_and_the_first_call_makes_a_private_fil
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     await broker.close()
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 async def test_a_relative_path_stays_where_it_was_when_the_directory_changes(
@@ -235,7 +238,7 @@ async def test_a_body_in_anothers_place_is_noticed(file: File) -> None:
 async def test_a_newer_envelope_is_kept_for_those_who_can_read_it(file: File) -> None:
     broker = file.open()
     await declare(broker)
-    (appended,) = await publish(broker, 1)
+    await publish(broker, 1)
     ((body,),) = file.sql("SELECT body FROM log")
     newer = body.replace(b'"v":1', b'"v":2')
     file.sql("UPDATE log SET body = ?, crc = ?", (newer, checksum(newer, 1)))
@@ -320,6 +323,7 @@ async def stopped(broker: SqliteBroker) -> None:
     assert session is not None
     if session._timer is not None:
         session._timer.cancel()
+    assert session._bell._socket is not None
     session._loop.remove_reader(session._bell._socket)  # and it hears nothing
 
 
@@ -418,7 +422,7 @@ async def test_a_token_that_is_none_settles_nothing(file: File, token: str) -> N
     await declare(broker)
     await publish(broker, 1)
     await take(broker)
-    orders = [Ack(token), Retry(token), Extend(token, 1.0), Bury(token, Reason.UNKNOWN)]
+    orders: list[Settlement] = [Ack(token), Retry(token), Extend(token, 1.0), Bury(token, Reason.UNKNOWN)]
     assert await broker.settle(WORKER, orders) == 0
 
 

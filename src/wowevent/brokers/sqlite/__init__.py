@@ -130,7 +130,8 @@ class SqliteBroker:
 
     async def detach(self, id: str) -> None:
         """See Broker."""
-        await self._write(subscriptions.detach, id)
+        session = await self._enter()  # a fetch that is on its way must find it detached, and not serve it again
+        await session.write(lambda store: subscriptions.detach(store, id), after_fetches=True)
 
     async def remove(self, id: str) -> None:
         """See Broker."""

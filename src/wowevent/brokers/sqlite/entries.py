@@ -298,7 +298,7 @@ def drop_ready(store: Store, num: int, upto: int) -> int:
 
 
 def purge(store: Store, id: str, upto: int | None) -> tuple[int, int, bool]:
-    """Drop some of what was ready when purging began: how many, up to where (for the next call), and if there is more."""
+    """Drop some of what was ready when purging began: how many, up to where for the next call, and if there is more."""
     num = store.registry.num(id)
     last = head(store)[0] if upto is None else upto
     unseen = backfill.advance(store, num)

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 class Call:
     """A step of a transaction, with its answer."""
 
-    __slots__ = ("future", "run", "weight")
+    __slots__ = ("after_fetches", "future", "run", "weight")
 
-    def __init__(self, future: asyncio.Future[Any], run: Callable[[Store], Any], weight: int = 1) -> None:
-        """`weight` is how many events it is about."""
+    def __init__(
+        self, future: asyncio.Future[Any], run: Callable[[Store], Any], weight: int = 1, *, after_fetches: bool = False
+    ) -> None:
+        """`weight` is how many events it is about. Writes overtake the fetches of their group, but for `after_fetches`."""
         self.future = future
         self.run = run
         self.weight = weight
+        self.after_fetches = after_fetches
 
 
 class Publish:

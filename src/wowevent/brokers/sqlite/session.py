@@ -115,9 +115,12 @@ class Session:
             items, self._outgoing = self._outgoing, []
             self._writer.put(items)
 
-    async def write(self, step: Callable[[Store], T], weight: int = 1) -> T:
-        """Carry out a step within a transaction; `weight` is how many events it is about."""
-        job = Call(self.future(), step, weight)
+    async def write(self, step: Callable[[Store], T], weight: int = 1, *, after_fetches: bool = False) -> T:
+        """Carry out a step within a transaction; `weight` is how many events it is about.
+
+        `after_fetches`: not before the fetches that were asked for earlier, which other writes overtake.
+        """
+        job = Call(self.future(), step, weight, after_fetches=after_fetches)
         self.put(job)
         result: T = await job.future
         return result
@@ -246,8 +249,8 @@ class Session:
 
     def _close_reader(self) -> None:
         if self._reader is not None:
-            # An interrupt that met no query stays until the next one, and would stop what closing does: the last connection
-            # to go brings the write-ahead log into the file and removes it.
+            # An interrupt that met no query stays until the next one, and would stop what closing does: the last
+            # connection to go brings the write-ahead log into the file and removes it.
             self._reader.execute("SELECT 1").fetchall()
             self._reader.close()
 

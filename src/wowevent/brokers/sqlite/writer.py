@@ -143,7 +143,7 @@ class Writer:
         weight = 0
         while self._pending and weight < GROUP:
             item = self._pending[0]
-            if isinstance(item, Close):
+            if isinstance(item, Close) or (isinstance(item, Call) and item.after_fetches and fetches):
                 break
             self._pending.popleft()
             weight += item.weight
@@ -357,7 +357,7 @@ class Writer:
     def _try_to_keep_house(self, store: Store) -> None:
         try:
             self._keep_house(store)
-        except Exception as error:  # noqa: BLE001 - what others asked for must go on
+        except Exception as error:
             _logger.warning(
                 "the log cannot be kept in order now: %s", error, exc_info=not isinstance(error, apsw.Error)
             )
