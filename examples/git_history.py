@@ -1,6 +1,6 @@
 """A repository's history as events, and three agents that work on them; at the end the numbers must add up.
 
-    python examples/git_history.py [REPOSITORY] [--directory DIR] [--url URL]
+    python examples/git_history.py [REPOSITORY] [--directory DIR]
 
 Every commit becomes `commit.authored` or `commit.merged`, every file in it `file.changed`, every new name
 `author.appeared`; what belongs to one commit has its hash as correlation id. The agents, each with a subscription that
@@ -317,7 +317,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A repository's history as events.")
     parser.add_argument("repository", nargs="?", type=Path, default=Path(__file__).parent)
     parser.add_argument("--directory", type=Path, help="where the log and the changelog are kept (default: nowhere)")
-    parser.add_argument("--url", help="another engine than the embedded log, such as memory://")
     given = parser.parse_args()
     logging.getLogger("wowevent").setLevel(logging.CRITICAL)  # the reviewer's failures are meant
     repository = Path(git(given.repository, "rev-parse", "--show-toplevel"))
@@ -325,7 +324,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = given.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        url = given.url or f"sqlite:///{directory.absolute() / 'git-history.db'}"
+        url = f"sqlite:///{directory.absolute() / 'git-history.db'}"
         asyncio.run(demo(repository, directory, url, Console()))
         if given.directory:
             print(f"log        {url}\nchangelog  {directory.absolute() / CHANGES}")

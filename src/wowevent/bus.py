@@ -110,6 +110,7 @@ class EventBus:
         self._gate = Gate()
         self._feed = Feed(self._broker, self._clock)
         self._served: dict[str, Handle] = {}
+        self._claimed: set[str] = set()  # ids being subscribed
         self._own = Routes()  # the subscriptions of this bus, to know what `join` waits for
         self._middleware: list[Middleware] = []
         self._requests = Requests(self._broker, self._batch.call, self._clock)
@@ -275,7 +276,8 @@ class EventBus:
 
     def _own_matches(self, event: Event) -> tuple[str, ...]:
         """Which subscriptions of this bus a published event will come to; a delayed one is not waited for."""
-        return () if event.not_before is not None else self._own.match(event)
+        later = event.not_before is not None and event.not_before.timestamp() > self._clock.time()
+        return () if later else self._own.match(event)
 
     async def _append(self, events: Sequence[Event]) -> Sequence[Appended]:
         """The engine's publish, tried again while it does not answer: ids make that safe."""
@@ -381,13 +383,20 @@ class EventBus:
     async def _subscribe(self, spec: Subscription, handler: Callable[..., Any], options: Options) -> Handle:
         if self._state in {"draining", "stopped"}:
             raise Closed("this bus is stopped")
-        if (known := self._served.get(spec.id)) is not None:
-            if known.handler == handler and known.spec == spec:
-                return known
+        if (known := self._served.get(spec.id)) is not None and known.handler == handler and known.spec == spec:
+            return known
+        if known is not None or spec.id in self._claimed:
             raise SubscriptionConflict(
                 f"{spec.id!r} is served by this bus already; cancel that one first, or give this one a "
                 "subscription= of its own"
             )
+        self._claimed.add(spec.id)  # from here on others are refused, also while the engine answers
+        try:
+            return await self._make(spec, handler, options)
+        finally:
+            self._claimed.discard(spec.id)
+
+    async def _make(self, spec: Subscription, handler: Callable[..., Any], options: Options) -> Handle:
         call = adapt(handler, batch=options.batch is not None)
         for middleware in reversed(self._middleware):
             call = middleware(call)
@@ -465,10 +474,9 @@ class EventBus:
 
     # --- history and replay -------------------------------------------------------------------------------------
 
-    def history(
+    def history(  # noqa: PLR0917 - as promised
         self,
         pattern: str | Sequence[str] | None = None,
-        *,
         start_time: datetime | str | None = None,
         end_time: datetime | str | None = None,
         correlation_id: str | None = None,

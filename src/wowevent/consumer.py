@@ -146,6 +146,7 @@ class Consumer:
         self._tasks: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
         self._replies: set[asyncio.Task[None]] = set()
+        self._taken = Wakeup()  # for the keeper: something is held
         self._arrived = Wakeup()  # for workers: the hand has something
         self._room = Wakeup()  # for the fetcher: there may be credit
         self._finished = Wakeup()  # for the settler: the outbox has something
@@ -300,6 +301,7 @@ class Consumer:
         now = self._clock.monotonic()
         for lease in leases:
             self._held[lease.token] = now
+        self._taken.notify()
         if self._stopping or self._gate.closed:
             await self._return(leases)
             return
@@ -597,6 +599,8 @@ class Consumer:
         """Renew the leases of what is held for long: in a handler's hands, or waiting for one."""
         period = self._options.lease / 3
         while True:
+            while not self._held:
+                await self._taken.wait()
             await self._clock.sleep(period)
             now = self._clock.monotonic()
             old = [token for token, at in self._held.items() if now - at > period]

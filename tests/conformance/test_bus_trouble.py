@@ -92,7 +92,8 @@ async def test_a_publish_whose_answer_was_lost_is_stored_once(rig: Rig, cut: Cut
     await bus.subscribe("task.*", seen, "worker")
     cut.down.add("answer of publish")
     publishing = asyncio.create_task(bus.publish(event(n=1)))
-    await rig.advance(1)
+    while not publishing.done():
+        await rig.advance(0.1)
     assert await publishing
     await eventually(seen.count(1))
     await bus.join(5)

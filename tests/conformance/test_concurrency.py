@@ -51,12 +51,13 @@ async def test_each_publisher_is_read_in_its_order(rig: Rig):
 
 
 async def test_instances_may_live_on_loops_of_other_threads(rig: Rig):
-    here, there = rig.broker(), rig.broker()
+    here = rig.broker()
     await declare(here)
     fetch = asyncio.create_task(here.fetch(WORKER, limit=1, wait=3600))
     await rig.breathe()
 
     async def elsewhere() -> None:
+        there = rig.broker()
         await there.publish([event(n=1)])
         await there.close()
 

@@ -2,7 +2,7 @@
 
     xWrite, xTruncate ──► the real file, and a list of what is not on the platter yet
     xSync             ──► that list is applied to the shadow: it would survive
-    cut               ──► the shadows as files of another folder, with none or some (torn by sector) of what was not synced
+    cut               ──► the shadows as files of another folder, with none or some (torn by sector) of the rest
 
 It becomes the process's default VFS, so that the engine under test needs no hook and cannot get around it. It can also
 be full, and it tells of each write before it happens, so that a test can strike there.

@@ -178,4 +178,6 @@ class Lab:
 
     async def verdict(self, *, retained: Sequence[str] = ()) -> Report:
         """Judge everything that was written down; call it when the fault is over and the subscription drained."""
-        return check(self.history(), dead=await self.dead(), retained=retained)
+        dead = await self.dead()
+        # In a thread: a long history takes a while to judge, and this loop is watched.
+        return await asyncio.to_thread(lambda: check(self.history(), dead=dead, retained=retained))

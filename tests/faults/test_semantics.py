@@ -6,6 +6,7 @@ import hashlib
 import signal
 from collections import Counter
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -31,36 +32,70 @@ async def publish(lab: Lab, events: list[Event]) -> None:
             await publish_noted(bus, journal, events)
 
 
-@pytest.mark.parametrize(("max_retries", "concurrency"), [(1, 1), (1, 4), (3, 4)])
-async def test_poison_reaches_its_limit_alone(lab: Lab, long_form: bool, max_retries: int, concurrency: int, measured):
-    """A handler that kills its process: exactly the attempts promised, then one dead letter; innocents are none."""
-    poisons = {7, 20, 21} if long_form else {7}
-    count = 200 if long_form else 40
-    await publish(lab, [plain(n, poison=True) if n in poisons else plain(n) for n in range(count)])
-    done = {f"plain-{n}" for n in range(count) if n not in poisons}
-    kills = 0
+async def consume_until_buried(lab: Lab, poisons: set[int], **settings: Any) -> int:
+    """Start a consumer again and again until the poison is dead and the rest is done; how many were killed."""
+    kills, before = 0, len(lab.history("buried"))
     while True:
-        consumer = lab.consumer(max_retries=max_retries, concurrency=concurrency, lease=0.6)
-        await lab.until(lambda c: c.ended or len(lab.history("buried")) == len(poisons), consumer)
+        consumer = lab.consumer(lease=0.6, **settings)
+        await lab.until(lambda c: c.ended or len(lab.history("buried")) == before + len(poisons), consumer)
         if not consumer.ended:
             break
-        assert consumer.process.returncode == -signal.SIGKILL
+        assert consumer.process.returncode == -signal.SIGKILL, lab.output()
         kills += 1
-        assert kills <= (1 + max_retries) * len(poisons), lab.output()
-    await lab.until(lambda: done <= {entry.id for entry in lab.history("acked", "effect")})
+        assert kills <= (1 + settings["max_retries"]) * len(poisons), lab.output()
+    innocents = {entry.id for entry in lab.history("ok")} - {f"plain-{n}" for n in poisons}
+    await lab.until(lambda: innocents <= {entry.id for entry in lab.history("acked", "effect")})
     consumer.signal(signal.SIGTERM)
     assert await lab.ended(consumer) == 0
+    return kills
+
+
+@pytest.mark.parametrize(("max_retries", "concurrency"), [(1, 1), (1, 4), (3, 4)])
+async def test_poison_gets_its_attempts_and_innocents_none_of_the_blame(
+    lab: Lab, long_form: bool, max_retries: int, concurrency: int, measured
+):
+    """A handler that kills its process: exactly the attempts promised, then one dead letter; its neighbours live."""
+    random, kills, poisons = Random(7), 0, set()
+    for first in range(0, 40 * (10 if long_form else 1), 40):
+        poison = first + random.randrange(40)
+        await publish(lab, [plain(n, poison=True) if n == poison else plain(n) for n in range(first, first + 40)])
+        killed = await consume_until_buried(lab, {poison}, max_retries=max_retries, concurrency=concurrency)
+        assert killed == len(lab.history("delivered", id=f"plain-{poison}")) == 1 + max_retries
+        kills += killed
+        poisons.add(f"plain-{poison}")
     report = await lab.verdict()
-    measured(kills, report, dead=len(await lab.dead()))
+    dead = await lab.dead()
+    measured(kills, report, dead=len(dead))
     assert not report.broken()
-    assert sorted(await lab.dead()) == sorted(f"plain-{n}" for n in poisons)
-    assert report.handled == done
-    attempts = Counter(entry.id for entry in lab.history("delivered"))
-    assert {attempts[f"plain-{n}"] for n in poisons} == {1 + max_retries}
+    assert sorted(dead) == sorted(poisons)
+    assert report.handled == report.ok - poisons
     async with EventBus(lab.url) as bus:
         letters = await bus.dead_letters.list()
     assert {letter.reason for letter in letters} == {Reason.CRASHED}
     assert {len(letter.attempts) for letter in letters} == {1 + max_retries}
+
+
+async def test_poisons_side_by_side(lab: Lab, measured):
+    """One that was held beside another when that crashed is charged for it, once, as nobody can tell which it was."""
+    poisons = {7, 20, 21}
+    await publish(lab, [plain(n, poison=True) if n in poisons else plain(n) for n in range(40)])
+    kills = await consume_until_buried(lab, poisons, max_retries=2)
+    report = await lab.verdict()
+    dead = await lab.dead()
+    measured(kills, report, dead=len(dead))
+    assert not report.broken()
+    assert sorted(dead) == sorted(f"plain-{n}" for n in poisons)
+    assert report.handled == report.ok - set(dead)
+    deliveries = [len(lab.history("delivered", id=id)) for id in dead]
+    assert {2, 3} >= set(deliveries) >= {3}
+
+
+@pytest.mark.xfail(strict=True, reason="a crash beside it costs an innocent one of its own attempts, see retry.decide")
+async def test_an_innocent_keeps_its_own_attempts(lab: Lab):
+    """Held beside a poison once, failing once by itself: it is promised a second attempt, and would succeed."""
+    await publish(lab, [plain(0, poison=True), plain(1)])
+    await consume_until_buried(lab, {0, 1}, max_retries=1, fail=2)
+    assert await lab.dead() == ["plain-0"]
 
 
 async def test_a_kill_while_burying_leaves_one_dead_letter(lab: Lab, long_form: bool, measured):

@@ -147,15 +147,17 @@ async def served(path: Path) -> tuple[dict[str, tuple[str, str]], bool]:
         for letter in await bus.dead_letters.list():
             assert letter.reason == Reason.DESERIALIZATION_ERROR
 
-    for look in (bus.start, history, fetch, numbers):
-        try:
-            async with asyncio.timeout(10):
-                await look()
-        except BrokerError:
-            refused = True
-    async with asyncio.timeout(10):
-        await bus.stop()
-        await broker.close()
+    try:
+        for look in (bus.start, history, fetch, numbers):
+            try:
+                async with asyncio.timeout(10):
+                    await look()
+            except BrokerError:
+                refused = True
+    finally:
+        async with asyncio.timeout(10):
+            await bus.stop()
+            await broker.close()
     return found, refused
 
 
@@ -205,6 +207,22 @@ async def whole(lab: Lab, originals: dict[Path, bytes]) -> dict[str, tuple[str, 
     found, refused = await served(folder / lab.path.name)
     assert not refused
     return found
+
+
+@pytest.mark.parametrize("body", ["x''", "x'00'", "x'ff7b00'", "'text'", "NULL", "7", "zeroblob(100000)"])
+async def test_one_damaged_event_costs_no_other(lab: Lab, body: str):
+    """Its neighbours in the same batch are served, and it is a dead letter that says so."""
+    good = await make(lab)
+    db = apsw.Connection(str(lab.path))
+    db.execute(f"UPDATE log SET body = {body}, topic = '}}' WHERE offset = 7")  # noqa: S608 - the list above
+    db.close()
+    await lab.drain()
+    assert {entry.id: (entry.position, entry.digest) for entry in lab.history("delivered")} == {
+        id: facts for id, facts in good.items() if id != "p-6"
+    }
+    async with EventBus(lab.url) as bus:
+        (letter,) = await bus.dead_letters.list()
+    assert letter.reason == Reason.DESERIALIZATION_ERROR
 
 
 async def test_the_guard_matters_without_checksums_a_wrong_payload_is_served(lab: Lab, monkeypatch: pytest.MonkeyPatch):

@@ -202,8 +202,8 @@ def waiting(info: SubscriptionInfo) -> int:
 
 async def empty(bus: EventBus, subscription: str) -> None:
     """Return once it is through with all."""
-    while (info := await bus.info(subscription)) is not None and waiting(info):
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - a backlog tells nobody that it ended
+    while (info := await bus.info(subscription)) is not None and waiting(info):  # noqa: ASYNC110 - a backlog tells nobody
+        await asyncio.sleep(0.01)
 
 
 class Ledger:

@@ -84,9 +84,10 @@ async def test_everyone_in_a_failed_batch_is_told_and_the_next_goes_on():
     batch = Batch(line.send)
     first = call(batch, 1)
     await settle()
-    failing = [call(batch, 2), call(batch, 3)]
+    failing, gone = [call(batch, 2), call(batch, 3)], call(batch, 5)
     await settle()
     await line.let_through()
+    gone.cancel()
     after = call(batch, 4)
     await settle()
     await line.let_through(OSError("cut"))
@@ -94,6 +95,7 @@ async def test_everyone_in_a_failed_batch_is_told_and_the_next_goes_on():
     assert await first == [10]
     assert [str(end) for end in await asyncio.gather(*failing, return_exceptions=True)] == ["cut", "cut"]
     assert await after == [40]
+    assert gone.cancelled()
 
 
 async def test_a_failed_first_call_lets_the_others_go_on():

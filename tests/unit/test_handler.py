@@ -77,6 +77,14 @@ def returns_awaitable(event):
     return untyped(event)
 
 
+async def anything(event: Any):
+    return event
+
+
+async def odd_annotation(event: "int | 'x'"):  # type: ignore[name-defined]  # noqa: F821, UP037
+    return event
+
+
 async def stars(*events):
     return events
 
@@ -95,6 +103,8 @@ CASES: dict[str, tuple[Any, Any]] = {
     "defaults stay": (optional, (EVENT, 3, (), True, {})),
     "sync": (sync, Packed(1)),
     "sync that returns an awaitable": (returns_awaitable, EVENT),
+    "annotated as anything": (anything, EVENT),
+    "an annotation that says nothing": (odd_annotation, EVENT),
     "stars": (stars, (EVENT,)),
     "bound method": (Methods().method, EVENT),
     "static method": (Methods.static, EVENT),

@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from wowevent.brokers.sqlite.store import Store
 
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
+_UNKNOWN: Final = "_bus.damaged"
 _COLUMNS: Final = (
     "sub, lane, offset, event_id, topic, ts, correlation, reason, error, traceback, attempts, time, crc, body"
 )
+
+
+def attempts_of(text: str | None) -> tuple[Attempt, ...]:
+    """The attempts of a column; none where it is damaged: the counts that decide stand in columns of their own."""
+    try:
+        return _attempts.decode(text) if text else ()
+    except (msgspec.MsgspecError, TypeError):
+        return ()
 
 
 def bury(store: Store, key: tuple[int, int, int], why: tuple[Reason, str, str], attempts: str | None) -> None:
@@ -68,10 +77,12 @@ def _insert(store: Store, key: tuple[int, int, int], event: tuple[Any, ...], fac
 
 
 def _placeholder(id: str, topic: str, time: float, correlation: str) -> Event:
-    """Stands for an event whose bytes cannot be shown."""
-    return Event(
-        event_id=id, topic=topic, timestamp=datetime.fromtimestamp(time, UTC), correlation_id=correlation, payload={}
-    )
+    """Stands for an event whose bytes cannot be shown; for nobody's, where the columns are damaged too."""
+    try:
+        moment = datetime.fromtimestamp(time, UTC)
+        return Event(event_id=id, topic=topic, timestamp=moment, correlation_id=correlation, payload={})
+    except (BusError, OSError, OverflowError, TypeError, ValueError):
+        return Event(topic=_UNKNOWN, payload={})
 
 
 def found(db: apsw.Connection, query: DeadQuery) -> list[DeadLetter]:
@@ -101,7 +112,7 @@ def _letter(row: Sequence[Any]) -> DeadLetter:
         reason=Reason(reason),
         error=error,
         traceback=traceback,
-        attempts=_attempts.decode(attempts) if attempts else (),
+        attempts=attempts_of(attempts),
         time=time,
     )
 

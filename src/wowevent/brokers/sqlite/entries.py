@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from wowevent.broker import Attempt, Lease, Position
+from wowevent.broker import Lease, Position
 from wowevent.brokers.sqlite import backfill, dead
 from wowevent.brokers.sqlite.log import checked, head
 from wowevent.brokers.sqlite.schema import insert, one, rows
@@ -47,7 +47,6 @@ class _Row(Struct, array_like=True, gc=False):
 
 
 _decoder: Final = msgspec.json.Decoder(list[_Row])
-_attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
 
 # All in one row: APSW gives up the interpreter's lock for each (see schema.insert).
 _READY: Final = """
@@ -68,11 +67,6 @@ class _Found(Struct, gc=False):
     row: _Row
     lane: int
     body: bytes | None
-
-
-def attempts_of(text: str | None) -> tuple[Attempt, ...]:
-    """The attempts of a column."""
-    return _attempts.decode(text) if text else ()
 
 
 def wanted(store: Store, id: str) -> bool:
@@ -213,7 +207,7 @@ def _lease(store: Store, num: int, found: list[_Found], seconds: float) -> list[
             position=Position(epoch, item.row.offset),
             failures=item.row.failures,
             crashes=item.row.crashes,
-            attempts=attempts_of(item.row.attempts),
+            attempts=dead.attempts_of(item.row.attempts),
             redelivered=bool(item.row.redelivered),
         )
         for item, event in good

@@ -21,7 +21,7 @@ class Call:
     def __init__(
         self, future: asyncio.Future[Any], run: Callable[[Store], Any], weight: int = 1, *, after_fetches: bool = False
     ) -> None:
-        """`weight` is how many events it is about. Writes overtake the fetches of their group, but for `after_fetches`."""
+        """`weight` is how many events it is about; unless `after_fetches`, it overtakes the fetches of its group."""
         self.future = future
         self.run = run
         self.weight = weight

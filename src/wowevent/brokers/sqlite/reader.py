@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from wowevent.broker import Position, Query, Stored
 from wowevent.brokers.sqlite.backfill import check
 from wowevent.brokers.sqlite.log import checked, micros
 from wowevent.brokers.sqlite.schema import one, rows
-from wowevent.errors import BusError
+from wowevent.errors import BusError, StorageDamaged
 from wowevent.topic import matches
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def newest(db: apsw.Connection) -> int:
 
 def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str) -> Page:
     scanned = _found.decode(_scan(db, query, after, upto))
+    if any(here <= before for before, here in pairwise((after, *(row[0] for row in scanned)))):
+        # A damaged tree; to believe it could be to go round in it for ever.
+        return Page([StorageDamaged(f"the log's positions behind {after} are in disorder")], upto, at_end=True)
     wanted: dict[str, bool] = {}
     chosen: list[int] = []
     size, looked = 0, upto if len(scanned) < _SCAN else scanned[-1][0]

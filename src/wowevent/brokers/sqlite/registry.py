@@ -15,8 +15,9 @@ from msgspec import Struct, structs
 
 from wowevent.broker import Filter, Subscription
 from wowevent.brokers.sqlite.schema import one
-from wowevent.errors import SubscriptionNotFound
+from wowevent.errors import InvalidTopic, StorageDamaged, SubscriptionNotFound
 from wowevent.routing import Routes
+from wowevent.topic import check_pattern
 
 if TYPE_CHECKING:
     import apsw
@@ -50,8 +51,14 @@ def spec_of(subscription: Subscription) -> str:
 
 
 def subscription_of(id: str, spec: str) -> Subscription:
-    """The declaration of a row."""
-    return Subscription(id=id, **structs.asdict(_decoder.decode(spec)))
+    """The declaration of a row; StorageDamaged if it cannot be one."""
+    try:
+        found = _decoder.decode(spec)
+        for pattern in found.patterns:
+            check_pattern(pattern)
+    except (msgspec.MsgspecError, TypeError, UnicodeError, InvalidTopic) as error:
+        raise StorageDamaged(f"the declaration of subscription {id!r} is not what was written") from error
+    return Subscription(id=id, **structs.asdict(found))
 
 
 def boot_id() -> str:

@@ -251,7 +251,8 @@ class Session:
         if self._reader is not None:
             # An interrupt that met no query stays until the next one, and would stop what closing does: the last
             # connection to go brings the write-ahead log into the file and removes it.
-            self._reader.execute("SELECT 1").fetchall()
+            with contextlib.suppress(apsw.Error):
+                self._reader.execute("SELECT 1").fetchall()
             self._reader.close()
 
 

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from wowevent.broker import Ack, Attempt, Bury, Extend, Retry
 from wowevent.brokers.sqlite import dead
-from wowevent.brokers.sqlite.entries import attempts_of, open_lease
+from wowevent.brokers.sqlite.dead import attempts_of
+from wowevent.brokers.sqlite.entries import open_lease
 from wowevent.brokers.sqlite.schema import one, rows
 
 if TYPE_CHECKING:

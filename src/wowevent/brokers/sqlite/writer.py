@@ -23,7 +23,7 @@ from wowevent.brokers.sqlite import entries, log, retention, subscriptions, wake
 from wowevent.brokers.sqlite.jobs import Call, Close, Fetch, GiveUp, Item, Job, Look, Outcome, Publish
 from wowevent.brokers.sqlite.schema import one, translated
 from wowevent.brokers.sqlite.store import Store
-from wowevent.errors import BusError, Closed, StorageFull
+from wowevent.errors import BusError, Closed, StorageDamaged, StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -89,6 +89,12 @@ class Writer:
         self._directory = str(Path(store.db.filename).parent)
         try:
             self._keep_house(store)
+        except (TypeError, ValueError) as error:  # so far the file is all that was asked
+            store.db.close()
+            damage = StorageDamaged("this log has values that were not written so")
+            damage.__cause__ = error
+            opened(None, damage)
+            return
         except Exception as error:  # noqa: BLE001 - as above
             store.db.close()
             opened(None, translated(error))

@@ -1,0 +1,100 @@
+"""The public API as users write it, checked by mypy and pyright in `make check`; it is not run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+import msgspec
+import pydantic
+
+import wowevent
+from wowevent import (
+    DeadLetter,
+    Delivery,
+    Event,
+    EventBus,
+    EventMetadata,
+    EventPriority,
+    EventType,
+    FailureReason,
+    Position,
+    Receipt,
+    Reject,
+    ReplayConfig,
+    RetryAfter,
+    RetryPolicy,
+    Stored,
+    Subscription,
+    SubscriptionInfo,
+    create_task_event,
+)
+from wowevent.testing import TestBus
+
+
+class Task(pydantic.BaseModel):
+    task_id: str
+
+
+class Plan(msgspec.Struct):
+    steps: int
+
+
+async def on_event(event: Event) -> None:
+    assert_type(event.event_type, EventType)
+    assert_type(event.topic, str)
+    assert_type(event.payload, dict[str, Any])
+    assert_type(event.metadata, EventMetadata)
+    assert_type(event.target, str | None)
+    raise Reject("no") if event.retry_count else RetryAfter(1.5)
+
+
+def on_task(event: Event, payload: Task, delivery: Delivery) -> str:
+    assert_type(delivery.attempt, int)
+    assert_type(delivery.position, Position | None)
+    return f"{event.event_id} {payload.task_id}"
+
+
+async def on_plan(payload: Plan) -> int:
+    return payload.steps
+
+
+async def on_batch(events: list[Event]) -> None:
+    assert_type(events[0].priority, int)
+
+
+async def use(bus: EventBus) -> None:
+    subscription = await bus.subscribe("task.*", on_event, "worker-1", retry=RetryPolicy(max_retries=3), order_by="topic")
+    assert_type(subscription, Subscription)
+    await bus.subscribe(["task.*", "plan.#"], on_task, priorities=["high", EventPriority.CRITICAL], start="first")
+    await bus.subscribe("task.*", on_batch, "archive", batch=100, rate="50/s", start=datetime.now(UTC))
+    await subscription.cancel()
+
+    @bus.on("plan.*", name="planner")
+    async def planner(payload: Plan) -> None:
+        assert_type(payload.steps, int)
+
+    receipt = await bus.publish(Event(topic="task.created", payload={"n": 1}, priority="high", source="api"), delay=5)
+    assert_type(receipt, Receipt)
+    assert_type(receipt.position, Position | None)
+    assert_type(await bus.publish_many([create_task_event(EventType.TASK_CREATED, "a", "t")]), Sequence[Receipt])
+    assert_type(await bus.cancel(receipt.event_id), bool)
+    await bus.request("agent.ask", {"q": 1}, timeout=5.0)
+    async for stored in bus.history("task.*", start_time="2026-01-01", after=receipt.position, limit=10):
+        assert_type(stored, Stored)
+        assert_type(stored.event, Event)
+    assert_type(await bus.replay(on_event, ReplayConfig(pattern="task.*", speed_multiplier=0)), int)
+    assert_type(await bus.dead_letters.list(reason=FailureReason.TIMEOUT), Sequence[DeadLetter])
+    assert_type(await bus.dead_letters.redeliver(["1"]), int)
+    assert_type(await bus.info("worker-1"), SubscriptionInfo | None)
+    assert_type(await bus.subscriptions(), Sequence[SubscriptionInfo])
+    assert_type(wowevent.current(), Delivery | None)
+    await bus.join(timeout=5)
+
+
+async def main() -> None:
+    async with EventBus("memory://", namespace="default") as bus:
+        await use(bus)
+    async with TestBus() as test_bus:
+        await test_bus.advance(60)
