@@ -93,8 +93,8 @@ class EventBus:
     ) -> None:
         """`name` stands as the source of events that have none. Nothing is opened before `start` or the first call."""
         settings = Settings()
-        self.namespace = namespace or settings.namespace
-        self.name = check_name(name) if name else ""
+        self.namespace: str = namespace or settings.namespace
+        self.name: str = check_name(name) if name else ""
         self._clock = clock or SystemClock()
         self._max_payload = max_payload or settings.max_payload
         self._own_broker = url is None or isinstance(url, str)
@@ -105,7 +105,7 @@ class EventBus:
             if url is None or isinstance(url, str)
             else url
         )
-        self.dead_letters = DeadLetters(self._broker, self._ids_of)
+        self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(self._append)
         self._gate = Gate()
         self._feed = Feed(self._broker, self._clock)

@@ -96,7 +96,13 @@ class Counts:
     __slots__ = ("buried", "dropped", "expired", "failed", "handled", "lost", "stale")
 
     def __init__(self) -> None:
-        self.handled = self.failed = self.buried = self.dropped = self.expired = self.stale = self.lost = 0
+        self.handled: int = 0
+        self.failed: int = 0
+        self.buried: int = 0
+        self.dropped: int = 0
+        self.expired: int = 0
+        self.stale: int = 0
+        self.lost: int = 0
 
 
 Replier = Callable[[Event, Any, str | None], Coroutine[Any, Any, None]]
@@ -123,7 +129,7 @@ class Consumer:
         `info` asks the engine for the subscription's numbers, where other members of the group may share the work.
         """
         self.id = id
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self._source = source
         self._handler = handler
         self._options = options

@@ -184,7 +184,7 @@ class RetryAfter(Exception):
     def __init__(self, seconds: float) -> None:
         """`seconds` from now; more than 24 h is taken as 24 h."""
         super().__init__(seconds)
-        self.seconds = min(max(0.0, float(seconds)), 86_400.0)  # in this order NaN is 0
+        self.seconds: float = min(max(0.0, float(seconds)), 86_400.0)  # in this order NaN is 0
 
     def __str__(self) -> str:
         return f"retry after {self.seconds:g} s"

@@ -19,8 +19,8 @@ class Gate:
     """One a bus: closed, it lets no handler start but the suspect's."""
 
     def __init__(self) -> None:
-        self.closed = False
-        self.running = 0
+        self.closed: bool = False
+        self.running: int = 0
         """Handlers at work, counted by the consumers."""
         self._changed = Wakeup()
         self._givers: list[GiveBack] = []

@@ -43,7 +43,7 @@ class Inbox:
     def __init__(self, id: str, since: Position, clock: Clock) -> None:
         """Events up to `since` were published before the subscription was there."""
         self.id = id
-        self.dropped = 0
+        self.dropped: int = 0
         self._reported = 0
         self._since = since
         self._clock = clock

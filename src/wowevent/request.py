@@ -29,7 +29,7 @@ class Requests:
 
     def __init__(self, broker: Broker, send: Send, clock: Clock) -> None:
         """`send` is the bus's way to the engine."""
-        self.topic = f"{_TOPIC}.{new_id()}"
+        self.topic: str = f"{_TOPIC}.{new_id()}"
         """Where the answers to this bus go."""
         self._broker = broker
         self._send = send

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import platformdirs
 from pydantic import AliasChoices, Field
@@ -16,7 +16,9 @@ from wowevent.event import check_name
 class Settings(BaseSettings):
     """What an environment can say. Names in capitals, with `WOWEVENT_` before those that are ours alone."""
 
-    model_config = SettingsConfigDict(env_prefix="WOWEVENT_", extra="ignore", populate_by_name=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="WOWEVENT_", extra="ignore", populate_by_name=True
+    )
 
     url: str | None = Field(None, validation_alias=AliasChoices("WOWEVENT_URL", "REDIS_URL"))
     """The engine; without one, an embedded log in the data directory."""

@@ -100,7 +100,7 @@ class TestBus(EventBus):
 
     def __init__(self, **settings: Any) -> None:
         """Takes what EventBus takes, but for a URL."""
-        self.clock = ManualClock()
+        self.clock: ManualClock = ManualClock()
         super().__init__("memory://", clock=self.clock, **settings)
 
     async def advance(self, seconds: float = 0.0) -> None:

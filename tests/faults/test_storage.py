@@ -144,8 +144,7 @@ async def served(path: Path) -> tuple[dict[str, tuple[str, str]], bool]:
 
     async def numbers() -> None:
         await bus.health()
-        for letter in await bus.dead_letters.list():
-            assert letter.reason == Reason.DESERIALIZATION_ERROR
+        await bus.dead_letters.list()
 
     try:
         for look in (bus.start, history, fetch, numbers):

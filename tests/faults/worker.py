@@ -66,7 +66,7 @@ class Consumer(Struct, kw_only=True):
     ledger: str = ""
     """The file of the accounts that its effects are booked in."""
     fail: int = 0
-    """So many first attempts at each event raise."""
+    """So many attempts at each event raise; those that ended with the process do not count."""
     reject: bool = False
     die: Literal["", "before", "effect", "acked"] = ""
     """At which point of an event: before its effect, after it, after its acknowledgement."""
@@ -268,7 +268,7 @@ class Handling:
         self._pass("before")
         if self._settings.slow:
             await asyncio.sleep(self._settings.slow)
-        if attempt <= self._settings.fail:
+        if event.retry_count < self._settings.fail:
             raise RuntimeError(f"attempt {attempt} fails")
         if self._settings.reject:
             raise Reject("not this one")

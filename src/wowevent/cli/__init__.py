@@ -15,15 +15,15 @@ from wowevent.cli.serve import serve
 from wowevent.cli.subscribe import subscribe
 from wowevent.cli.version import version
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="wowevent",
     help="An event bus for agents: publish, subscribe, look at what happened, and serve it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, run, publish, subscribe, history, version):
-    app.command()(command)
+for _command in (serve, run, publish, subscribe, history, version):
+    app.command()(_command)
 
 
 @app.callback()

@@ -49,7 +49,7 @@ DEFAULT_RETENTION: Final = Retention(max_count=10_000)
 class MemoryBroker:
     """One instance of the memory engine; see `Broker` for what each call promises."""
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         name="memory",
         durable=False,
         shared=False,

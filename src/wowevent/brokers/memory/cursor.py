@@ -30,7 +30,7 @@ class Waiter:
     """A fetch or read that waits; woken from any thread, at most once."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
     def wake(self) -> None:
@@ -84,14 +84,14 @@ class Cursor:
         self.suspects: Heap = []
         self.waiting: Heap = []
         self.leases: dict[str, tuple[Entry, float, Hashable]] = {}
-        self.next_expiry = float("inf")
+        self.next_expiry: float = float("inf")
         self.waiters: set[Waiter] = set()
         self.consumers: set[Hashable] = set()
         self.owner: Hashable | None = None
         self.served_at = now
-        self.run = 0
-        self.lost = 0
-        self.lapsed = False
+        self.run: int = 0
+        self.lost: int = 0
+        self.lapsed: bool = False
         self._numbers = itertools.count()
 
     def put(self, entry: Entry) -> None:

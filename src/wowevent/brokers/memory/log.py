@@ -45,7 +45,7 @@ class Reader:
     """One `read(follow=True)`: its waiter, and what came for it by the live path."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        self.patterns = tuple(pattern for pattern in patterns if pattern.startswith("_"))
+        self.patterns: tuple[str, ...] = tuple(pattern for pattern in patterns if pattern.startswith("_"))
         self.inbox: deque[Stored] = deque()
         self.waiter: Waiter | None = None
 
@@ -60,23 +60,23 @@ class MemoryLog:
     """The log that instances of one name share."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.epoch = secrets.token_hex(4)
+        self.lock: threading.RLock = threading.RLock()
+        self.epoch: str = secrets.token_hex(4)
         self.ring: deque[Stored] = deque()
-        self.head = 0
-        self.bytes = 0
+        self.head: int = 0
+        self.bytes: int = 0
         self.delayed: list[tuple[float, int, Event]] = []
         self.held: dict[str, Event] = {}  # delayed, by id; what is not here any more was cancelled or has left
         self.seen: dict[str, Position | None] = {}
         self.seen_order: deque[tuple[float, str]] = deque()
-        self.routes = Routes()
+        self.routes: Routes = Routes()
         self.cursors: dict[str, Cursor] = {}
         self.live: dict[str, Instance] = {}
         self.readers: set[Reader] = set()
         self.instances: set[Instance] = set()
         self.dead: dict[str, tuple[DeadLetter, Stored]] = {}
-        self.numbers = itertools.count(1)
-        self.last_stored = 0.0
+        self.numbers: itertools.count[int] = itertools.count(1)
+        self.last_stored: float = 0.0
 
     @property
     def start(self) -> int:

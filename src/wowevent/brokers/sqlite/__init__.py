@@ -74,7 +74,9 @@ class SqliteBroker:
             raise ValueError(f"synchronous={synchronous!r}: full, normal or off")
         if not path or "\0" in path:
             raise ValueError(f"{path!r} is not the path of a file")
-        self.capabilities = Capabilities(name="sqlite", durable=True, shared=True, promise=_PROMISES[synchronous])
+        self.capabilities: Capabilities = Capabilities(
+            name="sqlite", durable=True, shared=True, promise=_PROMISES[synchronous]
+        )
         self._path = str(Path(path).absolute())
         self._synchronous = synchronous
         self._retention = retention or Retention()

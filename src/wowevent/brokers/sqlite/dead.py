@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
 _UNKNOWN: Final = "_bus.damaged"
+_REASONS: Final = frozenset(Reason)
 _COLUMNS: Final = (
     "sub, lane, offset, event_id, topic, ts, correlation, reason, error, traceback, attempts, time, crc, body"
 )
@@ -109,7 +110,7 @@ def _letter(row: Sequence[Any]) -> DeadLetter:
         id=str(num),
         event=event,
         subscription=subscription,
-        reason=Reason(reason),
+        reason=Reason(reason) if reason in _REASONS else Reason.UNKNOWN,
         error=error,
         traceback=traceback,
         attempts=attempts_of(attempts),

@@ -22,10 +22,10 @@ class Call:
         self, future: asyncio.Future[Any], run: Callable[[Store], Any], weight: int = 1, *, after_fetches: bool = False
     ) -> None:
         """`weight` is how many events it is about; unless `after_fetches`, it overtakes the fetches of its group."""
-        self.future = future
-        self.run = run
-        self.weight = weight
-        self.after_fetches = after_fetches
+        self.future: asyncio.Future[Any] = future
+        self.run: Callable[[Store], Any] = run
+        self.weight: int = weight
+        self.after_fetches: bool = after_fetches
 
 
 class Publish:
@@ -34,8 +34,8 @@ class Publish:
     __slots__ = ("events", "future", "results")
 
     def __init__(self, future: asyncio.Future[Any], events: Sequence[Event]) -> None:
-        self.future = future
-        self.events = events
+        self.future: asyncio.Future[Any] = future
+        self.events: Sequence[Event] = events
         self.results: list[Appended] = []
 
     @property
@@ -51,12 +51,12 @@ class Fetch:
 
     def __init__(self, future: asyncio.Future[Any], id: str, limit: int, *, waits: bool) -> None:
         """`waits`: it may be parked."""
-        self.future = future
-        self.id = id
-        self.limit = limit
-        self.waits = waits
+        self.future: asyncio.Future[Any] = future
+        self.id: str = id
+        self.limit: int = limit
+        self.waits: bool = waits
         self.num: int | None = None
-        self.weight = limit
+        self.weight: int = limit
 
 
 class GiveUp:
@@ -66,7 +66,7 @@ class GiveUp:
     weight = 0
 
     def __init__(self, fetch: Fetch) -> None:
-        self.fetch = fetch
+        self.fetch: Fetch = fetch
 
 
 class Look:
@@ -76,7 +76,7 @@ class Look:
     weight = 0
 
     def __init__(self, nums: set[int] | None) -> None:
-        self.nums = nums
+        self.nums: set[int] | None = nums
 
 
 class Close:

@@ -90,9 +90,9 @@ class Registry:
     """What one process knows of the tables, as of its last transaction."""
 
     def __init__(self) -> None:
-        self.epoch = ""
-        self.trimmed = 0
-        self.routes = Routes()
+        self.epoch: str = ""
+        self.trimmed: int = 0
+        self.routes: Routes = Routes()
         self.nums: dict[str, int] = {}
         self.lapsed: set[str] = set()
         self._targets: dict[tuple[str, ...], tuple[Target, ...]] = {}

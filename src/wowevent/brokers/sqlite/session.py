@@ -40,8 +40,8 @@ class Session:
     """From opening the file to closing it; used from one event loop."""
 
     def __init__(self, clock: Clock) -> None:
-        self.epoch = ""
-        self.growth = 0
+        self.epoch: str = ""
+        self.growth: int = 0
         """Counts how often the log was seen to have grown."""
         self._clock = clock
         self._loop = asyncio.get_running_loop()

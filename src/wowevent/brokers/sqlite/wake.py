@@ -47,7 +47,7 @@ class Bell:
         self._loop = loop
         self._heard = heard
         self._socket: socket.socket | None = None
-        self.port = 0
+        self.port: int = 0
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
