@@ -75,8 +75,9 @@ def main() -> None:
     if setting.core is not None:
         os.sched_setaffinity(0, {setting.core})
     record = uvloop.run(_run(sys.argv[1], setting))
-    sys.stdout.buffer.write(msgspec.json.encode(record) + b"\n")
-    sys.stdout.flush()
+    rest = memoryview(msgspec.json.encode(record) + b"\n")
+    while rest:  # megabytes into a pipe: one write may take a part of them
+        rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 if __name__ == "__main__":

@@ -747,3 +747,18 @@ async def test_dead_letters_are_found_by_everything_that_names_them(file: File) 
     assert await broker.resolve([Redeliver("1"), Discard("2"), Discard("2"), Discard("nonsense")]) == 2
     (lease,) = await take(broker)
     assert (lease.event.event_id, lease.redelivered, lease.attempts) == ("e-0", True, ())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_an_internal_error_of_the_thread_leaves_nobody_waiting(file: File) -> None:
+    broker = file.open()
+    await broker.declare(Subscription(id=WORKER, patterns=("#",)))
+    waiting = asyncio.create_task(broker.fetch(WORKER, limit=1, wait=30))
+    await asyncio.sleep(0.05)
+    assert broker._session is not None
+    broker._session._writer._deliver = None  # type: ignore[assignment]  # a fault that no code accounts for
+    async with asyncio.timeout(5):
+        for call in (broker.publish([event(1)]), waiting, broker.ping()):
+            with pytest.raises(BrokerUnavailable, match="internal error"):
+                await call
+        await broker.close()

@@ -41,11 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = app(arguments, prog_name="wowevent", standalone_mode=False, obj=flags)
         sys.stdout.flush()
-    except BrokenPipeError:
-        return exit_status(BrokenPipeError())
+    except SystemExit as ended:  # typer's answer to a reader that went away
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        return exit_status(ended.__context__)
     except KeyboardInterrupt as stopped:
         return exit_status(stopped)
     except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            return exit_status(error)
         if flags["debug"]:
             raise
         say(error)

@@ -19,7 +19,7 @@ from wowevent.brokers.sqlite.schema import connect, connect_reader, translated
 from wowevent.brokers.sqlite.store import Store
 from wowevent.brokers.sqlite.wake import EVERYWHERE, GREW, Bell
 from wowevent.brokers.sqlite.writer import Writer
-from wowevent.errors import BusError, Closed
+from wowevent.errors import BrokerUnavailable, BusError, Closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ P = ParamSpec("P")
 
 _LOOK_SECONDS: Final = 1.0  # how often what waits looks for itself, should a wake-up have got lost
 _NEVER: Final = float("inf")
+_DEAD: Final = "the log's writer thread has ended by an internal error; open the log again"
 
 
 class Session:
@@ -55,6 +56,8 @@ class Session:
         self._due = _NEVER
         self._waiting = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended.add_done_callback(self._thread_ended)
+        self._asked: set[asyncio.Future[Any]] = set()
 
     async def start(self, path: str, synchronous: str, retention: Retention) -> None:
         """Open the log in the writer thread. FormatTooNew, StorageDamaged, BrokerUnavailable."""
@@ -99,8 +102,18 @@ class Session:
             raise RuntimeError("this broker was opened on another event loop; open one more for this one")
 
     def future(self) -> asyncio.Future[Any]:
-        """For the answer to a job."""
-        return self._loop.create_future()
+        """For the answer to a job. BrokerUnavailable if the thread, which should never end by itself, has ended."""
+        if self._ended.done() and not self._closed:
+            raise BrokerUnavailable(_DEAD)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)
+        return future
+
+    def _thread_ended(self, _ended: asyncio.Future[None]) -> None:
+        """Nobody may wait for answers that cannot come."""
+        for future in list(self._asked):
+            _resolve(future, None, Closed("this broker is closed") if self._closed else BrokerUnavailable(_DEAD))
 
     def put(self, item: Item) -> None:
         """Queue it; what one turn of the loop puts goes to the thread at once, so that it becomes one group."""

@@ -1,0 +1,243 @@
+"""POST and GET /events: what goes in, what comes out, and what is refused with which status."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from wowevent import Event, EventBus, errors
+from wowevent.service import create_app
+from wowevent.service.failures import STATUS, status_of
+
+CLOUD = {"specversion": "1.0", "id": "c-1", "source": "/shop", "type": "order.placed", "data": {"n": 1}}
+
+
+async def topics(bus: EventBus) -> list[str]:
+    return [stored.event.topic async for stored in bus.history()]
+
+
+async def post(client: httpx.AsyncClient, body: Any, media: str = "application/json", query: str = "") -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await client.post(f"/events{query}", content=content, headers={"content-type": media})
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "count"),
+    [
+        ("application/json", {"topic": "order.placed", "payload": {"n": 1}}, 1),
+        ("application/json; charset=UTF-8", {"type": "order.placed", "source": "shop", "payload": {"n": 1}}, 1),
+        ("application/json", [{"event_type": "order.placed", "payload": {"n": n}} for n in range(3)], 3),
+        ("application/json", [CLOUD, {"topic": "order.placed"}], 2),
+        ("application/cloudevents+json", CLOUD, 1),
+        ("application/cloudevents-batch+json", [CLOUD, CLOUD | {"id": "c-2"}], 2),
+    ],
+)
+async def test_what_is_published(client: httpx.AsyncClient, bus: EventBus, media: str, body: Any, count: int) -> None:
+    answer = await post(client, body, media)
+
+    assert answer.status_code == 202
+    receipts = answer.json()["receipts"]
+    assert [set(receipt) for receipt in receipts] == [{"event_id", "position", "duplicate", "matched"}] * count
+    stored = [(str(each.position), each.event.event_id) async for each in bus.history("order.placed")]
+    assert [(receipt["position"], receipt["event_id"]) for receipt in receipts] == stored
+
+
+async def test_an_id_that_is_known_is_a_duplicate(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await bus.subscribe("order.*", lambda _: None, "shop")
+    first, second = [(await post(client, CLOUD)).json()["receipts"][0] for _ in range(2)]
+
+    assert (first["duplicate"], first["matched"]) == (False, 1)
+    assert second["duplicate"]
+    assert await topics(bus) == ["order.placed"]
+
+
+@pytest.mark.parametrize("query", ["?delay=3600", "?at=2100-01-01T00:00:00+00:00"])
+async def test_later(client: httpx.AsyncClient, bus: EventBus, query: str) -> None:
+    answer = await post(client, [{"topic": "a"}, {"topic": "b"}], query=query)
+
+    assert [receipt["position"] for receipt in answer.json()["receipts"]] == [None, None]
+    assert await topics(bus) == []
+    assert await bus.cancel(answer.json()["receipts"][0]["event_id"])
+
+
+async def test_nothing_of_a_batch_is_stored_unless_all_is_right(client: httpx.AsyncClient, bus: EventBus) -> None:
+    answer = await post(client, [{"topic": "a"}, {"topic": "a"}, {"topic": "a b"}])
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_topic")
+    assert answer.json()["message"].startswith("event 2 of 3: ")
+    too_large = {"topic": "a", "payload": {"x": "y" * 300_000}}
+    assert (await post(client, [{"topic": "a"}, too_large])).status_code == 413
+    assert await topics(bus) == []
+
+
+JSON = "application/json"
+REFUSED = {
+    "nothing": (b"", JSON, 400),
+    "not JSON": (b"{topic", JSON, 400),
+    "truncated": (b'{"topic": "a"', JSON, 400),
+    "no events": (b"[]", JSON, 400),
+    "not an event": (b"42", JSON, 400),
+    "an array in an array": (b'[[{"topic":"a"}]]', JSON, 400),
+    "UTF-16": ('{"topic":"a"}'.encode("utf-16"), JSON, 400),
+    "not UTF-8": (b'{"topic":"a","payload":{"x":"\xff"}}', JSON, 400),
+    "NaN": (b'{"topic":"a","payload":{"x":NaN}}', JSON, 400),
+    "1e999": (b'{"topic":"a","payload":{"x":1e999}}', JSON, 400),
+    "a number of 5,000 digits": (b'{"topic":"a","payload":{"x":%s}}' % (b"9" * 5000), JSON, 400),
+    "a key twice": (b'{"topic":"a","payload":{"x":1,"x":2}}', JSON, 400),
+    "a field twice": (b'{"topic":"a","topic":"b"}', JSON, 400),
+    "a lone surrogate": (rb'{"topic":"a","payload":{"x":"\ud800"}}', JSON, 400),
+    "a lone surrogate as a topic": (rb'{"topic":"\ud800"}', JSON, 400),
+    "NUL": (b'{"topic":"a"}\0', JSON, 400),
+    "NUL in a topic": (rb'{"topic":"a\u0000b"}', JSON, 400),
+    "100,000 levels": (b'{"topic":"a","payload":' + b'{"x":' * 100_000 + b"1" + b"}" * 100_001, JSON, 400),
+    "40 levels": (b'{"topic":"a","payload":' + b'{"x":' * 40 + b"1" + b"}" * 41, JSON, 400),
+    "a path as a topic": (b'{"topic":"../a"}', JSON, 400),
+    "CR LF in a topic": (rb'{"topic":"a\r\nb"}', JSON, 400),
+    "CR LF in a source": (rb'{"topic":"a","source":"a\r\nb"}', JSON, 400),
+    "a wildcard as a topic": (b'{"topic":"a.*"}', JSON, 400),
+    "a dollar in a topic": (b'{"topic":"$SYS"}', JSON, 400),
+    "a topic of 256 bytes": (b'{"topic":"%s"}' % (b"a" * 256), JSON, 400),
+    "a topic of the bus": (b'{"topic":"_bus.x"}', JSON, 400),
+    "a wrong priority": (b'{"topic":"a","priority":11}', JSON, 400),
+    "a payload that is a list": (b'{"topic":"a","payload":[1]}', JSON, 400),
+    "a topic that is a list": (b'{"topic":["a"]}', JSON, 400),
+    "a newer envelope": (b'{"topic":"a","v":2}', JSON, 400),
+    "a header with a line break": (rb'{"topic":"a","headers":{"x":"a\r\nb: c"}}', JSON, 400),
+    "another CloudEvents version": (json.dumps(CLOUD | {"specversion": "2.0"}).encode(), JSON, 400),
+    "no CloudEvent": (b'{"topic":"a"}', "application/cloudevents+json", 400),
+    "a batch where one is announced": (json.dumps([CLOUD]).encode(), "application/cloudevents+json", 400),
+    "one where a batch is announced": (json.dumps(CLOUD).encode(), "application/cloudevents-batch+json", 400),
+    "no media type": (b'{"topic":"a"}', "", 415),
+    "a form": (b'{"topic":"a"}', "application/x-www-form-urlencoded", 415),
+    "plain text": (b'{"topic":"a"}', "text/plain", 415),
+    "another charset": (b'{"topic":"a"}', "application/json; charset=utf-16", 415),
+    "a large body": (b'{"topic":"a","payload":{"x":"%s"}}' % (b"y" * 1_100_000), JSON, 413),
+}
+
+
+@pytest.mark.parametrize(("body", "media", "status"), REFUSED.values(), ids=REFUSED.keys())
+async def test_what_is_refused(client: httpx.AsyncClient, bus: EventBus, body: bytes, media: str, status: int) -> None:
+    answer = await post(client, body, media)
+
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error", "message"}
+    assert await topics(bus) == []
+    assert (await post(client, {"topic": "next"})).status_code == 202
+
+
+async def test_a_compressed_body_is_refused(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": JSON, "content-encoding": "gzip"}
+
+    assert (await client.post("/events", content=b"{}", headers=headers)).status_code == 415
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("delay=-1", "delay=nan", "delay=inf", "delay=1e400", "delay=soon", "delay=1&at=2100-01-01", "at=later"),
+        "delya=1",
+    ],
+)
+async def test_a_wrong_moment_is_refused(client: httpx.AsyncClient, bus: EventBus, query: str) -> None:
+    assert (await post(client, {"topic": "a"}, query=f"?{query}")).status_code == 400
+    assert await topics(bus) == []
+
+
+async def test_history_in_pages(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await bus.publish_many([Event(topic="a.b", payload={"n": n}) for n in range(5)])
+    found, after = [], ""
+    for _ in range(3):
+        page = (await client.get(f"/events?pattern=a.*&limit=2{after}")).json()
+        assert all(set(item) == {"event", "position", "stored_at"} for item in page["events"])
+        found += [item["event"]["payload"]["n"] for item in page["events"]]
+        after = f"&after={page['next']}"
+
+    assert found == [0, 1, 2, 3, 4]
+    assert page["next"] is None
+
+
+async def test_history_by_pattern_time_and_correlation(client: httpx.AsyncClient, bus: EventBus) -> None:
+    early = Event(topic="a.b", timestamp="2020-01-01T00:00:00", correlation_id="job-1")
+    late = Event(topic="b.c", timestamp="2020-01-02T00:00:00")
+    await bus.publish_many([early, late])
+
+    async def ids(query: str) -> list[str]:
+        return [item["event"]["event_id"] for item in (await client.get(f"/events?{query}")).json()["events"]]
+
+    assert await ids("pattern=a.*") == [early.event_id]
+    assert await ids("pattern=a.*&pattern=b.*") == [early.event_id, late.event_id]
+    assert await ids("correlation_id=job-1") == [early.event_id]
+    assert await ids("start_time=2020-01-01T12:00:00%2B00:00") == [late.event_id]
+    assert await ids("start_time=2020-01-01T12:00:00+00:00") == [late.event_id]
+    assert await ids("end_time=2020-01-01T12:00:00Z") == [early.event_id]
+
+
+async def test_history_as_lines(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await bus.publish_many([Event(topic="a", payload={"n": n}) for n in range(1500)])
+    answer = await client.get("/events", headers={"accept": "application/x-ndjson"})
+
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["event"]["payload"]["n"] for line in lines] == list(range(1500))
+    few = await client.get("/events?limit=3", headers={"accept": "application/x-ndjson"})
+    assert len(few.text.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        *((f"limit={limit}", 400) for limit in ("0", "1001", "-1", "x", "9" * 5000, "1.5")),
+        *((f"pattern={pattern}", 400) for pattern in ("a..b", "a*", "**", "%00", "a%0d%0ab", "a" * 256, "../a")),
+        *((f"start_time={time}", 400) for time in ("yesterday", "1e999", "%00")),
+        *((f"after={position}", 400) for position in ("x", "a-", "a-x", f"a-{'9' * 30}", f"a-{'9' * 5000}")),
+        ("correlation_id=a%0ab", 400),
+        ("patern=a", 400),
+        ("after=another-1", 410),
+    ],
+)
+async def test_a_wrong_question_is_refused(client: httpx.AsyncClient, query: str, status: int) -> None:
+    answer = await client.get(f"/events?{query}")
+
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error", "message"}
+    answer = await client.get(f"/events?{query}", headers={"accept": "application/x-ndjson"})
+    assert answer.status_code in {status, 200}  # lines may be as many as there are
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://bus"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "evil.example"}, 403),
+        ({"host": "bus.evil.example"}, 403),
+        ({"host": "[bus"}, 403),
+    ],
+)
+async def test_pages_of_others_may_not_ask(client: httpx.AsyncClient, headers: dict[str, str], status: int) -> None:
+    assert (await client.get("/events", headers=headers)).status_code == status
+    assert (await client.get("/health", headers=headers)).status_code == 200
+
+
+async def test_a_page_that_is_allowed_may_ask(bus: EventBus) -> None:
+    transport = httpx.ASGITransport(create_app(bus, origins=("https://admin.example",)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://bus") as client:
+        assert (await client.get("/events", headers={"origin": "https://admin.example"})).status_code == 200
+        assert (await client.get("/events", headers={"origin": "https://admin.example:444"})).status_code == 403
+
+
+async def test_what_is_not_there(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/nothing")).json()["error"] == "not_found"
+    answer = await client.put("/events")
+    assert (answer.status_code, answer.json()["error"]) == (405, "method_not_allowed")
+
+
+def test_every_error_has_a_status() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BusError)]
+    for kind in kinds:
+        assert 400 <= status_of(kind("x")) < 600
+    assert len(STATUS) <= len(kinds)
+    assert {status_of(errors.StorageFull("x")), status_of(errors.BrokerUnavailable("x"))} == {507, 503}
