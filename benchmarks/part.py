@@ -76,7 +76,7 @@ def main() -> None:
         os.sched_setaffinity(0, {setting.core})
     record = uvloop.run(_run(sys.argv[1], setting))
     rest = memoryview(msgspec.json.encode(record) + b"\n")
-    while rest:  # megabytes into a pipe: one write may take a part of them
+    while rest:  # unbuffered (PYTHONUNBUFFERED), one write into a pipe may take a part of it
         rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
