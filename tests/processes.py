@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -24,7 +24,8 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("WOWEVENT_", "XDG_")) and name not in {"REDIS_URL", "PORT", "LOG_LEVEL", "EVENT_BUS_ENABLED"}
+        if not name.startswith(("WOWEVENT_", "XDG_"))
+        and name not in {"REDIS_URL", "PORT", "LOG_LEVEL", "EVENT_BUS_ENABLED"}
     }
     return {**own, "HOME": str(home), "PYTHONUNBUFFERED": "1", **changes}
 
@@ -33,16 +34,17 @@ def wowevent(
     home: Path, *arguments: str, stdin: bytes | None = None, timeout: float = PATIENCE, **changes: str
 ) -> subprocess.CompletedProcess[bytes]:
     """One command, run to its end in `home`. Without `stdin` there is nothing to read: /dev/null."""
-    given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    return subprocess.run(
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(
         [sys.executable, "-m", "wowevent", *arguments],
         cwd=home,
         env=environment(home, **changes),
         capture_output=True,
         timeout=timeout,
         check=False,
-        **given,  # type: ignore[arg-type]
+        **given,
     )
+    return done
 
 
 @contextmanager

@@ -63,7 +63,9 @@ def test_lines_of_payloads(tmp_path: Path, dash: tuple[str, ...]) -> None:
 
 def test_whole_events_go_through_a_pipe(tmp_path: Path) -> None:
     cloud = b'{"specversion":"1.0","id":"c-1","source":"shop","type":"order.placed","data":{"n":2}}'
-    wowevent(tmp_path, "publish", "--events", stdin=b'{"type":"order.placed","source":"shop","payload":{"n":1}}\n' + cloud)
+    wowevent(
+        tmp_path, "publish", "--events", stdin=b'{"type":"order.placed","source":"shop","payload":{"n":1}}\n' + cloud
+    )
     exported = wowevent(tmp_path, "history", "--json").stdout
     done = wowevent(tmp_path, "publish", "--events", "--url", "sqlite:///copy.db", stdin=exported)
 
@@ -95,7 +97,13 @@ def test_a_bar_for_people(tmp_path: Path) -> None:
     main, terminal = pty.openpty()
     command = [sys.executable, "-m", "wowevent", "publish", "a", PIPE]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(tmp_path), input=b'{"n":1}\n' * 50, stderr=terminal, timeout=20, check=True
+        command,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        input=b'{"n":1}\n' * 50,
+        stderr=terminal,
+        timeout=20,
+        check=True,
     )
     os.close(terminal)
     seen = os.read(main, 10_000)
@@ -186,11 +194,15 @@ def test_a_traceback_only_where_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_memory_says_what_it_is(tmp_path: Path) -> None:
-    assert b"memory:// is gone when this process ends" in wowevent(tmp_path, "publish", "a", "--url", "memory://").stderr
+    assert (
+        b"memory:// is gone when this process ends" in wowevent(tmp_path, "publish", "a", "--url", "memory://").stderr
+    )
 
 
 def test_history_for_people_and_by_time(tmp_path: Path) -> None:
-    wowevent(tmp_path, "publish", "--events", stdin=b'{"topic":"old","timestamp":"2020-01-01T00:00:00Z"}\n{"topic":"new"}')
+    wowevent(
+        tmp_path, "publish", "--events", stdin=b'{"topic":"old","timestamp":"2020-01-01T00:00:00Z"}\n{"topic":"new"}'
+    )
     wowevent(tmp_path, "publish", "evil", '{"x": "\x9b31m"}')
 
     assert [event["topic"] for event in history(tmp_path, "--since", "1h")] == ["new", "evil"]

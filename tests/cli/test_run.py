@@ -8,7 +8,7 @@ import pytest
 
 from tests.processes import end, running, until, wowevent
 
-APP = '''
+APP = """
 import os, pathlib
 from wowevent import EventBus
 
@@ -22,7 +22,7 @@ async def work(event):
     if n == 3 and not pathlib.Path("died").exists():
         pathlib.Path("died").touch()
         os._exit(9)
-'''
+"""
 URL = ("--url", "sqlite:///app.db")
 
 
@@ -89,7 +89,9 @@ def test_reload(tmp_path: Path) -> None:
         wowevent(tmp_path, "publish", "job.x", '{"n": 1}', *URL)
         until((tmp_path / "other.txt").exists, "the new code at work")
         (tmp_path / "app.py").write_text("this is not Python")
-        until(lambda: "waits for the code to change" in (tmp_path / "err.txt").read_text(), "a worker that cannot start")
+        until(
+            lambda: "waits for the code to change" in (tmp_path / "err.txt").read_text(), "a worker that cannot start"
+        )
         (tmp_path / "app.py").write_text(APP)
         serving(tmp_path, 3)
         assert end(process, signal.SIGINT) == 0

@@ -34,7 +34,9 @@ def test_from_the_banner_to_the_end(tmp_path: Path) -> None:
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    with running(tmp_path, "wowevent", "serve", "--http-port", "0", "--url", "memory://", "--log-file", "x.log") as process:
+    with running(
+        tmp_path, "wowevent", "serve", "--http-port", "0", "--url", "memory://", "--log-file", "x.log"
+    ) as process:
         address(tmp_path)
         assert end(process, signal.SIGINT) == 0
     assert (tmp_path / "x.log").is_file()

@@ -61,7 +61,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
     (code,) = blocks("python")
-    (printed,) = blocks("")
+    (printed,) = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
@@ -86,9 +86,10 @@ def repository(home: Path, commits: int) -> Path:
 
     def commit(mark: int, parents: str) -> None:
         who = f"Agent {mark % 3} <agent@example.org> {1_600_000_000 + mark} +0000"
-        stream.append(f"commit HEAD\nmark :{mark}\nauthor {who}\ncommitter {who}\ndata <<EOT\nchange {mark} “é”\nEOT\n{parents}")
-        for number in range(2):
-            stream.append(f'M 100644 inline "folder/a\\tb {number}"\ndata <<EOT\n{mark}\nEOT\n')
+        stream.append(
+            f"commit HEAD\nmark :{mark}\nauthor {who}\ncommitter {who}\ndata <<EOT\nchange {mark} “é”\nEOT\n{parents}"
+        )
+        stream.extend(f'M 100644 inline "folder/a\\tb {number}"\ndata <<EOT\n{mark}\nEOT\n' for number in range(2))
         stream.append("\n")
 
     for mark in range(1, commits + 1):
@@ -103,8 +104,20 @@ def repository(home: Path, commits: int) -> Path:
 @pytest.mark.parametrize(
     ("commits", "lines"),
     [
-        (1, ["0 handled at once + 0 after a retry + 1 dead letters", "1 dead letters sent again and handled; 0 are left"]),
-        (300, ["264 handled at once + 30 after a retry + 7 dead letters", "7 dead letters sent again and handled; 0 are left"]),
+        (
+            1,
+            [
+                "0 handled at once + 0 after a retry + 1 dead letters",
+                "1 dead letters sent again and handled; 0 are left",
+            ],
+        ),
+        (
+            300,
+            [
+                "264 handled at once + 30 after a retry + 7 dead letters",
+                "7 dead letters sent again and handled; 0 are left",
+            ],
+        ),
     ],
 )
 def test_the_demo_adds_up(tmp_path: Path, commits: int, lines: list[str]) -> None:

@@ -26,5 +26,8 @@ async def client(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[httpx.Client]:
-    with running(tmp_path, "wowevent.service", PORT="0"), httpx.Client(base_url=address(tmp_path), timeout=15) as client:
+    with (
+        running(tmp_path, "wowevent.service", PORT="0"),
+        httpx.Client(base_url=address(tmp_path), timeout=15) as client,
+    ):
         yield client

@@ -17,7 +17,9 @@ async def topics(bus: EventBus) -> list[str]:
     return [stored.event.topic async for stored in bus.history()]
 
 
-async def post(client: httpx.AsyncClient, body: Any, media: str = "application/json", query: str = "") -> httpx.Response:
+async def post(
+    client: httpx.AsyncClient, body: Any, media: str = "application/json", query: str = ""
+) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await client.post(f"/events{query}", content=content, headers={"content-type": media})
 

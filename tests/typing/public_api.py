@@ -65,7 +65,9 @@ async def on_batch(events: list[Event]) -> None:
 
 
 async def use(bus: EventBus) -> None:
-    subscription = await bus.subscribe("task.*", on_event, "worker-1", retry=RetryPolicy(max_retries=3), order_by="topic")
+    subscription = await bus.subscribe(
+        "task.*", on_event, "worker-1", retry=RetryPolicy(max_retries=3), order_by="topic"
+    )
     assert_type(subscription, Subscription)
     await bus.subscribe(["task.*", "plan.#"], on_task, priorities=["high", EventPriority.CRITICAL], start="first")
     await bus.subscribe("task.*", on_batch, "archive", batch=100, rate="50/s", start=datetime.now(UTC))
