@@ -90,14 +90,14 @@ class Tail:
 
     def entries(self, *what: str, process: str = "", id: str = "") -> Sequence[Entry]:
         """What is written so far; of these kinds, of one process or of one event, where they are given."""
-        self._update()
+        self.update()
         if not what:
             return self._entries if not process + id else [e for e in self._entries if _fits(e, process, id)]
         if len(what) == 1 and not (process and id):
             return self._found[what[0], process, id]
         return [entry for kind in what for entry in self._found[kind, "", id] if process in ("", entry.process)]
 
-    def _update(self) -> None:
+    def update(self) -> None:
         """Take in what is new. A line without its end is left for later."""
         for path in sorted(self._folder.glob("*.jsonl")):
             with path.open("rb") as file:

@@ -117,10 +117,12 @@ class Lab:
     async def until(self, true: Callable[..., Any], *of: Any, timeout: float = 30.0) -> float:
         """Return once that is so, and how many seconds it took; fail with the programs' output if it never is."""
         began = time.monotonic()
+        await asyncio.to_thread(self._tail.update)  # much may have been written since the last look
         while not true(*of):
             if time.monotonic() - began > timeout:
                 raise AssertionError(f"it did not happen within {timeout} s; the programs say:\n{self.output()}")
             await asyncio.sleep(_LOOK)
+            await asyncio.to_thread(self._tail.update)
         return time.monotonic() - began
 
     async def written(self, count: int, *what: str, process: str = "", timeout: float = 30.0) -> float:
