@@ -50,8 +50,6 @@ from wowevent.replay import ReplayConfig
 from wowevent.retry import RetryPolicy
 from wowevent.subscription import Handle as Subscription
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Attempt",
     "BrokerError",

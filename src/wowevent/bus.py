@@ -18,6 +18,7 @@ from wowevent.batch import Batch
 from wowevent.broker import (
     Appended,
     Broker,
+    Capabilities,
     Position,
     Retention,
     Stored,
@@ -119,6 +120,11 @@ class EventBus:
         self._shutting: asyncio.Task[None] | None = None
         self._state: Literal["new", "running", "draining", "stopped"] = "new"
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine declares of itself."""
+        return self._broker.capabilities
+
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -191,8 +197,11 @@ class EventBus:
 
     async def _drain(self, *, retries: bool) -> None:
         """A handler may publish what the next one handles, so look again until a round finds nothing."""
-        while any(served.consumer.outstanding(retries=retries) for served in self._served.values()):
-            await asyncio.gather(*(s.consumer.drained(retries=retries) for s in list(self._served.values())))
+        while True:
+            consumers = [handle.consumer for handle in self._served.values()]
+            await asyncio.gather(*(consumer.drained(retries=retries) for consumer in consumers))
+            if not any(consumer.outstanding(retries=retries) for consumer in consumers):
+                return
 
     # --- publish ------------------------------------------------------------------------------------------------
 
@@ -252,12 +261,7 @@ class EventBus:
             raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
         if require_match:
             await self._require_match(events)
-        expecting = [
-            (consumer, event.event_id)
-            for event in events
-            for id in self._own_matches(event)
-            if (consumer := self._served[id].consumer).expect(event.event_id)
-        ]
+        expecting = self._expect(events)
         try:
             results = await self._batch.call(events)
         except BaseException:
@@ -274,18 +278,27 @@ class EventBus:
             for event, result in zip(events, results, strict=True)
         ]
 
-    def _own_matches(self, event: Event) -> tuple[str, ...]:
-        """Which subscriptions of this bus a published event will come to; a delayed one is not waited for."""
-        later = event.not_before is not None and event.not_before.timestamp() > self._clock.time()
-        return () if later else self._own.match(event)
+    def _expect(self, events: Sequence[Event]) -> list[tuple[Consumer, str]]:
+        """Tell our own subscriptions what comes to them; a delayed event is not waited for."""
+        expecting = []
+        match, served = self._own.match, self._served
+        for event in events:
+            if event.not_before is not None and event.not_before.timestamp() > self._clock.time():
+                continue
+            for id in match(event):
+                consumer = served[id].consumer
+                if consumer.expect(event.event_id):
+                    expecting.append((consumer, event.event_id))
+        return expecting
 
     async def _append(self, events: Sequence[Event]) -> Sequence[Appended]:
         """The engine's publish, tried again while it does not answer: ids make that safe."""
-        until, pause = self._clock.monotonic() + _PATIENCE, 0.05
+        until, pause = 0.0, 0.05
         while True:
             try:
                 return await self._broker.publish(events)
             except BrokerUnavailable as error:
+                until = until or self._clock.monotonic() + _PATIENCE
                 if self._clock.monotonic() + pause > until:
                     raise
                 logger.warning("publish is tried again", error=error, retry_in=pause)

@@ -39,13 +39,11 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def time(self) -> float:
-        """Unix seconds; may jump when the machine's clock is set."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds that only grow, comparable between the processes of one boot of one machine."""
-        return time.monotonic()
+    # The functions themselves: a clock is asked several times an event.
+    monotonic = staticmethod(time.monotonic)
+    """Seconds that only grow, comparable between the processes of one boot of one machine."""
+    time = staticmethod(time.time)
+    """Unix seconds; may jump when the machine's clock is set."""
 
     async def sleep(self, seconds: float) -> None:
         """Return once `seconds` have passed."""

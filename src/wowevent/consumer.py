@@ -144,6 +144,7 @@ class Consumer:
         self._expected: dict[str, bool] = {}  # ids published by this bus -> whether handled once
         self._least = max(options.concurrency, 2 * (options.batch or 0))
         self._window = self._least if self._chains is None else _MOST
+        self._plenty = _HOLD * options.concurrency / _MOST  # seconds: below, the window is at its largest
         self._average = 0.0
         self._next_slot = 0.0
         self._started = False
@@ -240,7 +241,7 @@ class Consumer:
 
     def unexpect(self, event_id: str) -> None:
         """It does not come after all, or it is through."""
-        if self._expected.pop(event_id, None) is not None:
+        if self._expected.pop(event_id, None) is not None and self._progress.waiting:
             self._progress.notify()
 
     def outstanding(self, *, retries: bool) -> bool:
@@ -256,6 +257,8 @@ class Consumer:
                     continue
             if await self._rest_is_elsewhere():
                 self._expected.clear()
+        if not self._stopping:
+            await self._flush()  # whoever asks the engine next finds what was waited for
 
     async def _rest_is_elsewhere(self) -> bool:
         """Whether what is still expected was taken, or finished, by other members of the group."""
@@ -305,8 +308,7 @@ class Consumer:
 
     async def _take_in(self, leases: Sequence[Lease]) -> None:
         now = self._clock.monotonic()
-        for lease in leases:
-            self._held[lease.token] = now
+        self._held.update(dict.fromkeys([lease.token for lease in leases], now))
         self._taken.notify()
         if self._stopping or self._gate.closed:
             await self._return(leases)
@@ -323,6 +325,8 @@ class Consumer:
         self._average = 0.8 * self._average + 0.2 * took if self._average else took
         if self._chains is not None:
             return  # a key that waits must not keep the others from coming
+        if self._window == _MOST and self._average < self._plenty and self._options.rate is None:
+            return
         want = int(_HOLD * self._options.concurrency / (self._average + 1e-7))
         if self._options.rate is not None:
             want = min(want, int(_HOLD * self._options.rate))
@@ -332,7 +336,8 @@ class Consumer:
 
     async def _working(self) -> None:
         while True:
-            await self._gate.opened()
+            if self._gate.closed:
+                await self._gate.opened()
             if self._options.rate is not None and len(self._hand):
                 await self._slot()
                 if self._gate.closed:  # meanwhile a suspect came: nothing else may start
@@ -364,7 +369,7 @@ class Consumer:
         return batch
 
     async def _handle(self, leases: list[Lease]) -> None:
-        leases = [lease for lease in leases if self._worth_handling(lease)]
+        leases = [lease for lease in leases if _is_plain(lease) or self._worth_handling(lease)]
         if not leases:
             return
         if leases[0].crashes:
@@ -417,8 +422,11 @@ class Consumer:
             self._gate.left()
             enter(None)
             self._adapt(self._clock.monotonic() - started, len(leases))
-        for lease in leases:
-            self._conclude(lease, outcome)
+        if outcome is _DONE:
+            self._done(leases)
+        else:
+            for lease in leases:
+                self._conclude(lease, outcome)
         if reply is not None and first.event.reply_to is not None and self._options.batch is None:
             await self._reply(first.event, reply, None)
 
@@ -428,21 +436,39 @@ class Consumer:
             lease.failures + lease.crashes + 1,
             self.id,
             lease.position,
-            redelivered=lease.redelivered,
-            _token=lease.token,
-            _extend=self._extend,
+            False,
+            lease.redelivered,
+            lease.token,
+            self._extend,
         )
 
     async def _extend(self, token: str, seconds: float) -> None:
         if token in self._held:
             await self._send([Extend(token, seconds)])
 
+    def _done(self, leases: Sequence[Lease]) -> None:
+        """All of them were handled: what `_settle` does with each, without what the common case need not look at."""
+        self.counts.handled += len(leases)
+        if self._chains is not None or self._options.auto_ack:
+            for lease in leases:
+                self._settle(lease, Ack(lease.token))
+            return
+        held, outbox, expected = self._held, self._outbox, self._expected
+        for lease in leases:
+            token = lease.token
+            held.pop(token, None)
+            outbox.append(Ack(token))
+            if expected:
+                expected.pop(lease.event.event_id, None)
+        if self._finished.waiting:
+            self._finished.notify()
+        if self._progress.waiting:
+            self._progress.notify()
+        if self._room.waiting and self._credit() > 0:
+            self._room.notify()
+
     def _conclude(self, lease: Lease, outcome: Outcome) -> None:
         """Count, log and settle one outcome."""
-        if outcome is _DONE:
-            self.counts.handled += 1
-            self._settle(lease, Ack(lease.token))
-            return
         if isinstance(outcome, Failed | Rejected):
             self.counts.failed += 1
             logger.warning(
@@ -527,10 +553,12 @@ class Consumer:
             self._arrived.notify(1)
         self._held.pop(lease.token, None)
         if not self._options.auto_ack:
-            self._put(settlement)
+            self._outbox.append(settlement)
+            if self._finished.waiting:
+                self._finished.notify()
         if self._expected and (final or self._options.auto_ack):
             self.unexpect(lease.event.event_id)
-        if self._credit() > 0:
+        if self._room.waiting and self._credit() > 0:
             self._room.notify()
 
     def _note_attempt(self, lease: Lease) -> None:
@@ -623,6 +651,11 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
 
 
 _DONE: Final = Done()
+
+
+def _is_plain(lease: Lease) -> bool:
+    """Whether there is nothing about it to be looked at before it is handled."""
+    return lease.crashes == 0 and lease.event.ttl_seconds is None
 
 
 def _as_seen(lease: Lease) -> Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -59,6 +59,5 @@ def current() -> Delivery | None:
     return _current.get()
 
 
-def enter(delivery: Delivery | None) -> None:
-    """Make it the current one of this task from here on; for who runs handlers."""
-    _current.set(delivery)
+enter: Final[Callable[[Delivery | None], object]] = _current.set
+"""Make it the current one of this task from here on; for who runs handlers, twice an event."""

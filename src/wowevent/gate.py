@@ -37,7 +37,8 @@ class Gate:
     def left(self) -> None:
         """A handler ended."""
         self.running -= 1
-        self._changed.notify()
+        if self._changed.waiting:
+            self._changed.notify()
 
     async def opened(self) -> None:
         """Return once the gate is open."""

@@ -20,6 +20,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._levels: tuple[deque[Lease], ...] = tuple(deque() for _ in range(11))
+        self._normal = self._levels[5]
         self._count = 0
         self._run = 0
 
@@ -36,6 +37,9 @@ class Lanes:
         if not self._count:
             return None
         self._count -= 1
+        if len(self._normal) > self._count:  # the common case: all are of one level
+            self._run = 0
+            return self._normal.popleft()
         levels = range(10, 0, -1) if self._run < _RUN else (6, 5, 4, 3, 2, 1, 10, 9, 8, 7)
         for level in levels:
             if self._levels[level]:

@@ -102,7 +102,9 @@ def decide(policy: RetryPolicy, lease: Lease, outcome: Outcome, chance: float = 
         case Rejected(error, traceback, reason):
             return Bury(lease.token, reason, error, traceback)
     failures = lease.failures + 1  # it failed
-    if failures + lease.crashes >= limit(policy, lease):
+    # A suspect has run alone and did not crash: a single crash was its neighbour's, and costs it nothing.
+    crashes = lease.crashes if lease.crashes > 1 else 0
+    if failures + crashes >= limit(policy, lease):
         return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)
     return Retry(lease.token, policy.delay(failures, chance), outcome.error)
 

@@ -8,25 +8,25 @@ import asyncio
 class Wakeup:
     """Tasks wait for the next `notify`; check the condition before: a notification that nobody awaits is gone."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[asyncio.Future[None]] = []
 
     async def wait(self) -> None:
         """Return at the next notification."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self.waiting.append(future)
         try:
             await future
         finally:
-            if future in self._waiting:
-                self._waiting.remove(future)
+            if future in self.waiting:
+                self.waiting.remove(future)
 
     def notify(self, count: int | None = None) -> None:
         """Wake up to `count` waiting tasks, those that waited longest first; all by default."""
-        while self._waiting and count != 0:
-            future = self._waiting.pop(0)
+        while self.waiting and count != 0:
+            future = self.waiting.pop(0)
             if not future.done():
                 future.set_result(None)
                 count = None if count is None else count - 1

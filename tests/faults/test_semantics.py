@@ -90,7 +90,6 @@ async def test_poisons_side_by_side(lab: Lab, measured):
     assert {2, 3} >= set(deliveries) >= {3}
 
 
-@pytest.mark.xfail(strict=True, reason="a crash beside it costs an innocent one of its own attempts, see retry.decide")
 async def test_an_innocent_keeps_its_own_attempts(lab: Lab):
     """Held beside a poison once, failing once by itself: it is promised a second attempt, and would succeed."""
     await publish(lab, [plain(0, poison=True), plain(1)])

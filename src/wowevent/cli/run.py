@@ -67,7 +67,7 @@ def load(target: str) -> EventBus:
 
 
 def _refuse_unshared(bus: EventBus) -> None:
-    capabilities = bus._broker.capabilities  # noqa: SLF001 - asked of a bus that is not started, so health cannot say
+    capabilities = bus.capabilities
     if not capabilities.shared:
         raise CommandError(
             "not_supported", f"{capabilities.name}:// lives in one process; workers need one that they share"

@@ -76,6 +76,7 @@ class MemoryBroker:
             self._enter()
             now = self._clock.time()
             results = [self._publish_one(event, now) for event in events]
+            self._log.forget_ids(now)
             if self._log.readers:
                 self._log.wake_readers()
             if now >= self._retained_at + 1 or len(self._log.ring) > 2 * (self._retention.max_count or 2**62):
@@ -95,13 +96,15 @@ class MemoryBroker:
         if due > now:
             log.held[event.event_id] = event
             heapq.heappush(log.delayed, (due, next(log.numbers), event))
-            log.remember(event, None, now)
+            log.seen[event.event_id] = None
+            log.seen_order.append((now, event.event_id))
             if log.delayed[0][2] is event:
                 for instance in log.instances:
                     instance.arm()
             return Appended(None, matched=log.routes.match(event))
         appended = log.append(event, now)
-        log.remember(event, appended.position, now)
+        log.seen[event.event_id] = appended.position
+        log.seen_order.append((now, event.event_id))
         return appended
 
     async def cancel(self, event_id: str) -> bool:
@@ -209,10 +212,13 @@ class MemoryBroker:
         return leases
 
     def _lease(self, cursor: Cursor, entry: Entry, deadline: float) -> Lease:
-        token = f"{entry.position.offset}.{next(self._log.numbers)}"
+        token = str(next(self._log.numbers))  # never given twice, so it names the attempt too
         cursor.leases[token] = (entry, deadline, self)
+        event = entry.event.__copy__()
+        if not (entry.failures or entry.crashes or entry.redelivered):
+            return Lease(event=event, token=token, position=entry.position)
         return Lease(
-            event=entry.event.__copy__(),
+            event=event,
             token=token,
             position=entry.position,
             failures=entry.failures,
@@ -228,7 +234,13 @@ class MemoryBroker:
             cursor = self._cursor(id)
             now, monotonic = self._clock.time(), self._clock.monotonic()
             cursor.tick(now, monotonic)
-            return sum(self._settle_one(cursor, settlement, now, monotonic) for settlement in settlements)
+            count, pop, simple = 0, cursor.leases.pop, not cursor.subscription.exclusive
+            for settlement in settlements:
+                if simple and type(settlement) is Ack:  # nearly all of them, and nobody else is freed by it
+                    count += pop(settlement.token, None) is not None
+                else:
+                    count += self._settle_one(cursor, settlement, now, monotonic)
+            return count
 
     def _settle_one(self, cursor: Cursor, settlement: Settlement, now: float, monotonic: float) -> bool:
         lease = cursor.leases.pop(settlement.token, None)
@@ -409,6 +421,8 @@ class MemoryBroker:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._log.instances.add(self)
+            if self._retention.max_bytes is not None:
+                self._log.count_bytes()
             self._set_timer()
 
     def _cursor(self, id: str) -> Cursor:

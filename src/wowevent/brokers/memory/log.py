@@ -64,7 +64,8 @@ class MemoryLog:
         self.epoch: str = secrets.token_hex(4)
         self.ring: deque[Stored] = deque()
         self.head: int = 0
-        self.bytes: int = 0
+        self.bytes: int = 0  # of the ring, once `counting`
+        self.counting: bool = False
         self.delayed: list[tuple[float, int, Event]] = []
         self.held: dict[str, Event] = {}  # delayed, by id; what is not here any more was cancelled or has left
         self.seen: dict[str, Position | None] = {}
@@ -93,7 +94,8 @@ class MemoryLog:
         position = Position(self.epoch, self.head)
         stored = Stored(event, position, now)
         self.ring.append(stored)
-        self.bytes += _size(event)
+        if self.counting:
+            self.bytes += _size(event)
         for id in ids:
             if (cursor := self.cursors.get(id)) is None:
                 continue
@@ -111,10 +113,8 @@ class MemoryLog:
                 reader.inbox.append(stored)
         return Appended(stored.position, matched=ids)
 
-    def remember(self, event: Event, position: Position | None, now: float) -> None:
-        """Know this id for the time that duplicates are looked for."""
-        self.seen[event.event_id] = position
-        self.seen_order.append((now, event.event_id))
+    def forget_ids(self, now: float) -> None:
+        """Give up the ids whose time to be looked for is over."""
         while len(self.seen_order) > _DEDUP_IDS and (
             self.seen_order[0][0] < now - _DEDUP_SECONDS or len(self.seen_order) > _DEDUP_MOST
         ):
@@ -133,6 +133,12 @@ class MemoryLog:
         for reader in self.readers:
             if reader.waiter is not None:
                 reader.wake()
+
+    def count_bytes(self) -> None:
+        """An instance limits the log's size: know it from here on."""
+        if not self.counting:
+            self.counting = True
+            self.bytes = sum(_size(stored.event) for stored in self.ring)
 
     def retain(self, limits: Retention, now: float) -> None:
         """Keep the log within its limits, and give up subscriptions that nobody serves."""
@@ -153,7 +159,9 @@ class MemoryLog:
         return too_old or (limits.max_bytes is not None and self.bytes > limits.max_bytes)
 
     def _trim_one(self) -> None:
-        self.bytes -= _size(self.ring.popleft().event)
+        event = self.ring.popleft().event
+        if self.counting:
+            self.bytes -= _size(event)
 
     def slice(self, offset: int) -> list[Stored]:
         """Up to a chunk of the log from `offset` on; PositionLost if some of it is gone."""

@@ -84,13 +84,15 @@ def newest(db: apsw.Connection) -> int:
 
 
 def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str) -> Page:
-    scanned = _found.decode(_scan(db, query, after, upto))
+    most = _EVENTS if query.limit is None else max(1, min(_EVENTS, query.limit))
+    rows = most if "#" in query.patterns else _SCAN  # of those, all but the bus's own are wanted
+    scanned = _found.decode(_scan(db, query, after, upto, rows))
     if any(here <= before for before, here in pairwise((after, *(row[0] for row in scanned)))):
         # A damaged tree; to believe it could be to go round in it for ever.
         return Page([StorageDamaged(f"the log's positions behind {after} are in disorder")], upto, at_end=True)
     wanted: dict[str, bool] = {}
     chosen: list[int] = []
-    size, looked = 0, upto if len(scanned) < _SCAN else scanned[-1][0]
+    size, looked = 0, upto if len(scanned) < rows else scanned[-1][0]
     for offset, topic, length in scanned:
         if topic not in wanted:
             wanted[topic] = any(matches(pattern, topic) for pattern in query.patterns)
@@ -98,15 +100,15 @@ def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str) 
             continue
         chosen.append(offset)
         size += length
-        if len(chosen) == _EVENTS or size >= _BYTES:
+        if len(chosen) == most or size >= _BYTES:
             looked = offset
             break
     looked = max(looked, after)
     return Page(_load(db, chosen, epoch) if chosen else [], looked, looked >= upto)
 
 
-def _scan(db: apsw.Connection, query: Query, after: int, upto: int) -> str:
-    """Position, topic and size of the next rows that may be wanted."""
+def _scan(db: apsw.Connection, query: Query, after: int, upto: int, rows: int) -> str:
+    """Position, topic and size of the next rows that may be wanted, so many at most."""
     where = ["offset > :after", "offset <= :upto", "body IS NOT NULL"]
     if query.correlation_id is not None:
         # Two indexed look-ups; NULL stands for the event's own id.
@@ -123,7 +125,7 @@ def _scan(db: apsw.Connection, query: Query, after: int, upto: int) -> str:
     sql = (
         "SELECT json_group_array(json_array(offset, topic, size)) FROM "  # noqa: S608 - constants
         "(SELECT offset, topic, length(body) AS size FROM log "
-        f"WHERE {' AND '.join(where)} ORDER BY offset LIMIT {_SCAN})"
+        f"WHERE {' AND '.join(where)} ORDER BY offset LIMIT {rows})"
     )
     bindings: dict[str, Any] = {
         "after": after,
