@@ -37,6 +37,7 @@ from wowevent.errors import (
     InvalidEvent,
     InvalidTopic,
     NoResponders,
+    NotSupported,
     PayloadTooLarge,
     RequestTimeout,
     SubscriptionConflict,
@@ -98,6 +99,8 @@ class EventBus:
         self.name: str = check_name(name) if name else ""
         self._clock = clock or SystemClock()
         self._max_payload = max_payload or settings.max_payload
+        if url is not None and not isinstance(url, str) and not hasattr(url, "settle"):
+            raise NotSupported(f"a {type(url).__name__} is neither a URL nor a broker; there is no Redis engine yet")
         self._own_broker = url is None or isinstance(url, str)
         if url is None and settings.url is None:
             logger.info("embedded log", url=settings.engine_url())

@@ -40,9 +40,9 @@ class SystemClock:
     """The machine's own clocks."""
 
     # The functions themselves: a clock is asked several times an event.
-    monotonic = staticmethod(time.monotonic)
+    monotonic: staticmethod[[], float] = staticmethod(time.monotonic)
     """Seconds that only grow, comparable between the processes of one boot of one machine."""
-    time = staticmethod(time.time)
+    time: staticmethod[[], float] = staticmethod(time.time)
     """Unix seconds; may jump when the machine's clock is set."""
 
     async def sleep(self, seconds: float) -> None:

@@ -20,8 +20,10 @@ class Settings(BaseSettings):
         env_prefix="WOWEVENT_", extra="ignore", populate_by_name=True
     )
 
-    url: str | None = Field(None, validation_alias=AliasChoices("WOWEVENT_URL", "REDIS_URL"))
+    url: str | None = None
     """The engine; without one, an embedded log in the data directory."""
+    redis_url: str | None = Field(None, validation_alias=AliasChoices("WOWEVENT_REDIS_URL", "REDIS_URL"))
+    """What `python -m wowevent.service` takes where there is no url; nothing else looks at it."""
     namespace: str = "default"
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65_535)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event, events, failing, unsettled
-from wowevent import Closed, Event, EventBus, RetryPolicy
+from wowevent import Closed, Event, EventBus, NotSupported, RetryPolicy
 
 
 class Blocked:
@@ -282,3 +282,8 @@ async def test_two_buses_with_urls_of_their_own_close_everything(rig: Rig, tmp_p
             await bus.publish(event())
             await bus.join(5)
         assert seen.numbers == [0]
+
+
+def test_what_is_neither_a_url_nor_a_broker_is_refused():
+    with pytest.raises(NotSupported, match="neither a URL nor a broker"):
+        EventBus(object())  # type: ignore[arg-type]

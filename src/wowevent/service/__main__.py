@@ -21,7 +21,8 @@ def main() -> int:
         settings = Settings()
         set_up_logs(settings.log_level)
         listening = listen(settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
-        bus = EventBus(settings.engine_url(), namespace=settings.namespace) if settings.event_bus_enabled else None
+        url = settings.url or settings.redis_url or settings.engine_url()
+        bus = EventBus(url, namespace=settings.namespace) if settings.event_bus_enabled else None
         logger.info("service starts", address=listening.url, event_bus="enabled" if bus else "disabled")
         run(serve(bus, listening, settings))
     except (BusError, OSError, ValueError, pydantic.ValidationError) as error:
