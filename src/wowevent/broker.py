@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
 from wowevent.event import Event
+
+URGENT: Final = 7
+"""The lowest priority that overtakes (obligation 7)."""
+URGENT_RUN: Final = 8
+"""So many urgent ones, then one other, so that urgent traffic starves nothing."""
+KNOWN_SECONDS: Final = 120.0
+"""For so long at least an id is known (obligation 4),"""
+KNOWN_IDS: Final = 10_000
+"""and so many of the last ones."""
+LIVE: Final = "_reply."
+"""How the topics begin that go by the live path (obligation 10)."""
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):

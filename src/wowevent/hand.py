@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 
-from wowevent.broker import Lease
+from wowevent.broker import URGENT, URGENT_RUN, Lease
 from wowevent.event import Event
-
-_URGENT = 7
-_RUN = 8  # urgent ones in a row, then one other
 
 
 class Lanes:
@@ -40,10 +37,10 @@ class Lanes:
         if len(self._normal) > self._count:  # the common case: all are of one level
             self._run = 0
             return self._normal.popleft()
-        levels = range(10, 0, -1) if self._run < _RUN else (6, 5, 4, 3, 2, 1, 10, 9, 8, 7)
+        levels = range(10, 0, -1) if self._run < URGENT_RUN else (6, 5, 4, 3, 2, 1, 10, 9, 8, 7)
         for level in levels:
             if self._levels[level]:
-                self._run = self._run + 1 if level >= _URGENT else 0
+                self._run = self._run + 1 if level >= URGENT else 0
                 return self._levels[level].popleft()
         raise AssertionError  # pragma: no cover - the count says that there is one
 

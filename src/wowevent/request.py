@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from wowevent.broker import Appended, Broker, Position, Query
+from wowevent.broker import LIVE, Appended, Broker, Position, Query
 from wowevent.clock import Clock
 from wowevent.delivery import inherited
 from wowevent.errors import BrokerError, Closed, InvalidEvent, PositionLost, RequestFailed
@@ -17,7 +17,6 @@ from wowevent.event import Event, new_id
 from wowevent.log import logger
 from wowevent.routing import Routes
 
-_TOPIC: Final = "_reply"
 _FRESH: Final = 1.0  # seconds for which who is served is taken from memory
 _PAUSE: Final = 0.2  # seconds before the replies are read again after trouble
 
@@ -29,7 +28,7 @@ class Requests:
 
     def __init__(self, broker: Broker, send: Send, clock: Clock) -> None:
         """`send` is the bus's way to the engine."""
-        self.topic: str = f"{_TOPIC}.{new_id()}"
+        self.topic: str = f"{LIVE}{new_id()}"
         """Where the answers to this bus go."""
         self._broker = broker
         self._send = send
@@ -50,7 +49,7 @@ class Requests:
 
     async def answer(self, request: Event, value: Any, error: str | None) -> None:
         """Answer a question of somebody; what cannot be sent is logged, since the asker's timeout is running."""
-        if request.reply_to is None or not request.reply_to.startswith(f"{_TOPIC}."):
+        if request.reply_to is None or not request.reply_to.startswith(LIVE):
             return
         try:
             reply = Event(topic=request.reply_to, payload={"reply": value} if error is None else {"error": error})

@@ -14,16 +14,12 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Hashable, Iterable
-from typing import Final
 
 from msgspec import Struct
 
-from wowevent.broker import Attempt, Position, Subscription, SubscriptionInfo
+from wowevent.broker import URGENT, URGENT_RUN, Attempt, Position, Subscription, SubscriptionInfo
 from wowevent.errors import PositionLost
 from wowevent.event import Event
-
-URGENT: Final = 7
-_URGENT_RUN: Final = 8  # then one other, so that urgent traffic starves nothing
 
 
 class Waiter:
@@ -143,7 +139,7 @@ class Cursor:
         """Entries in the order of the lanes, what was returned before what was published later."""
         while True:
             has_urgent, has_other = self._has(0), self._has(1)
-            if has_urgent and not (has_other and self.run >= _URGENT_RUN):
+            if has_urgent and not (has_other and self.run >= URGENT_RUN):
                 self.run += 1
                 yield self._next(0)
             elif has_other:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
-from wowevent.broker import Appended, DeadLetter, Position, Retention, Stored
+from wowevent.broker import KNOWN_IDS, KNOWN_SECONDS, LIVE, Appended, DeadLetter, Position, Retention, Stored
 from wowevent.brokers.memory.cursor import Cursor, Entry, Waiter
 from wowevent.errors import PositionLost
 from wowevent.event import Event
@@ -25,12 +25,9 @@ from wowevent.routing import Routes
 from wowevent.routing import matches as subscription_matches
 from wowevent.topic import matches
 
-_DEDUP_SECONDS: Final = 120.0
-_DEDUP_IDS: Final = 10_000
-_DEDUP_MOST: Final = 1_000_000
+_KNOWN_MOST: Final = 1_000_000  # memory is not without end: at over 8,000/s an id is known for less than two minutes
 _CHUNK: Final = 256
 _OVERHEAD: Final = 600  # bytes that an event takes beside its payload, about
-_LIVE: Final = "_reply."
 
 
 class Instance(Protocol):
@@ -88,7 +85,7 @@ class MemoryLog:
         """Store and route one event now."""
         now = self.last_stored = max(now, self.last_stored)  # a clock set back must not disorder the log
         ids = self.routes.match(event)
-        if event.topic.startswith(_LIVE):
+        if event.topic.startswith(LIVE):
             return self._send_live(Stored(event, Position(self.epoch, self.head), now), ids)
         self.head += 1
         position = Position(self.epoch, self.head)
@@ -115,8 +112,8 @@ class MemoryLog:
 
     def forget_ids(self, now: float) -> None:
         """Give up the ids whose time to be looked for is over."""
-        while len(self.seen_order) > _DEDUP_IDS and (
-            self.seen_order[0][0] < now - _DEDUP_SECONDS or len(self.seen_order) > _DEDUP_MOST
+        while len(self.seen_order) > KNOWN_IDS and (
+            self.seen_order[0][0] < now - KNOWN_SECONDS or len(self.seen_order) > _KNOWN_MOST
         ):
             self.seen.pop(self.seen_order.popleft()[1], None)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from wowevent.broker import Position, Subscription
-from wowevent.brokers.sqlite.log import URGENT, checked, head, micros
+from wowevent.broker import URGENT, Position, Subscription
+from wowevent.brokers.sqlite.log import checked, head, micros
 from wowevent.brokers.sqlite.registry import spec_of, subscription_of
 from wowevent.brokers.sqlite.schema import insert, one, rows
 from wowevent.errors import BusError, PositionLost

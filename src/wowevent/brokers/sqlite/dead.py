@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wowevent.broker import Attempt, DeadLetter, DeadQuery, Discard, Reason, Redeliver
-from wowevent.brokers.sqlite.log import URGENT, checked
+from wowevent.broker import URGENT, Attempt, DeadLetter, DeadQuery, Discard, Reason, Redeliver
+from wowevent.brokers.sqlite.log import checked
 from wowevent.brokers.sqlite.schema import checksum, one
 from wowevent.codec import encode
 from wowevent.errors import BusError

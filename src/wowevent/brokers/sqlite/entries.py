@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from wowevent.broker import Lease, Position
+from wowevent.broker import URGENT_RUN, Lease, Position
 from wowevent.brokers.sqlite import backfill, dead
 from wowevent.brokers.sqlite.log import checked, head
 from wowevent.brokers.sqlite.schema import insert, one, rows
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from wowevent.brokers.sqlite.store import Store
     from wowevent.event import Event
 
-URGENT_RUN: Final = 8  # then one other, so that urgent traffic starves nothing
 _CHUNK: Final = 500
 _STEP: Final = 2_000
 _ENDED: Final = "the lease ended unsettled"

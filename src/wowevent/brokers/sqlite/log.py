@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wowevent.broker import Appended, Position
+from wowevent.broker import LIVE, URGENT, Appended, Position
 from wowevent.brokers.sqlite.schema import checksum, insert, one, rows
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError, StorageDamaged
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from wowevent.brokers.sqlite.store import Store
     from wowevent.event import Event
 
-URGENT: Final = 7
-LIVE: Final = "_reply."
-DEDUP_SECONDS: Final = 120.0
-DEDUP_IDS: Final = 10_000
 _CHUNK: Final = 500
 _NEVER: Final = 1e18
 _logger: Final = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from wowevent.broker import KNOWN_IDS, KNOWN_SECONDS
 from wowevent.brokers.sqlite import backfill, entries
-from wowevent.brokers.sqlite.log import DEDUP_IDS, DEDUP_SECONDS, count_lost, head
+from wowevent.brokers.sqlite.log import count_lost, head
 from wowevent.brokers.sqlite.schema import one, rows
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def step(store: Store) -> bool:
         _lapse(store, now),
         _drop_orphans(store),
     ]
-    store.db.execute("DELETE FROM delayed WHERE gone < ?", (now - DEDUP_SECONDS,))
+    store.db.execute("DELETE FROM delayed WHERE gone < ?", (now - KNOWN_SECONDS,))
     return any(more)
 
 
@@ -48,7 +49,7 @@ def _end_live(store: Store, now: float) -> bool:
     store.db.execute(
         "DELETE FROM live WHERE num IN (SELECT num FROM (SELECT num, stored_at FROM live ORDER BY num LIMIT ?) "
         "WHERE stored_at < ?)",
-        (_CHUNK, (now - DEDUP_SECONDS) * 1e6),
+        (_CHUNK, (now - KNOWN_SECONDS) * 1e6),
     )
     return store.db.changes() == _CHUNK
 
@@ -58,7 +59,7 @@ def _drop_stubs(store: Store, now: float, newest: int) -> bool:
     store.db.execute(
         "DELETE FROM log WHERE offset IN (SELECT offset FROM (SELECT offset, stored_at FROM log WHERE body IS NULL "
         "ORDER BY offset LIMIT ?) WHERE offset <= ? AND stored_at < ?)",
-        (_CHUNK, newest - DEDUP_IDS, (now - DEDUP_SECONDS) * 1e6),
+        (_CHUNK, newest - KNOWN_IDS, (now - KNOWN_SECONDS) * 1e6),
     )
     return store.db.changes() == _CHUNK
 
@@ -75,8 +76,8 @@ def _trim(store: Store, now: float, newest: int, total: int) -> bool:
     if bound <= trimmed:
         return False
     _drop_unread(store, bound)
-    forgotten = min(bound, newest - DEDUP_IDS)
-    old = (now - DEDUP_SECONDS) * 1e6
+    forgotten = min(bound, newest - KNOWN_IDS)
+    old = (now - KNOWN_SECONDS) * 1e6
     (reached,) = one(store.db, "SELECT max(total) FROM log WHERE offset > ? AND offset <= ?", (trimmed, bound))
     store.db.execute("DELETE FROM log WHERE offset > ? AND offset <= ? AND stored_at < ?", (trimmed, forgotten, old))
     store.db.execute(
