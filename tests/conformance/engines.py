@@ -69,6 +69,7 @@ class Rig:
 
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass, slowly enough for engines that answer from another thread."""
+        await self.breathe()  # what happened before must have reached the engine before, or it is due later
         while seconds > 0:
             step = min(seconds, 3.0)
             await self.clock.advance(step)
