@@ -734,3 +734,12 @@ def test_a_forked_child_does_not_repeat_its_parents_ids():
     assert len({*parents, *childs}) == 1000
     tails = {id[-12:] for id in parents} & {id[-12:] for id in childs}
     assert not tails
+
+
+def test_an_event_equals_events_alone_whether_looked_at_or_not():
+    event = Event(topic="a", payload={"n": 1})
+    twin = copy.copy(event)
+    assert twin.payload == {"n": 1}
+    assert event == twin
+    assert event != Event(topic="a", payload={"n": 1})
+    assert event != event.event_id
