@@ -741,5 +741,7 @@ def test_an_event_equals_events_alone_whether_looked_at_or_not():
     twin = copy.copy(event)
     assert twin.payload == {"n": 1}
     assert event == twin
+    assert not event != twin  # noqa: SIM202 - both operators are asked
     assert event != Event(topic="a", payload={"n": 1})
     assert event != event.event_id
+    assert not event == event.event_id  # noqa: SIM201 - both operators are asked
