@@ -12,15 +12,14 @@ hoard what other members of the group could do, and fast ones never wait for the
 from __future__ import annotations
 
 import asyncio
-import random
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
+from wowevent.broker import Ack, Attempt, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, enter
 from wowevent.errors import (
@@ -36,41 +35,16 @@ from wowevent.event import Event
 from wowevent.gate import Gate
 from wowevent.hand import Chains, Lanes
 from wowevent.handler import Handler
+from wowevent.judge import Counts, Judge
 from wowevent.log import logger
-from wowevent.retry import (
-    Done,
-    Failed,
-    GivenBack,
-    Later,
-    Outcome,
-    Rejected,
-    RetryPolicy,
-    condemned,
-    decide,
-)
+from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.settler import BACKOFF, Settler, Source
 from wowevent.wakeup import Wakeup
 
 _HOLD: Final = 0.1  # seconds of work to hold
 _MOST: Final = 512  # events to hold
 _WAIT: Final = 5.0  # seconds that one fetch waits
 _ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
-_BACKOFF: Final = (0.05, 5.0)  # seconds, first and longest pause when the engine is in trouble
-
-
-class Source(Protocol):
-    """What a consumer needs of a broker; a live subscription brings its own."""
-
-    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
-        """See Broker."""
-        ...
-
-    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
-        """See Broker."""
-        ...
-
-    async def detach(self, id: str) -> None:
-        """See Broker."""
-        ...
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -88,21 +62,6 @@ class Options(Struct, frozen=True, kw_only=True):
     batch: int | None = None
     dead_letters: bool = True
     """False: an event that used up its attempts is dropped, with an ERROR line."""
-
-
-class Counts:
-    """What happened to this consumer's events since it started; read by whoever reports."""
-
-    __slots__ = ("buried", "dropped", "expired", "failed", "handled", "lost", "stale")
-
-    def __init__(self) -> None:
-        self.handled: int = 0
-        self.failed: int = 0
-        self.buried: int = 0
-        self.dropped: int = 0
-        self.expired: int = 0
-        self.stale: int = 0
-        self.lost: int = 0
 
 
 Replier = Callable[[Event, Any, str | None], Coroutine[Any, Any, None]]
@@ -129,7 +88,15 @@ class Consumer:
         `info` asks the engine for the subscription's numbers, where other members of the group may share the work.
         """
         self.id = id
-        self.counts: Counts = Counts()
+        self._judge = Judge(
+            id,
+            None if options.auto_ack else options.policy,
+            clock=clock,
+            fail=self._fail,
+            dead_letters=options.dead_letters and not options.auto_ack,
+        )
+        self.counts: Counts = self._judge.counts
+        self._settler = Settler(id, source, lease=options.lease, clock=clock, counts=self.counts)
         self._source = source
         self._handler = handler
         self._options = options
@@ -140,7 +107,6 @@ class Consumer:
         self._chains = Chains(options.order_by) if options.order_by is not None else None
         self._hand: Lanes | Chains = Lanes() if self._chains is None else self._chains
         self._held: dict[str, float] = {}  # token -> when its lease was last renewed, oldest first
-        self._outbox: list[Settlement] = []
         self._expected: dict[str, bool] = {}  # ids published by this bus -> whether handled once
         self._least = max(options.concurrency, 2 * (options.batch or 0))
         self._window = self._least if self._chains is None else _MOST
@@ -149,15 +115,12 @@ class Consumer:
         self._next_slot = 0.0
         self._started = False
         self._stopping = False
-        self._sending = False
         self._tasks: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
         self._replies: set[asyncio.Task[None]] = set()
         self._taken = Wakeup()  # for the keeper: something is held
         self._arrived = Wakeup()  # for workers: the hand has something
         self._room = Wakeup()  # for the fetcher: there may be credit
-        self._finished = Wakeup()  # for the settler: the outbox has something
-        self._settled = Wakeup()  # for who waits until the outbox is empty
         self._progress = Wakeup()  # for the bus: something expected is through
         self._slots = Wakeup()  # for workers that wait for the rate
 
@@ -173,7 +136,7 @@ class Consumer:
         workers = 1 if self._options.batch else self._options.concurrency
         self._tasks = [
             self._spawn(self._fetching()),
-            self._spawn(self._settling()),
+            self._spawn(self._settler.run()),
             self._spawn(self._keeping()),
         ]
         self._workers = [self._spawn(self._working()) for _ in range(workers)]
@@ -182,7 +145,7 @@ class Consumer:
         """Fetch nothing further, let running handlers finish within `timeout` seconds, give the rest back."""
         if self._stopping:
             return
-        self._stopping = True
+        self._stopping = self._settler.stopping = True
         try:
             await self._source.detach(self.id)
         except (BrokerError, Closed) as error:
@@ -258,20 +221,20 @@ class Consumer:
             if await self._rest_is_elsewhere():
                 self._expected.clear()
         if not self._stopping:
-            await self._flush()  # whoever asks the engine next finds what was waited for
+            await self._settler.flush()  # whoever asks the engine next finds what was waited for
 
     async def _rest_is_elsewhere(self) -> bool:
         """Whether what is still expected was taken, or finished, by other members of the group."""
         if self._info is None:
             return False
-        held = len(self._held) + len(self._outbox)
+        held = len(self._held) + len(self._settler.outbox)
         info = await self._info(self.id)
         return info is None or (not info.ready and not info.delayed and (not info.leased or held == 0))
 
     # --- fetch --------------------------------------------------------------------------------------------------
 
     async def _fetching(self) -> None:
-        pause = _BACKOFF[0]
+        pause = BACKOFF[0]
         while not self._stopping:
             await self._gate.opened()
             credit = self._credit()
@@ -295,9 +258,9 @@ class Consumer:
             except BrokerError as error:
                 logger.error("subscription cannot be read now", subscription=self.id, error=error, retry_in=pause)
                 await self._clock.sleep(pause)
-                pause = min(pause * 2, _BACKOFF[1])
+                pause = min(pause * 2, BACKOFF[1])
                 continue
-            pause = _BACKOFF[0]
+            pause = BACKOFF[0]
             if leases:
                 await self._take_in(leases)
 
@@ -314,7 +277,7 @@ class Consumer:
             await self._return(leases)
             return
         if self._options.auto_ack:
-            await self._send([Ack(lease.token) for lease in leases])
+            await self._settler.send([Ack(lease.token) for lease in leases])
         for lease in leases:
             self._hand.push(lease)
         self._arrived.notify(len(leases))
@@ -378,22 +341,16 @@ class Consumer:
                     await self._run(leases)
                 else:
                     self._conclude(leases[0], GivenBack())
-                await self._flush()
+                await self._settler.flush()
             return
         await self._run(leases)
 
     def _worth_handling(self, lease: Lease) -> bool:
         """Settle at once what need not or must not reach the handler."""
-        event = lease.event
-        if event.ttl_seconds is not None and self._clock.time() > event.timestamp.timestamp() + event.ttl_seconds:
-            self.counts.expired += 1
-            logger.info("delivery expired", subscription=self.id, event_id=event.event_id, topic=event.topic)
-            self._settle(lease, Ack(lease.token))
-            return False
-        if self._options.policy is not None and condemned(self._options.policy, lease):
-            self._bury(lease, Bury(lease.token, Reason.CRASHED))
-            return False
-        return True
+        settlement = self._judge.beforehand(lease)
+        if settlement is not None:
+            self._settle(lease, settlement)
+        return settlement is None
 
     async def _run(self, leases: list[Lease]) -> None:
         """One call of the handler, and what follows from it for each event of the call."""
@@ -444,7 +401,7 @@ class Consumer:
 
     async def _extend(self, token: str, seconds: float) -> None:
         if token in self._held:
-            await self._send([Extend(token, seconds)])
+            await self._settler.send([Extend(token, seconds)])
 
     def _done(self, leases: Sequence[Lease]) -> None:
         """All of them were handled: what `_settle` does with each, without what the common case need not look at."""
@@ -453,47 +410,30 @@ class Consumer:
             for lease in leases:
                 self._settle(lease, Ack(lease.token))
             return
-        held, outbox, expected = self._held, self._outbox, self._expected
+        held, outbox, expected = self._held, self._settler.outbox, self._expected
         for lease in leases:
             token = lease.token
             held.pop(token, None)
             outbox.append(Ack(token))
             if expected:
                 expected.pop(lease.event.event_id, None)
-        if self._finished.waiting:
-            self._finished.notify()
+        self._settler.wake()
         if self._progress.waiting:
             self._progress.notify()
         if self._room.waiting and self._credit() > 0:
             self._room.notify()
 
     def _conclude(self, lease: Lease, outcome: Outcome) -> None:
-        """Count, log and settle one outcome."""
-        if isinstance(outcome, Failed | Rejected):
-            self.counts.failed += 1
-            logger.warning(
-                "delivery failed",
-                subscription=self.id,
-                event_id=lease.event.event_id,
-                topic=lease.event.topic,
-                attempt=lease.failures + lease.crashes + 1,
-                error=outcome.error,
-            )
-        settlement = self._verdict(lease, outcome)
-        if isinstance(settlement, Bury):
-            self._bury(lease, settlement)
-        elif isinstance(settlement, Retry) and self._chains is not None and not isinstance(outcome, GivenBack):
+        """Settle one outcome."""
+        settlement = self._judge.verdict(lease, outcome)
+        if not isinstance(settlement, Retry):
+            self._settle(lease, settlement)
+        elif self._chains is not None and not isinstance(outcome, GivenBack):
             self._hold_back(self._chains, lease, settlement)
         else:
             if not isinstance(outcome, GivenBack):
                 self._note_attempt(lease)
             self._settle(lease, settlement, final=False)
-
-    def _verdict(self, lease: Lease, outcome: Outcome) -> Settlement:
-        if isinstance(outcome, Failed) and (self._options.policy is None or self._options.auto_ack):
-            return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)  # there is no other attempt
-        policy = self._options.policy or RetryPolicy()
-        return decide(policy, lease, outcome, random.random())  # noqa: S311 - jitter
 
     def _hold_back(self, chains: Chains, lease: Lease, retry: Retry) -> None:
         """Keep a failed event of an ordered subscription, and with it the others of its key, until it is due."""
@@ -503,7 +443,7 @@ class Consumer:
         if retry.charge:
             failed = Attempt(lease.failures + lease.crashes + 1, self._clock.time(), retry.error)
             lease = structs.replace(lease, failures=lease.failures + 1, attempts=(*lease.attempts, failed))
-            self._put(Extend(lease.token, self._options.lease, retry.error))
+            self._settler.put(Extend(lease.token, self._options.lease, retry.error))
         self._note_attempt(lease)
         chains.push_back(lease)
 
@@ -513,27 +453,11 @@ class Consumer:
 
         self._clock.call_later(retry.delay, due)
 
-    def _bury(self, lease: Lease, bury: Bury) -> None:
-        event = lease.event
-        names = {
-            "subscription": self.id,
-            "event_id": event.event_id,
-            "topic": event.topic,
-            "reason": bury.reason.value,
-        }
-        if self._options.dead_letters and not self._options.auto_ack:
-            self.counts.buried += 1
-            logger.error("delivery failed for good, dead_letter kept", **names)
-            self._settle(lease, bury)
-        else:
-            self.counts.dropped += 1
-            logger.error("delivery failed for good, event dropped", **names)
-            self._settle(lease, Ack(lease.token))
-        if event.reply_to is not None:
-            last = lease.attempts[-1].error if lease.attempts else bury.reason.value
-            task = self._spawn(self._reply(event, None, bury.error or last))
-            self._replies.add(task)
-            task.add_done_callback(self._replies.discard)
+    def _fail(self, request: Event, error: str) -> None:
+        """Answer a request that failed for good."""
+        task = self._spawn(self._reply(request, None, error))
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
 
     async def _slot(self) -> None:
         """Wait for the next moment that the rate allows; nothing is popped before, so that it can be given back."""
@@ -553,9 +477,7 @@ class Consumer:
             self._arrived.notify(1)
         self._held.pop(lease.token, None)
         if not self._options.auto_ack:
-            self._outbox.append(settlement)
-            if self._finished.waiting:
-                self._finished.notify()
+            self._settler.put(settlement)
         if self._expected and (final or self._options.auto_ack):
             self.unexpect(lease.event.event_id)
         if self._room.waiting and self._credit() > 0:
@@ -566,68 +488,25 @@ class Consumer:
             self._expected[lease.event.event_id] = True
             self._progress.notify()
 
-    def _put(self, settlement: Settlement) -> None:
-        self._outbox.append(settlement)
-        self._finished.notify()
-
-    async def _settling(self) -> None:
-        """Send what gathered, one call at a time; what gathers meanwhile goes in the next."""
-        while True:
-            if not self._outbox:
-                self._settled.notify()
-                await self._finished.wait()
-            batch, self._outbox = self._outbox, []
-            self._sending = True
-            try:
-                await self._send(batch)
-            finally:
-                self._sending = False
-
-    async def _flush(self) -> None:
-        """Return once everything finished so far is settled."""
-        while self._outbox or self._sending:
-            await self._settled.wait()
-
-    async def _send(self, settlements: Sequence[Settlement]) -> None:
-        """Settle; while the engine is in trouble, again and again until the leases must have ended anyway."""
-        until = self._clock.monotonic() + self._options.lease
-        pause = _BACKOFF[0]
-        while True:
-            try:
-                done = await self._source.settle(self.id, settlements)
-            except (Closed, SubscriptionNotFound):
-                return
-            except BrokerError as error:
-                if not error.retryable or self._stopping or self._clock.monotonic() > until:
-                    logger.error("delivery could not be settled, it will come again", subscription=self.id, error=error)
-                    return
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, _BACKOFF[1])
-                continue
-            if done < len(settlements):
-                self.counts.stale += len(settlements) - done
-                logger.warning("delivery settled too late", subscription=self.id, stale=len(settlements) - done)
-            return
-
     async def _return(self, leases: Sequence[Lease]) -> None:
         """Give back what was not started."""
         for lease in leases:
             self._held.pop(lease.token, None)
         if leases:
-            await self._send([Retry(lease.token, charge=False) for lease in leases])
+            await self._settler.send([Retry(lease.token, charge=False) for lease in leases])
 
     async def _give_back(self) -> None:
         """Settle everything that was finished, and give back everything that was not started.
 
         What was acknowledged when it came stays: the engine has it no longer, and no crash is charged to it.
         """
-        await self._flush()
+        await self._settler.flush()
         if not self._options.auto_ack:
             await self._return(self._hand.clear())
         elif self._stopping:
             for lease in self._hand.clear():
                 self._held.pop(lease.token, None)
-        await self._flush()
+        await self._settler.flush()
 
     async def _keeping(self) -> None:
         """Renew the leases of what is held for long: in a handler's hands, or waiting for one."""
@@ -641,7 +520,7 @@ class Consumer:
             for token in old:
                 self._held[token] = now
             if old and not self._options.auto_ack:
-                await self._send([Extend(token, self._options.lease) for token in old])
+                await self._settler.send([Extend(token, self._options.lease) for token in old])
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from wowevent.access import Listening, listen
 from wowevent.bus import EventBus
 from wowevent.cli.engine import Namespace, Url, settle
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
-from wowevent.service.server import Listening, listen
 from wowevent.service.server import serve as serve_http
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def serve(  # noqa: PLR0917 - the options of a command
         log_level=log_level, allow_anonymous=allow_anonymous,
     )  # fmt: skip
     log = (log_file or settings.data_dir / _LOG).absolute()
-    listening = listen(settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
+    listening = listen("http", settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
     set_up_logs(settings.log_level, log)
     run(_serve(settings, listening, log))
 

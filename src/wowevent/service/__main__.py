@@ -6,12 +6,13 @@ import sys
 
 import pydantic
 
+from wowevent.access import listen
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
-from wowevent.service.server import listen, serve
+from wowevent.service.server import serve
 from wowevent.settings import Settings
 
 
@@ -20,7 +21,7 @@ def main() -> int:
     try:
         settings = Settings()
         set_up_logs(settings.log_level)
-        listening = listen(settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
+        listening = listen("http", settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
         url = settings.url or settings.redis_url or settings.engine_url()
         bus = EventBus(url, namespace=settings.namespace) if settings.event_bus_enabled else None
         logger.info("service starts", address=listening.url, event_bus="enabled" if bus else "disabled")

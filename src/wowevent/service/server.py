@@ -7,21 +7,18 @@ signal -> not ready -> the bus finishes what is under way -> the last answers ->
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from ipaddress import ip_address
 from typing import Final
 
 import uvicorn
-from msgspec import Struct
 from starlette.applications import Starlette
 
+from wowevent.access import LOOPBACK_NAMES, Listening, is_loopback
 from wowevent.bus import EventBus
-from wowevent.errors import BrokerError, NotPermitted
+from wowevent.errors import BrokerError
 from wowevent.log import logger
 from wowevent.service import create_app
-from wowevent.service.access import LOOPBACK_NAMES
 from wowevent.service.loop import ending
 from wowevent.settings import Settings
 
@@ -29,39 +26,6 @@ _DRAIN: Final = 10.0  # seconds for the bus to finish
 _LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; both together stay below the 20 s that a pod has at least
 _AT_ONCE: Final = 2.0  # seconds for which the start of the bus is waited for before `started()`
 _BACKOFF: Final = (0.25, 2.0)  # seconds, first and longest pause while the engine is away at start
-
-
-class Listening(Struct, frozen=True):
-    """A socket that takes connections already: that a port is free is known before anything else is started."""
-
-    socket: socket.socket
-    url: str
-
-
-def listen(host: str, port: int, *, allow_anonymous: bool) -> Listening:
-    """Listen on a port, 0 for any that is free.
-
-    Raises NotPermitted for a host that others can reach unless that is allowed, OSError if the port cannot be had.
-    """
-    if not is_loopback(host) and not allow_anonymous:
-        raise NotPermitted(
-            f"{host} can be reached by others, and whoever reaches it may publish and read everything; "
-            "say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is meant"
-        )
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listening = socket.create_server(address[:2], family=family, backlog=2048)
-    bound = listening.getsockname()[1]
-    return Listening(listening, f"http://{f'[{host}]' if ':' in host else host}:{bound}")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def serve(

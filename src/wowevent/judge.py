@@ -1,0 +1,105 @@
+"""One subscription's verdicts: `retry.decide`, with what is counted, said and answered along with it.
+
+Whoever hands out leases asks `beforehand` whether an event need not or must not be handled, and `verdict` what becomes
+of it afterwards; both give back the settlement.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from wowevent.broker import Ack, Bury, Lease, Reason, Settlement
+from wowevent.clock import Clock
+from wowevent.event import Event
+from wowevent.log import logger
+from wowevent.retry import Failed, Outcome, Rejected, RetryPolicy, condemned, decide
+
+
+class Counts:
+    """What happened to the deliveries of one subscription here; read by whoever reports."""
+
+    __slots__ = ("buried", "dropped", "expired", "failed", "handled", "lost", "stale")
+
+    def __init__(self) -> None:
+        self.handled: int = 0
+        self.failed: int = 0
+        self.buried: int = 0
+        self.dropped: int = 0
+        self.expired: int = 0
+        self.stale: int = 0
+        self.lost: int = 0
+
+
+class Judge:
+    """What becomes of the deliveries of one subscription."""
+
+    def __init__(
+        self,
+        id: str,
+        policy: RetryPolicy | None,
+        *,
+        clock: Clock,
+        fail: Callable[[Event, str], None],
+        dead_letters: bool = True,
+    ) -> None:
+        """`policy` None: one attempt, whatever the event says. `fail(request, error)` answers a request that failed.
+
+        Without `dead_letters` what failed for good is dropped, with an ERROR line.
+        """
+        self.counts: Counts = Counts()
+        self._id = id
+        self._policy = policy
+        self._clock = clock
+        self._fail = fail
+        self._dead_letters = dead_letters
+
+    def beforehand(self, lease: Lease) -> Settlement | None:
+        """The settlement of what is not to be handled: it expired, or has crashed its process too often."""
+        event = lease.event
+        if event.ttl_seconds is not None and self._clock.time() > event.timestamp.timestamp() + event.ttl_seconds:
+            self.counts.expired += 1
+            logger.info("delivery expired", subscription=self._id, event_id=event.event_id, topic=event.topic)
+            return Ack(lease.token)
+        if self._policy is not None and condemned(self._policy, lease):
+            return self._bury(lease, Bury(lease.token, Reason.CRASHED))
+        return None
+
+    def verdict(self, lease: Lease, outcome: Outcome) -> Settlement:
+        """The settlement of an attempt that did not simply succeed."""
+        if isinstance(outcome, Failed | Rejected):
+            self.counts.failed += 1
+            logger.warning(
+                "delivery failed",
+                subscription=self._id,
+                event_id=lease.event.event_id,
+                topic=lease.event.topic,
+                attempt=lease.failures + lease.crashes + 1,
+                error=outcome.error,
+            )
+        settlement = self._decide(lease, outcome)
+        return self._bury(lease, settlement) if isinstance(settlement, Bury) else settlement
+
+    def _decide(self, lease: Lease, outcome: Outcome) -> Settlement:
+        if isinstance(outcome, Failed) and self._policy is None:
+            return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)  # there is no other attempt
+        return decide(self._policy or RetryPolicy(), lease, outcome, random.random())  # noqa: S311 - jitter
+
+    def _bury(self, lease: Lease, bury: Bury) -> Settlement:
+        event = lease.event
+        names = {
+            "subscription": self._id,
+            "event_id": event.event_id,
+            "topic": event.topic,
+            "reason": bury.reason.value,
+        }
+        if self._dead_letters:
+            self.counts.buried += 1
+            logger.error("delivery failed for good, dead_letter kept", **names)
+        else:
+            self.counts.dropped += 1
+            logger.error("delivery failed for good, event dropped", **names)
+        if event.reply_to is not None:
+            last = lease.attempts[-1].error if lease.attempts else bury.reason.value
+            self._fail(event, bury.error or last)
+        return bury if self._dead_letters else Ack(lease.token)
