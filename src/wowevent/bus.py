@@ -128,6 +128,21 @@ class EventBus:
         """What the engine declares of itself."""
         return self._broker.capabilities
 
+    @property
+    def broker(self) -> Broker:
+        """The engine, for who builds on the bus, as the router does."""
+        return self._broker
+
+    @property
+    def feed(self) -> Feed:
+        """The reader of the log's end that all live subscriptions of this bus share."""
+        return self._feed
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of the largest payload that is published."""
+        return self._max_payload
+
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -487,6 +502,10 @@ class EventBus:
                 return await self._requests.ask(event, self.publish)
         except TimeoutError:
             raise RequestTimeout(f"no reply to {event.topic!r} within {timeout} s") from None
+
+    async def answer(self, request: Event, value: Any, error: str | None = None) -> None:
+        """Answer a request that was handled elsewhere: with a value, or with the error that it ended in."""
+        await self._requests.answer(request, value, error)
 
     # --- history and replay -------------------------------------------------------------------------------------
 

@@ -49,7 +49,8 @@ class Judge:
         """
         self.counts: Counts = Counts()
         self._id = id
-        self._policy = policy
+        self.policy: RetryPolicy | None = policy
+        """Holds from the next verdict on."""
         self._clock = clock
         self._fail = fail
         self._dead_letters = dead_letters
@@ -61,7 +62,7 @@ class Judge:
             self.counts.expired += 1
             logger.info("delivery expired", subscription=self._id, event_id=event.event_id, topic=event.topic)
             return Ack(lease.token)
-        if self._policy is not None and condemned(self._policy, lease):
+        if self.policy is not None and condemned(self.policy, lease):
             return self._bury(lease, Bury(lease.token, Reason.CRASHED))
         return None
 
@@ -81,9 +82,9 @@ class Judge:
         return self._bury(lease, settlement) if isinstance(settlement, Bury) else settlement
 
     def _decide(self, lease: Lease, outcome: Outcome) -> Settlement:
-        if isinstance(outcome, Failed) and self._policy is None:
+        if isinstance(outcome, Failed) and self.policy is None:
             return Bury(lease.token, outcome.reason, outcome.error, outcome.traceback)  # there is no other attempt
-        return decide(self._policy or RetryPolicy(), lease, outcome, random.random())  # noqa: S311 - jitter
+        return decide(self.policy or RetryPolicy(), lease, outcome, random.random())  # noqa: S311 - jitter
 
     def _bury(self, lease: Lease, bury: Bury) -> Settlement:
         event = lease.event

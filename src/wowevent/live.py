@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import structs
 
@@ -65,9 +65,14 @@ class Inbox:
         self._ready.append(Lease(event=stored.event, token=str(next(self._numbers)), position=stored.position))
         self._news.notify()
 
+    def lose(self, lost: int | None) -> None:
+        """Events that the feed could not read; counted where their number is known."""
+        self.dropped += lost or 0
+        self._news.notify()
+
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """See Source; waits until there is something. PositionLost, once, where something was dropped."""
-        while not self._ready and limit > 0 and wait > 0 and not self._closed:
+        while not self._ready and limit > 0 and wait > 0 and not self._closed and self.dropped == self._reported:
             await self._news.wait()
         if (lost := self.dropped - self._reported) and limit > 0:
             self._reported = self.dropped
@@ -106,29 +111,60 @@ class Inbox:
         self._news.notify()
 
 
+class Sink(Protocol):
+    """What the feed fills: an inbox, or a router's audience."""
+
+    def put(self, stored: Stored) -> None:
+        """One event of the log that it wants."""
+        ...
+
+    def lose(self, lost: int | None) -> None:
+        """So many events, where that is known, came and went before they could be read."""
+        ...
+
+
 class Feed:
-    """One reader of the log's end, and the inboxes that it fills."""
+    """One reader of the log's end, and the sinks that it fills."""
 
     def __init__(self, broker: Broker, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
         self._routes = Routes()
-        self._inboxes: dict[str, Inbox] = {}
+        self._sinks: dict[str, Sink] = {}
+        self._position: Position | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> Position:
+        """Up to where the log was read; once it was started."""
+        if self._position is None:
+            raise Closed("the log's end is not read yet")
+        return self._position
+
+    async def start(self) -> None:
+        """Read from the log's end on. Starting twice is starting once."""
+        if self._reader is None:
+            head = (await self._broker.ping()).head
+            if self._reader is None:  # nobody else began while the engine answered
+                self._position = head
+                self._reader = asyncio.create_task(self._read(), name="wowevent:live")
 
     async def open(self, subscription: Subscription) -> Inbox:
         """An inbox that gets everything published from now on."""
+        await self.start()
         head = (await self._broker.ping()).head
         inbox = Inbox(subscription.id, head, self._clock)
-        self._inboxes[subscription.id] = inbox
-        self._routes.add(subscription)
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read(head), name="wowevent:live")
+        self.attach(subscription, inbox)
         return inbox
 
+    def attach(self, subscription: Subscription, sink: Sink) -> None:
+        """Fill this sink too, from where the feed is now."""
+        self._sinks[subscription.id] = sink
+        self._routes.add(subscription)
+
     def forget(self, id: str) -> None:
-        """Fill this inbox no longer."""
-        self._inboxes.pop(id, None)
+        """Fill this sink no longer."""
+        self._sinks.pop(id, None)
         self._routes.remove(id)
 
     async def close(self) -> None:
@@ -137,26 +173,34 @@ class Feed:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    async def _read(self, begin: Position) -> None:
-        position: Position | None = begin
+    async def _read(self) -> None:
         pause = _BACKOFF[0]
         query = Query(patterns=("#", "_bus.#"))
         while True:
             try:
-                if position is None:
-                    position = (await self._broker.ping()).head
-                async with aclosing(self._broker.read(query, after=position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
+                async with aclosing(self._broker.read(query, after=self._position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
                     async for stored in log:
-                        position, pause = stored.position, _BACKOFF[0]
+                        self._position, pause = stored.position, _BACKOFF[0]
                         for id in self._routes.match(stored.event):
-                            self._inboxes[id].put(stored)
+                            self._sinks[id].put(stored)
                 return
             except Closed:
                 return
             except PositionLost as lost:
                 logger.error("live subscriptions lost events", lost=lost.lost, error=lost)
-                position = None
+                await self._skip(lost)
             except BrokerError as error:
                 logger.error("live subscriptions cannot be read now", error=error, retry_in=pause)
                 await self._clock.sleep(pause)
                 pause = min(2 * pause, _BACKOFF[1])
+
+    async def _skip(self, lost: PositionLost) -> None:
+        """Go on at the log's end, and tell everybody of the gap."""
+        while True:
+            try:
+                self._position = (await self._broker.ping()).head
+                break
+            except BrokerError:
+                await self._clock.sleep(_BACKOFF[0])
+        for sink in list(self._sinks.values()):
+            sink.lose(lost.lost)

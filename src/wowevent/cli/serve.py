@@ -10,6 +10,7 @@ import typer
 from wowevent.access import Listening, listen
 from wowevent.bus import EventBus
 from wowevent.cli.engine import Namespace, Url, settle
+from wowevent.router import EventRouter
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
 from wowevent.service.server import serve as serve_http
@@ -39,26 +40,28 @@ def serve(  # noqa: PLR0917 - the options of a command
         bool | None, typer.Option("--allow-anonymous", help="Whoever reaches the host may publish and read everything.")
     ] = None,
 ) -> None:
-    """Serve the bus over HTTP until Ctrl-C or SIGTERM."""
+    """Serve the bus over WebSocket and HTTP until Ctrl-C or SIGTERM."""
     settings = settle(
         url=url, namespace=namespace, host=host, port=port, http_port=http_port,
         log_level=log_level, allow_anonymous=allow_anonymous,
     )  # fmt: skip
     log = (log_file or settings.data_dir / _LOG).absolute()
     listening = listen("http", settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
+    sockets = listen("ws", settings.host, settings.port, allow_anonymous=settings.allow_anonymous)
     set_up_logs(settings.log_level, log)
-    run(_serve(settings, listening, log))
+    run(_serve(settings, listening, sockets, log))
 
 
-async def _serve(settings: Settings, listening: Listening, log: Path) -> None:
-    bus = None
+async def _serve(settings: Settings, listening: Listening, sockets: Listening, log: Path) -> None:
+    bus = router = None
     if settings.event_bus_enabled:
         bus = EventBus(settings.engine_url(), namespace=settings.namespace, max_payload=settings.max_payload)
+        router = EventRouter(settings.host, listening=sockets, bus=bus, origins=settings.origins)
 
     async def banner() -> None:
-        _print_banner(settings, listening, log, await _promise(bus))
+        _print_banner(settings, listening, sockets, log, await _promise(bus))
 
-    await serve_http(bus, listening, settings, started=banner)
+    await serve_http(bus, listening, settings, beside=router, started=banner)
 
 
 async def _promise(bus: EventBus | None) -> str:
@@ -70,7 +73,7 @@ async def _promise(bus: EventBus | None) -> str:
     return str(promise) if promise else "the engine does not answer yet; /ready will say when it does"
 
 
-def _print_banner(settings: Settings, listening: Listening, log: Path, promise: str) -> None:
+def _print_banner(settings: Settings, listening: Listening, sockets: Listening, log: Path, promise: str) -> None:
     from importlib.metadata import version
 
     from rich.console import Console
@@ -81,7 +84,7 @@ def _print_banner(settings: Settings, listening: Listening, log: Path, promise: 
         ("health", f"{listening.url}/health"),
         ("ready", f"{listening.url}/ready"),
         ("events", f"{listening.url}/events"),
-        ("websocket", f"the router is not in this version: port {settings.port} is not opened"),
+        ("websocket", sockets.url),
         ("engine", settings.shown_url()),
         ("promise", promise),
         ("namespace", settings.namespace),

@@ -7,9 +7,10 @@ signal -> not ready -> the bus finishes what is under way -> the last answers ->
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import Final
+from typing import Final, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,11 +29,24 @@ _AT_ONCE: Final = 2.0  # seconds for which the start of the bus is waited for be
 _BACKOFF: Final = (0.25, 2.0)  # seconds, first and longest pause while the engine is away at start
 
 
+class Beside(Protocol):
+    """Something else in front of the same bus, such as a router."""
+
+    async def open(self) -> None:
+        """Serve; the bus runs by then."""
+        ...
+
+    async def stop(self, timeout: float) -> None:
+        """Finish what is under way within `timeout` seconds, before the bus ends."""
+        ...
+
+
 async def serve(
     bus: EventBus | None,
     listening: Listening,
     settings: Settings,
     *,
+    beside: Beside | None = None,
     started: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; `started()` is called when requests are answered and the bus runs.
@@ -50,7 +64,7 @@ async def serve(
     )
     server = _server(app)
     serving = asyncio.create_task(server.serve(sockets=[listening.socket]), name="wowevent:http")
-    starting = asyncio.create_task(_start(bus), name="wowevent:start")
+    starting = asyncio.create_task(_start(bus, beside), name="wowevent:start")
     waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
@@ -61,7 +75,7 @@ async def serve(
         await asyncio.wait({waiting, serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and not _failed(starting):
             await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
-        await _drain(app, bus, starting)
+        await _drain(app, bus, beside, starting)
     finally:
         waiting.cancel()
         server.should_exit = True
@@ -90,7 +104,14 @@ def _server(app: Starlette) -> uvicorn.Server:
     return server
 
 
-async def _start(bus: EventBus | None) -> None:
+async def _start(bus: EventBus | None, beside: Beside | None) -> None:
+    """Start the bus, again and again while its engine is away, then what is beside it."""
+    await _start_bus(bus)
+    if beside is not None:
+        await beside.open()
+
+
+async def _start_bus(bus: EventBus | None) -> None:
     pause = _BACKOFF[0]
     while bus is not None:
         try:
@@ -104,12 +125,15 @@ async def _start(bus: EventBus | None) -> None:
     return None
 
 
-async def _drain(app: Starlette, bus: EventBus | None, starting: asyncio.Task[None]) -> None:
+async def _drain(app: Starlette, bus: EventBus | None, beside: Beside | None, starting: asyncio.Task[None]) -> None:
     """Say that no more should come, then let the bus finish what it has."""
     app.state.draining = True
     logger.info("draining", seconds=_DRAIN)
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
+    until = time.monotonic() + _DRAIN
+    if beside is not None:
+        await beside.stop(_DRAIN)
     if bus is not None:
-        await bus.stop(timeout=_DRAIN)
+        await bus.stop(timeout=max(1.0, until - time.monotonic()))
     logger.info("stopped")

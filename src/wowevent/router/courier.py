@@ -1,0 +1,381 @@
+"""One named subscription on this router: leases go out to clients, and what they say of them is settled.
+
+    fetcher   leases as many as the seats have credit for  -> seats in turn -> clients
+    clients   ack | nack                                     -> judge         -> settler
+    keeper    extends the leases of what clients hold
+
+A seat is one client's share. When a connection breaks, what its seat held is parked: the client may come back and keep
+it. If it does not, its process is taken to have crashed, and the leases end unsettled, which the engine counts. A
+suspect goes to a client that holds nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from wowevent.broker import Ack, Broker, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
+from wowevent.clock import Clock, Timer
+from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
+from wowevent.event import Event
+from wowevent.judge import Judge
+from wowevent.log import logger
+from wowevent.retry import Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.router.wire import Reset, encode, leased_item, message, messages
+from wowevent.settler import BACKOFF, Settler
+from wowevent.wakeup import Wakeup
+
+PARKED: Final = 5.0
+"""Seconds for which the leases of a broken connection wait for their client."""
+_WAIT: Final = 5.0  # seconds that one fetch waits
+_MOST: Final = 512  # events of one fetch
+
+
+class Client(Protocol):
+    """One client as couriers see it."""
+
+    outstanding: int
+    """Events of all its named subscriptions that it holds."""
+    reserved: bool
+    """A suspect is with it, or about to be: nothing else goes there."""
+    idle: Wakeup
+    """Something it held was settled."""
+
+    @property
+    def batch(self) -> bool:
+        """Whether it takes `events` frames."""
+        ...
+
+    def push(self, data: bytes, events: int, position: Position | None) -> None:
+        """Send whole messages."""
+        ...
+
+
+class Seat:
+    """One client's share of the subscription."""
+
+    __slots__ = ("client", "credit", "held", "id", "instance")
+
+    def __init__(self, client: Client, id: str, instance: str, credit: int) -> None:
+        self.client = client
+        self.id: bytes = encode(id)
+        self.instance = instance
+        self.credit = credit
+        self.held: dict[str, Lease] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more it takes."""
+        return 0 if self.client.reserved else self.credit - len(self.held)
+
+    def take(self, leases: Sequence[Lease]) -> None:
+        """Send them to the client."""
+        self.held.update((lease.token, lease) for lease in leases)
+        self.client.outstanding += len(leases)
+        data = messages([leased_item(self.id, lease) for lease in leases], batch=self.client.batch)
+        self.client.push(data, len(leases), leases[-1].position)
+
+    def drop(self, token: str) -> Lease | None:
+        """What it held under that token, now no longer."""
+        lease = self.held.pop(token, None)
+        if lease is not None:
+            self.client.outstanding -= 1
+            self.client.idle.notify()
+        return lease
+
+    def empty(self) -> dict[str, Lease]:
+        """All that it held, now no longer."""
+        held, self.held = self.held, {}
+        self.client.outstanding -= len(held)
+        self.client.idle.notify()
+        return held
+
+
+class Courier:
+    """The deliveries of one named subscription on this router."""
+
+    def __init__(
+        self,
+        spec: Subscription,
+        policy: RetryPolicy,
+        broker: Broker,
+        *,
+        clock: Clock,
+        fail: Callable[[Event, str], None],
+        abandoned: Callable[[Courier], None],
+    ) -> None:
+        """`fail(request, error)` answers a request that failed for good.
+
+        `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more.
+        """
+        self.spec = spec
+        self.seats: list[Seat] = []
+        self.expected: int = 0
+        """Clients that are about to take a seat."""
+        self._abandoned = abandoned
+        self._broker = broker
+        self._clock = clock
+        self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
+        self.counts = self._judge.counts
+        self._settler = Settler(spec.id, broker, lease=spec.lease, clock=clock, counts=self.counts)
+        self._parked: dict[str, tuple[dict[str, Lease], Timer]] = {}
+        self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
+        self._room = Wakeup()
+        self._turn = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._alone_tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    # --- seats --------------------------------------------------------------------------------------------------
+
+    async def start(self, spec: Subscription) -> None:
+        """Serve the subscription, by its newest declaration; returns when the engine knows that somebody does."""
+        self.spec = spec
+        await self._broker.fetch(self.spec.id, limit=0, wait=0)
+        if not self._tasks and not self._draining:
+            self._tasks = [self._spawn(job) for job in (self._fetching(), self._settler.run(), self._keeping())]
+
+    def join(self, seat: Seat, kept: Sequence[str], policy: RetryPolicy) -> None:
+        """A client takes its share; `kept` are the tokens that it still has from a connection that broke.
+
+        The newest policy holds for all.
+        """
+        self._judge.policy = policy
+        leases = self._unpark(seat.instance)
+        seat.held = {token: leases.pop(token) for token in kept if token in leases}
+        seat.client.outstanding += len(seat.held)
+        self._give_back(leases)
+        self.seats.append(seat)
+        self._room.notify()
+
+    def leave(self, seat: Seat, *, goodbye: bool) -> None:
+        """A client is gone, or wants no more; without a goodbye it may come back for what it held."""
+        self.seats.remove(seat)
+        held = seat.empty()
+        if goodbye or not held:
+            self._give_back(held)
+        else:
+            held = {**self._unpark(seat.instance), **held}
+            gone = self._clock.call_later(
+                min(PARKED, self.spec.lease / 2), lambda: self._presume_crashed(seat.instance)
+            )
+            self._parked[seat.instance] = (held, gone)
+        self._room.notify()
+
+    @property
+    def unused(self) -> bool:
+        """Whether nobody sits here, and nobody is waited for or about to come."""
+        return not self.seats and not self._parked and not self.expected
+
+    def _unpark(self, instance: str) -> dict[str, Lease]:
+        """What waits for that client, which is back."""
+        leases, timer = self._parked.pop(instance, ({}, None))
+        if timer is not None:
+            timer.cancel()
+        return leases
+
+    def _presume_crashed(self, instance: str) -> None:
+        leases, _ = self._parked.pop(instance)
+        logger.warning(
+            "client did not come back, its events are suspects", subscription=self.spec.id, events=len(leases)
+        )
+        for token in leases:
+            self._settler.put(Extend(token, 0.0))  # the lease ends now, unsettled: the engine counts a crash
+        self._room.notify()
+        self._abandoned(self)
+
+    def _give_back(self, leases: dict[str, Lease]) -> None:
+        for token in leases:
+            self._settler.put(Retry(token, charge=False))
+
+    # --- settle -------------------------------------------------------------------------------------------------
+
+    def settle(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> list[Settlement]:
+        """What a client says of its tokens, as settlements; they are on their way already."""
+        settlements = [self._settlement(seat, token, outcome) for token in tokens]
+        self._settler.outbox.extend(settlements)
+        self._settler.wake()
+        self._room.notify()
+        return settlements
+
+    async def settle_now(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> int:
+        """`settle`, and how many were in time."""
+        settlements = [self._settlement(seat, token, outcome) for token in tokens]
+        self._room.notify()
+        return await self._settler.send(settlements)
+
+    def _settlement(self, seat: Seat, token: str, outcome: Outcome | None) -> Settlement:
+        lease = seat.drop(token)
+        if lease is None:
+            return _blind(token, outcome)
+        if outcome is None:
+            self.counts.handled += 1
+            return Ack(token)
+        return self._judge.verdict(lease, outcome)
+
+    # --- fetch --------------------------------------------------------------------------------------------------
+
+    async def _fetching(self) -> None:
+        pause = BACKOFF[0]
+        while not self._draining:
+            credit = min(sum(max(0, seat.free) for seat in self.seats), _MOST)
+            if credit <= 0:
+                await self._room.wait()
+                continue
+            try:
+                leases = await self._broker.fetch(self.spec.id, limit=credit, wait=_WAIT)
+            except (Closed, SubscriptionNotFound) as end:
+                logger.warning("named subscription ends here", subscription=self.spec.id, reason=end.code)
+                return
+            except PositionLost as lost:
+                self.counts.lost += lost.lost or 0
+                logger.error("subscription lost unread events", subscription=self.spec.id, lost=lost.lost)
+                for seat in self.seats:
+                    reset = Reset(subscription_id=seat.id.decode()[1:-1], lost=lost.lost)
+                    seat.client.push(message(encode(reset)), 0, None)
+                continue
+            except BrokerError as error:
+                logger.error("subscription cannot be read now", subscription=self.spec.id, error=error, retry_in=pause)
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, BACKOFF[1])
+                continue
+            pause = BACKOFF[0]
+            self._hand_out(leases)
+
+    def _hand_out(self, leases: Sequence[Lease]) -> None:
+        worth = []
+        for lease in leases:
+            settlement = self._judge.beforehand(lease) if lease.crashes or lease.event.ttl_seconds is not None else None
+            if settlement is None:
+                worth.append(lease)
+            else:
+                self._settler.put(settlement)
+        if len(worth) == 1 and worth[0].crashes:
+            self._spawn_alone(worth[0])
+        elif worth:
+            self._share(worth)
+
+    def _share(self, leases: list[Lease]) -> None:
+        """Seats in turn, each by its free credit; who left meanwhile leaves his part to be given back."""
+        at = 0
+        for _ in range(len(self.seats)):
+            if at == len(leases):
+                return
+            self._turn = (self._turn + 1) % len(self.seats)
+            seat = self.seats[self._turn]
+            fair = -(-(len(leases) - at) // max(1, sum(1 for each in self.seats if each.free > 0)))
+            count = min(seat.free, fair if len(self.seats) > 1 else seat.free)
+            if count > 0:
+                seat.take(leases[at : at + count])
+                at += count
+        for seat in self.seats:
+            if at < len(leases) and seat.free > 0:
+                part = leases[at : at + seat.free]
+                seat.take(part)
+                at += len(part)
+        self._give_back({lease.token: lease for lease in leases[at:]})
+
+    def _spawn_alone(self, lease: Lease) -> None:
+        """A suspect goes to the client that holds least, and waits there until it holds nothing."""
+        free = [seat for seat in self.seats if not seat.client.reserved]
+        if not free:
+            self._give_back({lease.token: lease})
+            return
+        seat = min(free, key=lambda seat: seat.client.outstanding)
+        seat.client.reserved = True
+        self._suspects[lease.token] = lease
+        task = self._spawn(self._alone(lease, seat))
+        self._alone_tasks.add(task)
+        task.add_done_callback(self._alone_tasks.discard)
+
+    async def _alone(self, lease: Lease, seat: Seat) -> None:
+        """A client that is never without anything else is waited for as long as a lease."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.spec.lease):
+                    while seat.client.outstanding > 0 and seat in self.seats:
+                        await seat.client.idle.wait()
+            if seat not in self.seats or self._draining:
+                self._give_back({lease.token: lease})
+                return
+            seat.take([lease])
+            while lease.token in seat.held:
+                await seat.client.idle.wait()
+        finally:
+            del self._suspects[lease.token]
+            seat.client.reserved = False
+            seat.client.idle.notify()
+            self._room.notify()
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def _keeping(self) -> None:
+        """Renew what clients hold, and what waits for them, before the leases end."""
+        while True:
+            await self._clock.sleep(self.spec.lease / 3)
+            held = [token for seat in self.seats for token in seat.held]
+            held += [token for leases, _ in self._parked.values() for token in leases]
+            tokens = {*held, *self._suspects}
+            if tokens:
+                await self._settler.send([Extend(token, self.spec.lease) for token in tokens])
+
+    async def drain(self) -> None:
+        """Hand out nothing more, and return once clients hold nothing."""
+        self._draining = True
+        with suppress(BrokerError, Closed):
+            await self._broker.detach(self.spec.id)
+        self._room.notify()
+        while any(seat.held for seat in self.seats):
+            await self._room.wait()
+
+    async def stop(self) -> None:
+        """Give back what clients hold, settle what they said, and end."""
+        self._draining = self._settler.stopping = True
+        for seat in self.seats:
+            self._give_back(seat.empty())
+        for leases, timer in self._parked.values():
+            timer.cancel()
+            self._give_back(leases)
+        self._parked.clear()
+        if not self._tasks:
+            return
+        with suppress(BrokerError, Closed):
+            await self._broker.detach(self.spec.id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._settler.flush()
+        tasks = [*self._tasks, *self._alone_tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks = []
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(job, name=f"wowevent:router:{self.spec.id}")
+        task.add_done_callback(self._report_death)
+        return task
+
+    def _report_death(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("named subscription stopped by an internal error", subscription=self.spec.id, exc_info=error)
+
+
+def _blind(token: str, outcome: Outcome | None) -> Settlement:
+    """What is settled under a token that this router did not hand out: one from before it was started anew.
+
+    The engine knows the attempts so far; how many there may be is looked at when the event fails the next time.
+    """
+    match outcome:
+        case None:
+            return Ack(token)
+        case GivenBack():
+            return Retry(token, charge=False)
+        case Later(seconds):
+            return Retry(token, seconds, charge=False)
+        case Rejected(error, traceback, reason):
+            return Bury(token, reason, error, traceback)
+        case Failed(error):
+            return Retry(token, RetryPolicy().delay(1), error)
+    return Bury(token, Reason.UNKNOWN)

@@ -1,0 +1,296 @@
+"""Anonymous subscriptions: an event of the log's end is encoded once, however many clients get it.
+
+    feed -> Audience (all who want the same) -> pending -> at the end of the turn: one encoding for each
+            shape of frame (subscription id, batch or not) -> the same bytes to every member's client
+
+A member that asks for what it missed first reads the log at its own pace, while what is new is held for it; then it
+joins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, Final, Protocol
+
+from wowevent.broker import Broker, Position, Query, Stored, Subscription
+from wowevent.errors import BrokerError, Closed, PositionLost
+from wowevent.live import Feed
+from wowevent.log import logger
+from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
+from wowevent.routing import wants
+
+_TURN: Final = 512  # events after which a turn ends, so that others get theirs
+_HELD: Final = 2_000  # events that are held for a member while it reads the log; then it reads on
+
+Answer = Callable[[bool, int | None, Position], None]
+"""`answer(recovered, lost, position)`: say that the subscription is served."""
+
+
+class Reader(Protocol):
+    """One client as fan-out sees it."""
+
+    @property
+    def batch(self) -> bool:
+        """Whether it takes `events` frames."""
+        ...
+
+    def push(self, data: bytes, events: int, position: Position | None) -> None:
+        """Send whole messages that hold so many events, the last of them at `position`."""
+        ...
+
+    async def room(self) -> None:
+        """Return once it reads, or once it is gone."""
+        ...
+
+
+class Member:
+    """One subscription of one client."""
+
+    __slots__ = ("audience", "gone", "held", "id", "overflowed", "reader", "since")
+
+    def __init__(self, reader: Reader, id: str, audience: Audience, since: Position) -> None:
+        self.reader = reader
+        self.id: bytes = encode(id)
+        self.audience = audience
+        self.since: Position | None = since
+        """What lies up to here is not for it; None once that is past."""
+        self.held: list[tuple[bytes, Position]] | None = []
+        """What is new while it was not answered yet, or still reads the log."""
+        self.overflowed = False
+        self.gone = False
+
+    def take(self, pending: list[tuple[bytes, Position]]) -> None:
+        """What was published, for one that does not get what all get."""
+        if self.held is not None:
+            self.overflowed = self.overflowed or len(self.held) + len(pending) > _HELD
+            self.held = [] if self.overflowed else self.held + pending
+            return
+        self.send([each for each in pending if self.since is None or each[1] > self.since])
+
+    def send(self, pending: list[tuple[bytes, Position]]) -> None:
+        """Encode and send, for this member alone."""
+        if pending:
+            data = messages([item(self.id, shared) for shared, _ in pending], batch=self.reader.batch)
+            self.reader.push(data, len(pending), pending[-1][1])
+
+
+class Audience:
+    """All members that want the same; to the feed it is one live subscription."""
+
+    def __init__(self, spec: Subscription) -> None:
+        self.spec = spec
+        self.known: asyncio.Task[None] | None = None
+        """Makes the engine know of it, so that requests find a responder here."""
+        self._groups: dict[tuple[bytes, bool], dict[Member, None]] = {}
+        self._apart: dict[Member, None] = {}  # those that do not get what all get, yet
+        self._pending: list[tuple[bytes, Position]] = []
+
+    def __len__(self) -> int:
+        return len(self._apart) + sum(map(len, self._groups.values()))
+
+    def add(self, member: Member) -> None:
+        """Let it have what comes from now on."""
+        self.flush()
+        self._apart[member] = None
+
+    def discard(self, member: Member) -> None:
+        """It gets nothing more."""
+        self._apart.pop(member, None)
+        key = (member.id, member.reader.batch)
+        if (group := self._groups.get(key)) is not None:
+            group.pop(member, None)
+            if not group:
+                del self._groups[key]
+
+    def put(self, stored: Stored) -> None:
+        """One event of the log; sent at the end of this turn."""
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._pending.append((shared_part(stored.event, str(stored.position)), stored.position))
+        if len(self._pending) >= _TURN:
+            self.flush()
+
+    def lose(self, lost: int | None) -> None:
+        """A gap in what the feed could read."""
+        self.flush()
+        for member in [*self._apart, *(each for group in self._groups.values() for each in group)]:
+            tell_reset(member, lost)
+
+    def flush(self) -> None:
+        """Send what gathered."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        last = pending[-1][1]
+        for (id, batch), group in list(self._groups.items()):
+            data = messages([item(id, shared) for shared, _ in pending], batch=batch)
+            for member in list(group):
+                member.reader.push(data, len(pending), last)
+        for member in list(self._apart):
+            member.take(pending)
+            if member.held is None and member.since is not None and last > member.since:
+                self._settle_in(member)
+
+    def _settle_in(self, member: Member) -> None:
+        """From here on it gets what all get."""
+        member.since = None
+        if self._apart.pop(member, member) is None:
+            self._groups.setdefault((member.id, member.reader.batch), {})[member] = None
+
+    def release(self, member: Member, position: Position) -> bool:
+        """It has read the log up to `position`: send what was held behind that, and let it join.
+
+        False if too much came meanwhile, and it must read on.
+        """
+        self.flush()
+        held, overflowed = member.held or [], member.overflowed
+        member.held, member.overflowed = (None, False) if not overflowed else ([], False)
+        if overflowed:
+            return False
+        member.since = position
+        member.send([each for each in held if each[1] > position])
+        if held and held[-1][1] > position:
+            self._settle_in(member)
+        return True
+
+
+class Fanout:
+    """The anonymous subscriptions of one router."""
+
+    def __init__(self, broker: Broker, feed: Feed) -> None:
+        self._broker = broker
+        self._feed = feed
+        self._audiences: dict[object, Audience] = {}
+        self._newest: Position | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._audiences.values()))
+
+    def note(self, position: Position | None) -> None:
+        """We published up to here; the feed may not have come so far."""
+        if position is not None:
+            self._newest = position
+
+    def join(self, reader: Reader, id: str, spec: Subscription) -> Member:
+        """A new member: what is published from now on is held for it until `serve` lets it go."""
+        key = (spec.patterns, spec.agent, spec.filter)
+        audience = self._audiences.get(key)
+        if audience is None:
+            audience = self._audiences[key] = Audience(spec)
+            self._feed.attach(spec, audience)
+            audience.known = self._spawn(self._declare(spec))
+        member = Member(reader, id, audience, self.position)
+        audience.add(member)
+        return member
+
+    @property
+    def position(self) -> Position:
+        """Up to where the log was seen here."""
+        seen = self._feed.position
+        return seen if self._newest is None or self._newest.epoch != seen.epoch else max(seen, self._newest)
+
+    async def serve(self, member: Member, after: Position | None, answer: Answer) -> None:
+        """Answer once the engine knows of the subscription; then let it have what it missed, and what comes."""
+        if member.audience.known is not None and not member.audience.known.done():
+            await asyncio.wait({member.audience.known})
+        since = member.since or self.position
+        if after is not None:
+            await self._catch_up(member, after, answer)
+        elif not member.gone:
+            answer(True, None, since)
+            if not member.audience.release(member, since):
+                await self._catch_up(member, since, None)
+
+    def leave(self, member: Member) -> None:
+        """It gets nothing more."""
+        member.gone = True
+        audience = member.audience
+        audience.discard(member)
+        key = (audience.spec.patterns, audience.spec.agent, audience.spec.filter)
+        if not len(audience) and self._audiences.get(key) is audience:
+            del self._audiences[key]
+            self._feed.forget(audience.spec.id)
+            self._spawn(self._remove(audience))
+
+    async def _catch_up(self, member: Member, after: Position, answer: Answer | None) -> None:
+        """Send what the log holds behind `after`, at the pace of the client, then let the member join."""
+        position: Position | None = after
+        while not member.gone:
+            head = (await self._broker.ping()).head
+            query = Query(patterns=member.audience.spec.patterns)
+            try:
+                async with aclosing(self._broker.read(query, after=position)) as log:  # type: ignore[type-var]  # an async generator
+                    first = await anext(log, None)
+                    if answer is not None:
+                        answer = answer(True, None, head)
+                    if first is not None:
+                        position = await self._send_on(member, first, log)
+            except PositionLost as gap:
+                if answer is None:
+                    tell_reset(member, gap.lost)
+                else:
+                    answer = answer(False, gap.lost, head)
+                position = None
+                continue
+            position = head if position is None else max(position, head)
+            if member.gone or member.audience.release(member, position):
+                return
+
+    async def _send_on(self, member: Member, first: Stored, log: AsyncIterator[Stored]) -> Position:
+        """Send what a read finds; returns where it ended."""
+        pending: list[tuple[bytes, Position]] = []
+        stored: Stored | None = first
+        position = first.position
+        spec = member.audience.spec
+        while stored is not None and not member.gone:
+            position = stored.position
+            if wants(spec, stored.event):
+                pending.append((shared_part(stored.event, str(position)), position))
+            if len(pending) >= 100:
+                member.send(pending)
+                pending = []
+                await member.reader.room()
+            stored = await anext(log, None)
+        if not member.gone:
+            member.send(pending)
+        return position
+
+    async def close(self) -> None:
+        """Forget all of them."""
+        for audience in self._audiences.values():
+            self._feed.forget(audience.spec.id)
+            self._spawn(self._remove(audience))
+        self._audiences.clear()
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=2.0)
+        for job in self._jobs:
+            job.cancel()
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(job, name="wowevent:fanout")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
+
+    async def _declare(self, spec: Subscription) -> None:
+        try:
+            await self._broker.declare(spec)
+        except (BrokerError, Closed) as error:
+            logger.error("subscription is served, but the engine does not know of it", error=error)
+
+    async def _remove(self, audience: Audience) -> None:
+        if audience.known is not None:
+            await asyncio.wait({audience.known})
+        try:
+            await self._broker.remove(audience.spec.id)
+        except (BrokerError, Closed) as error:
+            logger.info("presence could not be taken back, it will end by itself", error=error)
+
+
+def tell_reset(member: Member, lost: int | None) -> None:
+    """The frame that says that something is missing."""
+    id = member.id.decode()[1:-1]
+    member.reader.push(message(encode(Reset(subscription_id=id, lost=lost))), 0, None)

@@ -1,0 +1,328 @@
+"""One client's state machine: a frame in, effects out; no I/O.
+
+    frame            state that it needs          effects
+    ---------------------------------------------------------------------------------------------------
+    hello            no subscription yet          Send(hello)
+    publish          an event that is one         Store
+    subscribe        room, a new identity         Listen (anonymous) or Serve (named); subscribed by the server
+    unsubscribe      the id is known              Leave; unsubscribed by the server
+    ack, nack        the id is known, and named   Settle
+    request          an event that is one         Ask
+    reply            a live topic                 Respond
+    ping             -                            Send(pong)
+    get_health       -                            Look
+    anything else    -                            Send(error); nothing of the frame is carried out
+
+The state changes as the effects are made; an effect that fails is taken back by `forget`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import Struct
+
+from wowevent.broker import LIVE, Position, Subscription
+from wowevent.errors import (
+    BusError,
+    InvalidEvent,
+    InvalidTopic,
+    NotSupported,
+    PayloadTooLarge,
+    ProtocolError,
+    SubscriptionConflict,
+    SubscriptionNotFound,
+    shown,
+)
+from wowevent.event import Event, check_name, utc
+from wowevent.retry import Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.router.wire import (
+    MARGIN,
+    MAX_SUBSCRIPTIONS,
+    PROTOCOL,
+    Ack,
+    Asked,
+    Bad,
+    ClientFrame,
+    Error,
+    GetHealth,
+    Hello,
+    Nack,
+    Ping,
+    Pong,
+    Publish,
+    Ref,
+    Reply,
+    Request,
+    ServerFrame,
+    Subscribe,
+    Unsubscribe,
+    Wanted,
+    Welcome,
+    event_of,
+)
+from wowevent.subscription import Wish, declaration
+from wowevent.topic import is_reserved
+
+CREDIT: Final = 64
+"""The most of a named subscription that wait for their acknowledgement, unless the client says otherwise."""
+_MOST_CREDIT: Final = 10_000
+_LONGEST_WAIT: Final = 3600.0  # seconds that a request may wait
+_LONGEST_LEASE: Final = 86_400.0
+_TEXT: Final = 8_192  # characters kept of an error or a traceback
+
+
+class Send(Struct, frozen=True):
+    """A frame to the client."""
+
+    frame: ServerFrame
+
+
+class Store(Struct, frozen=True):
+    """An event to publish."""
+
+    event: Event
+    ref: Ref
+
+
+class Listen(Struct, frozen=True):
+    """An anonymous subscription, from behind `after` where that is given."""
+
+    id: str
+    spec: Subscription
+    after: Position | None
+    ref: Ref
+
+
+class Serve(Struct, frozen=True):
+    """A named subscription; `held` are the tokens that the client still has of it."""
+
+    id: str
+    spec: Subscription
+    policy: RetryPolicy
+    credit: int
+    held: tuple[str, ...]
+    ref: Ref
+
+
+class Leave(Struct, frozen=True):
+    """The end of a subscription here."""
+
+    id: str
+    ref: Ref
+
+
+class Settle(Struct, frozen=True):
+    """What became of deliveries; None is done."""
+
+    id: str
+    tokens: tuple[str, ...]
+    outcome: Outcome | None
+    ref: Ref
+
+
+class Ask(Struct, frozen=True):
+    """A request to make."""
+
+    event: Event
+    timeout: float
+    ref: Ref
+
+
+class Respond(Struct, frozen=True):
+    """The answer to a request of somebody."""
+
+    asked: Asked
+    reply: Any
+    error: str | None
+
+
+class Look(Struct, frozen=True):
+    """The router's health is wanted."""
+
+    ref: Ref
+
+
+Effect = Send | Store | Listen | Serve | Leave | Settle | Ask | Respond | Look
+
+
+class Session:
+    """What the router knows of one client."""
+
+    def __init__(self, client_id: str, max_payload: int) -> None:
+        """`max_payload` bytes is the largest payload that the bus takes."""
+        self.client_id = client_id
+        self.agent: str | None = None
+        self.batch: bool = False
+        self.instance: str = client_id
+        """What the client calls itself, the same when it connects again."""
+        self.subscriptions: dict[str, Subscription] = {}
+        self._max_payload = max_payload
+        self._count = 0
+
+    def welcome(self, server_time: str) -> Welcome:
+        """The first frame of all."""
+        return Welcome(
+            client_id=self.client_id,
+            server_time=server_time,
+            protocol=PROTOCOL,
+            max_frame=self._max_payload + MARGIN,
+        )
+
+    def forget(self, id: str) -> None:
+        """A subscription that is not served after all."""
+        self.subscriptions.pop(id, None)
+
+    def step(self, frame: ClientFrame | Bad, now: float) -> Effect:
+        """What follows from one frame; `now` in Unix seconds. Nothing is raised: what is wrong is answered."""
+        try:
+            return self._step(frame, now)
+        except BusError as error:
+            return refusal(error, frame.ref)
+        except ValueError as error:  # settings that make no sense
+            return refusal(ProtocolError(str(error)), frame.ref)
+
+    def _step(self, frame: ClientFrame | Bad, now: float) -> Effect:  # noqa: C901, PLR0911 - the table above
+        match frame:
+            case Publish():
+                return Store(self._checked(event_of(frame, self.agent)), frame.ref)
+            case Ack():
+                return Settle(self._named(frame.subscription_id), frame.tokens, None, frame.ref)
+            case Nack():
+                return Settle(self._named(frame.subscription_id), frame.tokens, _outcome(frame), frame.ref)
+            case Ping():
+                return Send(Pong(ref=frame.ref, echo=frame.echo, timestamp=now))
+            case Hello():
+                return self._hello(frame)
+            case Subscribe():
+                return self._subscribe(frame.subscription, frame.ref)
+            case Unsubscribe():
+                self._known(frame.subscription_id)
+                del self.subscriptions[frame.subscription_id]
+                return Leave(frame.subscription_id, frame.ref)
+            case Request():
+                event = self._checked(event_of(frame, self.agent))
+                return Ask(event, _within("timeout", frame.timeout, _LONGEST_WAIT), frame.ref)
+            case Reply():
+                return _response(frame)
+            case GetHealth():
+                return Look(frame.ref)
+            case Bad():
+                return refusal(frame.error, frame.ref)
+
+    def _hello(self, frame: Hello) -> Effect:
+        if self.subscriptions:
+            raise ProtocolError("say hello before you subscribe")
+        agent = None if frame.agent is None else check_name(frame.agent)
+        instance = self.client_id if frame.client is None else check_name(frame.client)
+        self.agent, self.batch, self.instance = agent, frame.batch, instance
+        return Send(Hello(ref=frame.ref, batch=frame.batch, agent=agent))
+
+    def _checked(self, event: Event) -> Event:
+        """The event, if a client may publish it."""
+        if is_reserved(event.topic):
+            raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
+        if (size := memoryview(event.body).nbytes) > self._max_payload:
+            raise PayloadTooLarge(f"payload of {size} bytes; {self._max_payload} is the most")
+        return event
+
+    def _subscribe(self, wanted: Wanted, ref: Ref) -> Effect:
+        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise NotSupported(f"a client has {MAX_SUBSCRIPTIONS} subscriptions at most")
+        spec = _spec(wanted, self.agent)
+        if any(known.id == spec.id for known in self.subscriptions.values()):
+            raise SubscriptionConflict(f"this client has {spec.id!r} already")
+        after = _position(wanted.after)
+        if not wanted.named:
+            self._remember(spec)
+            return Listen(f"sub-{self._count}", spec, after, ref)
+        policy = RetryPolicy() if wanted.max_retries is None else RetryPolicy(max_retries=wanted.max_retries)
+        credit = CREDIT if wanted.credit is None else wanted.credit
+        if not 1 <= credit <= _MOST_CREDIT:
+            raise ValueError(f"credit: {credit} is not from 1 to {_MOST_CREDIT}")
+        self._remember(spec)
+        return Serve(f"sub-{self._count}", spec, policy, credit, wanted.held, ref)
+
+    def _remember(self, spec: Subscription) -> None:
+        """Ids count from 1 in each connection: then clients that want the same get the same bytes."""
+        self._count += 1
+        self.subscriptions[f"sub-{self._count}"] = spec
+
+    def _known(self, id: str) -> Subscription:
+        if id not in self.subscriptions:
+            raise SubscriptionNotFound(f"this client has no subscription {shown(id)}")
+        return self.subscriptions[id]
+
+    def _named(self, id: str) -> str:
+        if not self._known(id).durable:
+            raise ProtocolError(f"{id} has no name: nothing of it waits for an acknowledgement")
+        return id
+
+
+def refusal(error: BusError, ref: Ref) -> Send:
+    """The error frame for what was not carried out."""
+    return Send(Error(ref=ref, error=error.code, message=str(error).encode("utf-8", "backslashreplace").decode()))
+
+
+def _spec(wanted: Wanted, agent: str | None) -> Subscription:
+    """What the engine is told; an anonymous one belongs to the client's agent, which gets what is targeted to it."""
+    wish = Wish(
+        subscription=wanted.subscription,
+        durable=wanted.named,
+        start=_start(wanted),
+        types=wanted.types,
+        priorities=wanted.priorities,
+        min_priority=wanted.min_priority,
+        sources=wanted.sources,
+        lease=30.0 if wanted.lease is None else _within("lease", wanted.lease, _LONGEST_LEASE),
+    )
+    if not wanted.named and (wanted.lease is not None or wanted.max_retries is not None or wanted.start is not None):
+        raise ProtocolError("lease, max_retries and start are for named subscriptions")
+    return declaration(wanted.topics, wanted.name if wanted.name is not None else agent, wish)
+
+
+def _start(wanted: Wanted) -> Any:
+    text = wanted.start if wanted.start is not None else wanted.after
+    if not wanted.named or text is None:
+        return "new"
+    if text in {"new", "first"}:
+        return text
+    try:
+        return Position.parse(text)
+    except ValueError:
+        return utc(text, "start")
+
+
+def _position(text: str | None) -> Position | None:
+    if text is None:
+        return None
+    try:
+        position = Position.parse(text)
+    except ValueError as error:
+        raise InvalidEvent(f"after: {error}") from error
+    if not 0 <= position.offset < 2**63:
+        raise InvalidEvent(f"after: {text!r:.80} is not a position")
+    return position
+
+
+def _within(name: str, seconds: float, most: float) -> float:
+    if not 0 < seconds <= most:
+        raise ValueError(f"{name}: {seconds} is not a number of seconds above 0, {most:g} at most")
+    return seconds
+
+
+def _outcome(frame: Nack) -> Outcome:
+    if frame.release:
+        return GivenBack()
+    if frame.retry_after is not None:
+        return Later(max(0.0, frame.retry_after))
+    if frame.reject:
+        return Rejected(frame.error[:_TEXT] or "rejected by the client", frame.traceback[:_TEXT])
+    return Failed(frame.error[:_TEXT] or "failed at the client", frame.traceback[:_TEXT])
+
+
+def _response(frame: Reply) -> Respond:
+    if not frame.event.reply_to.startswith(LIVE):
+        raise ProtocolError(f"{shown(frame.event.reply_to)} is not where an answer goes")
+    Event(topic="reply", event_id=frame.event.event_id, correlation_id=frame.event.correlation_id)  # checks them
+    return Respond(frame.event, frame.reply, frame.error)
