@@ -21,7 +21,7 @@ from wowevent.log import logger
 from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
 from wowevent.routing import wants
 
-_TURN: Final = 512  # events after which a turn ends, so that others get theirs
+_TURN: Final = 128 * 1024  # bytes after which a turn ends: one push must not fill an outbox
 _HELD: Final = 2_000  # events that are held for a member while it reads the log; then it reads on
 
 Answer = Callable[[bool, int | None, Position], None]
@@ -86,6 +86,7 @@ class Audience:
         self._groups: dict[tuple[bytes, bool], dict[Member, None]] = {}
         self._apart: dict[Member, None] = {}  # those that do not get what all get, yet
         self._pending: list[tuple[bytes, Position]] = []
+        self._size = 0  # bytes of what is pending
 
     def __len__(self) -> int:
         return len(self._apart) + sum(map(len, self._groups.values()))
@@ -108,8 +109,10 @@ class Audience:
         """One event of the log; sent at the end of this turn."""
         if not self._pending:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._pending.append((shared_part(stored.event, str(stored.position)), stored.position))
-        if len(self._pending) >= _TURN:
+        shared = shared_part(stored.event, str(stored.position))
+        self._pending.append((shared, stored.position))
+        self._size += len(shared)
+        if self._size >= _TURN:
             self.flush()
 
     def lose(self, lost: int | None) -> None:
@@ -122,7 +125,7 @@ class Audience:
         """Send what gathered."""
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._size = self._pending, [], 0
         last = pending[-1][1]
         for (id, batch), group in list(self._groups.items()):
             data = messages([item(id, shared) for shared, _ in pending], batch=batch)
@@ -242,6 +245,7 @@ class Fanout:
     async def _send_on(self, member: Member, first: Stored, log: AsyncIterator[Stored]) -> Position:
         """Send what a read finds; returns where it ended."""
         pending: list[tuple[bytes, Position]] = []
+        size = 0
         stored: Stored | None = first
         position = first.position
         spec = member.audience.spec
@@ -249,9 +253,10 @@ class Fanout:
             position = stored.position
             if wants(spec, stored.event):
                 pending.append((shared_part(stored.event, str(position)), position))
-            if len(pending) >= 100:
+                size += len(pending[-1][0])
+            if size >= _TURN:
                 member.send(pending)
-                pending = []
+                pending, size = [], 0
                 await member.reader.room()
             stored = await anext(log, None)
         if not member.gone:

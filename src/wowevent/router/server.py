@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -18,52 +18,22 @@ from typing import Any, Final, Self
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
 from wowevent.access import LOOPBACK_NAMES, Listening, check_page, is_loopback, listen
-from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import SystemClock
-from wowevent.errors import BusError, Closed, NotPermitted, NotSupported, OutboxFull
-from wowevent.event import Event, new_id
+from wowevent.errors import Closed, NotPermitted, NotSupported
+from wowevent.event import new_id
 from wowevent.log import logger
 from wowevent.router.connection import Connection
-from wowevent.router.courier import Courier, Seat
-from wowevent.router.fanout import Fanout
-from wowevent.router.intake import Intake, dropped
+from wowevent.router.desk import Desk
 from wowevent.router.outbox import Outbox
-from wowevent.router.session import (
-    Ask,
-    Effect,
-    Leave,
-    Listen,
-    Look,
-    Respond,
-    Send,
-    Serve,
-    Session,
-    Settle,
-    Store,
-    refusal,
-)
-from wowevent.router.wire import (
-    MARGIN,
-    SILENT,
-    Answer,
-    Bad,
-    Health,
-    Ref,
-    Settled,
-    Subscribed,
-    Unsubscribed,
-    decode,
-)
+from wowevent.router.session import Session
+from wowevent.router.wire import MARGIN, SILENT
 from wowevent.wakeup import Wakeup
 
 OUTBOX: Final = 1024 * 1024
 """Bytes that wait for one client at most."""
 
 _GOING_AWAY: Final = 1001
-_INTERNAL: Final = 1011
-_NOT_UTF8: Final = 1007
-_JOBS: Final = 256  # questions of one client that are answered at a time
 _HANDSHAKE: Final = 10.0  # seconds for a client to say that it wants WebSocket
 _READ_BUFFER: Final = 2048  # bytes a client; it grows with what comes
 _LAST_WORDS: Final = 2.0  # seconds for the close frames to go out
@@ -98,10 +68,10 @@ class EventRouter:
     ) -> None:
         """`max_queue_size` is the most events that wait for one client, `max_outbox` the most bytes.
 
-        `use_multi_queue` has no meaning here: urgent events overtake in any case. `transport="redis"` takes `redis_url`.
-        Port 0 is any that is free; `url` says which; `listening` is a socket that is there already. A client is pinged
-        when it was silent for `ping_interval` seconds. `allow_anonymous` lets others than this machine in; `origins` are
-        web pages that may connect.
+        `use_multi_queue` has no meaning here: urgent events overtake in any case. `transport="redis"` takes
+        `redis_url`. Port 0 is any that is free; `url` says which; `listening` is a socket that is there already. A
+        client is pinged when it was silent for `ping_interval` seconds. `allow_anonymous` lets others than this machine
+        in; `origins` are web pages that may connect.
         """
         if bus is not None and (url is not None or namespace is not None or transport is not None):
             raise ValueError("a bus has its own url and namespace")
@@ -120,9 +90,7 @@ class EventRouter:
         self._multi_queue = use_multi_queue
         self._clock = SystemClock()
         self._connections: set[Connection] = set()
-        self._couriers: dict[str, Courier] = {}
-        self._jobs: set[asyncio.Task[Any]] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watch: asyncio.Task[None] | None = None
         self._given = listening
         self._listening: Listening | None = None
         self._server: asyncio.Server | None = None
@@ -176,9 +144,8 @@ class EventRouter:
         except BaseException:
             listening.socket.close()
             raise
-        self._fanout = Fanout(self._bus.broker, self._bus.feed)
-        self._intake = Intake(self._bus, self._fanout)
-        self._tasks = [self._spawn(self._intake.run()), self._spawn(self._watching())]
+        self._desk = Desk(self._bus, self._clock, self.health)
+        self._watch = asyncio.create_task(self._watching(), name="wowevent:router:watch")
         self._server = await ws_create_server(
             self._accept,
             sock=listening.socket,
@@ -214,9 +181,9 @@ class EventRouter:
             if self._server is not None:
                 await self._drain(timeout)
         finally:
-            for task in [*self._tasks, *self._jobs]:
-                task.cancel()
-            await asyncio.gather(*self._tasks, *self._jobs, return_exceptions=True)
+            if self._watch is not None:
+                self._watch.cancel()
+                await asyncio.gather(self._watch, return_exceptions=True)
             if self._own_bus:
                 await self._bus.stop(timeout)
             if self._ended is not None:
@@ -227,19 +194,14 @@ class EventRouter:
         self._draining = True
         if self._server is not None:
             self._server.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._intake.drained()
-                await asyncio.gather(*(courier.drain() for courier in self._couriers.values()))
-        for courier in list(self._couriers.values()):
-            await courier.stop()
+        await self._desk.drain(timeout)
         for connection in list(self._connections):
             connection.close(_GOING_AWAY, "the router is going away")
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS):
                 while self._connections:
                     await self._left.wait()
-        await self._fanout.close()
+        await self._desk.close()
         logger.info("router stopped", clients=len(self._connections))
 
     # --- clients ------------------------------------------------------------------------------------------------
@@ -267,7 +229,7 @@ class EventRouter:
             Outbox(self._max_outbox, self._max_queue_size),
             max_message=self._max_message,
             opened=self._opened,
-            received=self._received,
+            received=self._desk.received,
             gone=self._gone,
         )
 
@@ -275,188 +237,12 @@ class EventRouter:
         self._connections.add(connection)
         connection.send(connection.session.welcome(datetime.now(UTC).isoformat().replace("+00:00", "Z")))
 
-    def _received(self, connection: Connection, text: bytes) -> None:
-        """One message; it waits if an earlier one of this client is not carried out yet."""
-        if connection.busy:
-            connection.waiting.append(text)
-            connection.read(on=False)
-            return
-        frame = decode(text)
-        if isinstance(frame, Bad) and not _is_utf8(text):
-            connection.close(_NOT_UTF8, "text is UTF-8")
-            return
-        self._perform(connection, connection.session.step(frame, self._clock.time()))
-
     def _gone(self, connection: Connection) -> None:
-        """A client is not there any more: what it held waits a little for it, unless it said goodbye."""
         self._connections.discard(connection)
         self._left.notify()
         self._slow += connection.slow
         self._delivered += connection.delivered
-        for member in connection.members.values():
-            self._fanout.leave(member)
-        for courier, seat in connection.seats.values():
-            courier.leave(seat, goodbye=connection.goodbye)
-            self._retire(courier)
-        connection.members.clear()
-        connection.seats.clear()
-
-    # --- effects ------------------------------------------------------------------------------------------------
-
-    def _perform(self, connection: Connection, effect: Effect) -> None:  # noqa: C901 - one case an effect
-        match effect:
-            case Store():
-                if self._draining:
-                    connection.send(dropped(effect, Closed("the router is going away")))
-                else:
-                    self._intake.put(connection, effect)
-            case Send():
-                connection.send(effect.frame)
-            case Settle(ref=None):
-                courier, seat = connection.seats[effect.id]
-                courier.settle(seat, effect.tokens, effect.outcome)
-            case Settle():
-                self._job(connection, effect.ref, self._settle(connection, effect, *connection.seats[effect.id]))
-            case Listen():
-                self._listen(connection, effect)
-            case Serve():
-                connection.busy = True
-                self._job(connection, effect.ref, self._serve(connection, effect))
-            case Leave():
-                self._leave(connection, effect)
-            case Ask():
-                self._job(connection, effect.ref, self._ask(connection, effect))
-            case Respond():
-                self._job(connection, None, self._respond(effect))
-            case Look():
-                self._job(connection, effect.ref, self._look(connection, effect))
-
-    def _listen(self, connection: Connection, effect: Listen) -> None:
-        """What is published from here on is for it; it gets that behind the answer, once the engine knows of it."""
-        member = connection.members[effect.id] = self._fanout.join(connection, effect.id, effect.spec)
-
-        def answer(recovered: bool, lost: int | None, position: Position) -> None:
-            connection.send(_subscribed(effect, recovered, lost, position=position))
-
-        async def serve() -> None:
-            try:
-                await self._fanout.serve(member, effect.after, answer)
-            except BusError:
-                self._forget(connection, effect.id)
-                raise
-
-        self._job(connection, effect.ref, serve())
-
-    async def _serve(self, connection: Connection, effect: Serve) -> None:
-        """A named subscription; frames behind it wait, since a publish among them must be seen by it."""
-        broker, id = self._bus.broker, effect.spec.id
-        try:
-            before = await broker.info(id)
-            head = (await broker.ping()).head
-            await broker.declare(effect.spec)
-            courier = self._couriers.get(id)
-            if courier is None:
-                courier = self._couriers[id] = Courier(
-                    effect.spec, effect.policy, broker, clock=self._clock, fail=self._fail, abandoned=self._retire
-                )
-            courier.expected += 1
-            try:
-                await courier.start(effect.spec)
-                if connection.connected:
-                    connection.send(_subscribed(effect, *_missing(before), position=head))
-                    self._seat(connection, effect, courier)
-            finally:
-                courier.expected -= 1
-                self._retire(courier)
-        except BusError:
-            connection.session.forget(effect.id)
-            raise
-        finally:
-            connection.busy = False
-            self._resume(connection)
-
-    def _seat(self, connection: Connection, effect: Serve, courier: Courier) -> None:
-        seat = Seat(connection, effect.id, connection.session.instance, effect.credit)
-        connection.seats[effect.id] = (courier, seat)
-        courier.join(seat, effect.held, effect.policy)
-
-    def _resume(self, connection: Connection) -> None:
-        """Carry out what came meanwhile."""
-        while connection.waiting and not connection.busy and connection.connected:
-            self._received(connection, connection.waiting.popleft())
-        if not connection.busy:
-            connection.read(on=True)
-
-    def _leave(self, connection: Connection, effect: Leave) -> None:
-        self._forget(connection, effect.id)
-        connection.send(Unsubscribed(ref=effect.ref, subscription_id=effect.id))
-
-    def _forget(self, connection: Connection, id: str) -> None:
-        """The client has this subscription no longer."""
-        connection.session.forget(id)
-        if (member := connection.members.pop(id, None)) is not None:
-            self._fanout.leave(member)
-        if (served := connection.seats.pop(id, None)) is not None:
-            courier, seat = served
-            courier.leave(seat, goodbye=True)
-            self._retire(courier)
-
-    def _retire(self, courier: Courier) -> None:
-        """A courier that nobody needs ends; one that may be needed again is looked at later."""
-        if courier.unused:
-            if self._couriers.get(courier.spec.id) is courier:
-                del self._couriers[courier.spec.id]
-            self._spawn(courier.stop())
-
-    async def _settle(self, connection: Connection, effect: Settle, courier: Courier, seat: Seat) -> None:
-        settled = await courier.settle_now(seat, effect.tokens, effect.outcome)
-        stale = len(effect.tokens) - settled
-        connection.send(Settled(ref=effect.ref, subscription_id=effect.id, settled=settled, stale=stale))
-
-    async def _ask(self, connection: Connection, effect: Ask) -> None:
-        reply = await self._bus.request(effect.event, timeout=effect.timeout)
-        connection.send(Answer(ref=effect.ref, event_id=effect.event.event_id, reply=reply))
-
-    async def _respond(self, effect: Respond) -> None:
-        asked = effect.asked
-        request = Event(
-            topic="request", event_id=asked.event_id, correlation_id=asked.correlation_id, reply_to=asked.reply_to
-        )
-        await self._bus.answer(request, effect.reply, effect.error)
-
-    def _fail(self, request: Event, error: str) -> None:
-        self._spawn(self._bus.answer(request, None, error))
-
-    async def _look(self, connection: Connection, effect: Look) -> None:
-        connection.send(Health(ref=effect.ref, health=await self.health()))
-
-    # --- jobs ---------------------------------------------------------------------------------------------------
-
-    def _job(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> None:
-        """Carry out what takes time; what goes wrong is answered. A client has so many questions at a time."""
-        if connection.jobs >= _JOBS:
-            job.close()
-            connection.send(refusal(OutboxFull(f"{_JOBS} questions of this client are open"), ref).frame)
-            return
-        connection.jobs += 1
-        self._spawn(self._answered(connection, ref, job))
-
-    async def _answered(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> None:
-        try:
-            await job
-        except BusError as error:
-            connection.send(refusal(error, ref).frame)
-        except Exception as error:  # noqa: BLE001 - said, and the client told
-            logger.error("a frame could not be carried out", exc_info=error)
-            connection.close(_INTERNAL, "an internal error; it is in the router's log")
-        finally:
-            connection.jobs -= 1
-
-    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(job, name="wowevent:router")
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
-        return task
+        self._desk.gone(connection)
 
     async def _watching(self) -> None:
         """Ping who is silent, and cut off who does not answer."""
@@ -476,20 +262,20 @@ class EventRouter:
     async def health(self) -> dict[str, Any]:
         """How the router is: `status`, counts since it serves, what waits now; durations in seconds."""
         engine = await self._bus.health()
-        connections = self._connections
+        connections, desk = self._connections, self._desk
         return {
             "status": "draining" if self._draining else engine["status"],
             "uptime": time.monotonic() - self._began,
             "clients": len(connections),
             "max_clients": self.max_clients,
-            "subscriptions": len(self._fanout) + sum(len(courier.seats) for courier in self._couriers.values()),
-            "events_processed": self._intake.stored,
+            "subscriptions": len(desk.fanout) + sum(len(courier.seats) for courier in desk.couriers.values()),
+            "events_processed": desk.intake.stored,
             "events_delivered": self._delivered + sum(connection.delivered for connection in connections),
-            "events_refused": self._intake.refused,
-            "events_failed": sum(courier.counts.failed for courier in self._couriers.values()),
-            "queue_depth": len(self._intake) + sum(connection.outbox.events for connection in connections),
+            "events_refused": desk.intake.refused,
+            "events_failed": sum(courier.counts.failed for courier in desk.couriers.values()),
+            "queue_depth": len(desk.intake) + sum(connection.outbox.events for connection in connections),
             "slow_clients": self._slow,
-            "latency": _percentiles(self._intake.seconds),
+            "latency": _percentiles(desk.intake.seconds),
             "engine": engine,
         }
 
@@ -508,31 +294,6 @@ def _engine(url: str | None, transport: str | None, redis_url: str | None) -> st
 def _refused(status: HTTPStatus, reason: str) -> WSUpgradeResponseWithListener:
     body = reason.encode("utf-8", "backslashreplace") + b"\n"
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body), None)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _missing(before: SubscriptionInfo | None) -> tuple[bool, int | None]:
-    """Whether a named subscription is whole, and how many events it lost if it is not."""
-    lost = 0 if before is None or before.lost is None else before.lost
-    return not lost and not (before is not None and before.lapsed), lost or None
-
-
-def _subscribed(effect: Listen | Serve, recovered: bool, lost: int | None, *, position: Position) -> Subscribed:
-    return Subscribed(
-        ref=effect.ref,
-        subscription_id=effect.id,
-        topics=effect.spec.patterns,
-        recovered=recovered,
-        position=str(position),
-        lost=lost,
-    )
 
 
 def _percentiles(seconds: Collection[float]) -> dict[str, float]:

@@ -1,0 +1,277 @@
+"""What a session's effects come to: on the bus, in the fan-out, with a courier.
+
+text -> wire.decode -> session.step -> effect -> one method here
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from wowevent.broker import Position, SubscriptionInfo
+from wowevent.bus import EventBus
+from wowevent.clock import Clock
+from wowevent.errors import BusError, Closed, OutboxFull
+from wowevent.event import Event
+from wowevent.log import logger
+from wowevent.router.connection import Connection
+from wowevent.router.courier import Courier, Seat
+from wowevent.router.fanout import Fanout
+from wowevent.router.intake import Intake, dropped
+from wowevent.router.session import (
+    Ask,
+    Effect,
+    Leave,
+    Listen,
+    Look,
+    Respond,
+    Send,
+    Serve,
+    Settle,
+    Store,
+    refusal,
+)
+from wowevent.router.wire import Answer, Bad, Health, Ref, Settled, Subscribed, Unsubscribed, decode
+
+_INTERNAL: Final = 1011
+_NOT_UTF8: Final = 1007
+_JOBS: Final = 256  # questions of one client that are answered at a time
+
+
+class Desk:
+    """Carries out what the clients of one router say."""
+
+    def __init__(self, bus: EventBus, clock: Clock, health: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        """`health()` is what `get_health` is answered with."""
+        self.fanout = Fanout(bus.broker, bus.feed)
+        self.intake = Intake(bus, self.fanout)
+        self.couriers: dict[str, Courier] = {}
+        self._bus = bus
+        self._clock = clock
+        self._health = health
+        self._draining = False
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._spawn(self.intake.run())
+
+    async def drain(self, timeout: float) -> None:
+        """Take no new events; what is on its way is stored, and what clients hold they may finish."""
+        self._draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.intake.drained()
+                await asyncio.gather(*(courier.drain() for courier in self.couriers.values()))
+        await asyncio.gather(*(courier.stop() for courier in list(self.couriers.values())))
+
+    async def close(self) -> None:
+        """End everything; the clients are gone by now."""
+        await self.fanout.close()
+        jobs = list(self._jobs)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def received(self, connection: Connection, text: bytes) -> None:
+        """One message; it waits if an earlier one of this client is not carried out yet."""
+        if connection.busy:
+            connection.waiting.append(text)
+            connection.read(on=False)
+            return
+        frame = decode(text)
+        if isinstance(frame, Bad) and not _is_utf8(text):
+            connection.close(_NOT_UTF8, "text is UTF-8")
+            return
+        self._perform(connection, connection.session.step(frame, self._clock.time()))
+
+    def gone(self, connection: Connection) -> None:
+        """A client is not there any more: what it held waits a little for it, unless it said goodbye."""
+        for member in connection.members.values():
+            self.fanout.leave(member)
+        for courier, seat in connection.seats.values():
+            courier.leave(seat, goodbye=connection.goodbye)
+            self._retire(courier)
+        connection.members.clear()
+        connection.seats.clear()
+
+    # --- effects ------------------------------------------------------------------------------------------------
+
+    def _perform(self, connection: Connection, effect: Effect) -> None:  # noqa: C901 - one case an effect
+        match effect:
+            case Store():
+                if self._draining:
+                    connection.send(dropped(effect, Closed("the router is going away")))
+                else:
+                    self.intake.put(connection, effect)
+            case Send():
+                connection.send(effect.frame)
+            case Settle(ref=None):
+                courier, seat = connection.seats[effect.id]
+                courier.settle(seat, effect.tokens, effect.outcome)
+            case Settle():
+                self._job(connection, effect.ref, self._settle(connection, effect, *connection.seats[effect.id]))
+            case Listen():
+                self._listen(connection, effect)
+            case Serve():
+                connection.busy = True
+                self._job(connection, effect.ref, self._serve(connection, effect))
+            case Leave():
+                self._leave(connection, effect)
+            case Ask():
+                self._job(connection, effect.ref, self._ask(connection, effect))
+            case Respond():
+                self._job(connection, None, self._respond(effect))
+            case Look():
+                self._job(connection, effect.ref, self._look(connection, effect))
+
+    def _listen(self, connection: Connection, effect: Listen) -> None:
+        """What is published from here on is for it; it gets that behind the answer, once the engine knows of it."""
+        member = connection.members[effect.id] = self.fanout.join(connection, effect.id, effect.spec)
+
+        def answer(recovered: bool, lost: int | None, position: Position) -> None:
+            connection.send(_subscribed(effect, recovered, lost, position=position))
+
+        async def serve() -> None:
+            try:
+                await self.fanout.serve(member, effect.after, answer)
+            except BusError:
+                self._forget(connection, effect.id)
+                raise
+
+        self._job(connection, effect.ref, serve())
+
+    async def _serve(self, connection: Connection, effect: Serve) -> None:
+        """A named subscription; frames behind it wait, since a publish among them must be seen by it."""
+        broker, id = self._bus.broker, effect.spec.id
+        try:
+            before = await broker.info(id)
+            head = (await broker.ping()).head
+            await broker.declare(effect.spec)
+            courier = self.couriers.get(id)
+            if courier is None:
+                courier = self.couriers[id] = Courier(
+                    effect.spec, effect.policy, broker, clock=self._clock, fail=self._fail, abandoned=self._retire
+                )
+            courier.expected += 1
+            try:
+                await courier.start(effect.spec)
+                if connection.connected:
+                    connection.send(_subscribed(effect, *_missing(before), position=head))
+                    self._seat(connection, effect, courier)
+            finally:
+                courier.expected -= 1
+                self._retire(courier)
+        except BusError:
+            connection.session.forget(effect.id)
+            raise
+        finally:
+            connection.busy = False
+            self._resume(connection)
+
+    def _seat(self, connection: Connection, effect: Serve, courier: Courier) -> None:
+        seat = Seat(connection, effect.id, connection.session.instance, effect.credit)
+        connection.seats[effect.id] = (courier, seat)
+        courier.join(seat, effect.held, effect.policy)
+
+    def _resume(self, connection: Connection) -> None:
+        """Carry out what came meanwhile."""
+        while connection.waiting and not connection.busy and connection.connected:
+            self.received(connection, connection.waiting.popleft())
+        if not connection.busy:
+            connection.read(on=True)
+
+    def _leave(self, connection: Connection, effect: Leave) -> None:
+        self._forget(connection, effect.id)
+        connection.send(Unsubscribed(ref=effect.ref, subscription_id=effect.id))
+
+    def _forget(self, connection: Connection, id: str) -> None:
+        """The client has this subscription no longer."""
+        connection.session.forget(id)
+        if (member := connection.members.pop(id, None)) is not None:
+            self.fanout.leave(member)
+        if (served := connection.seats.pop(id, None)) is not None:
+            courier, seat = served
+            courier.leave(seat, goodbye=True)
+            self._retire(courier)
+
+    def _retire(self, courier: Courier) -> None:
+        """A courier that nobody needs ends; one that may be needed again is looked at later."""
+        if courier.unused:
+            if self.couriers.get(courier.spec.id) is courier:
+                del self.couriers[courier.spec.id]
+            self._spawn(courier.stop())
+
+    async def _settle(self, connection: Connection, effect: Settle, courier: Courier, seat: Seat) -> None:
+        settled = await courier.settle_now(seat, effect.tokens, effect.outcome)
+        stale = len(effect.tokens) - settled
+        connection.send(Settled(ref=effect.ref, subscription_id=effect.id, settled=settled, stale=stale))
+
+    async def _ask(self, connection: Connection, effect: Ask) -> None:
+        reply = await self._bus.request(effect.event, timeout=effect.timeout)
+        connection.send(Answer(ref=effect.ref, event_id=effect.event.event_id, reply=reply))
+
+    async def _respond(self, effect: Respond) -> None:
+        asked = effect.asked
+        request = Event(
+            topic="request", event_id=asked.event_id, correlation_id=asked.correlation_id, reply_to=asked.reply_to
+        )
+        await self._bus.answer(request, effect.reply, effect.error)
+
+    def _fail(self, request: Event, error: str) -> None:
+        self._spawn(self._bus.answer(request, None, error))
+
+    async def _look(self, connection: Connection, effect: Look) -> None:
+        connection.send(Health(ref=effect.ref, health=await self._health()))
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+
+    def _job(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> None:
+        """Carry out what takes time; what goes wrong is answered. A client has so many questions at a time."""
+        if connection.jobs >= _JOBS:
+            job.close()
+            connection.send(refusal(OutboxFull(f"{_JOBS} questions of this client are open"), ref).frame)
+            return
+        connection.jobs += 1
+        self._spawn(self._answered(connection, ref, job))
+
+    async def _answered(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> None:
+        try:
+            await job
+        except BusError as error:
+            connection.send(refusal(error, ref).frame)
+        except Exception as error:  # noqa: BLE001 - said, and the client told
+            logger.error("a frame could not be carried out", exc_info=error)
+            connection.close(_INTERNAL, "an internal error; it is in the router's log")
+        finally:
+            connection.jobs -= 1
+
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(job, name="wowevent:router")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _missing(before: SubscriptionInfo | None) -> tuple[bool, int | None]:
+    """Whether a named subscription is whole, and how many events it lost if it is not."""
+    lost = 0 if before is None or before.lost is None else before.lost
+    return not lost and not (before is not None and before.lapsed), lost or None
+
+
+def _subscribed(effect: Listen | Serve, recovered: bool, lost: int | None, *, position: Position) -> Subscribed:
+    return Subscribed(
+        ref=effect.ref,
+        subscription_id=effect.id,
+        topics=effect.spec.patterns,
+        recovered=recovered,
+        position=str(position),
+        lost=lost,
+    )
