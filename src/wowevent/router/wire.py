@@ -182,7 +182,7 @@ class Published(_Frame, frozen=True, kw_only=True, tag="published"):
     retryable: bool = False
 
 
-class Subscribed(_Frame, frozen=True, kw_only=True, tag="subscribed", omit_defaults=False):
+class Subscribed(_Frame, frozen=True, kw_only=True, tag="subscribed"):
     """A subscription is served; `position` is where the log ended then."""
 
     subscription_id: str
@@ -233,7 +233,7 @@ class Reset(_Frame, frozen=True, kw_only=True, tag="reset"):
     lost: int | None = None
 
 
-class Settled(_Frame, frozen=True, kw_only=True, tag="settled", omit_defaults=False):
+class Settled(_Frame, frozen=True, kw_only=True, tag="settled"):
     """How many of the tokens were settled, and how many came too late."""
 
     subscription_id: str
