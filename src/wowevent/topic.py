@@ -56,6 +56,12 @@ def matches(pattern: str, topic: str) -> bool:
     return bool(_alone(pattern, amqp=False).match(topic))
 
 
+@lru_cache(maxsize=8192)
+def matches_any(patterns: tuple[str, ...], topic: str) -> bool:
+    """Whether one of `patterns` matches `topic`; remembered, since readers ask for every event."""
+    return any(matches(pattern, topic) for pattern in patterns)
+
+
 def matches_key(pattern: str, key: str) -> bool:
     """Whether an AMQP-style `pattern` matches the routing key `key`, which must be valid."""
     return bool(_alone(pattern, amqp=True).match(key))

@@ -19,6 +19,7 @@ from wowevent.topic import (
     compile_pattern,
     is_reserved,
     matches,
+    matches_any,
     matches_key,
 )
 
@@ -306,3 +307,9 @@ def test_finding_does_not_cost_by_what_is_stored():
     for number in range(1_000):
         assert trie.match(f"agent-{number}.started") == [number]
     assert time.perf_counter() - start < 5  # by what is stored it would be 20,000,000 comparisons
+
+
+def test_one_of_several_patterns_is_enough():
+    assert matches_any(("task.*", "agent.x"), "agent.x")
+    assert not matches_any(("task.*", "agent.x"), "agent.y")
+    assert not matches_any((), "agent.y")

@@ -38,7 +38,7 @@ from wowevent.brokers.memory.log import MemoryLog, Reader, shared_log
 from wowevent.clock import Clock, SystemClock, Timer
 from wowevent.errors import Closed, SubscriptionNotFound
 from wowevent.event import Event
-from wowevent.topic import matches
+from wowevent.topic import matches_any
 
 __all__ = ["MemoryBroker", "MemoryLog", "shared_log"]
 
@@ -449,5 +449,5 @@ def _wanted(query: Query, event: Event) -> bool:
         and (query.end_time is None or event.timestamp <= query.end_time)
         and query.correlation_id in (None, event.correlation_id)
         and (query.event_ids is None or event.event_id in query.event_ids)
-        and any(matches(pattern, event.topic) for pattern in query.patterns)
+        and matches_any(query.patterns, event.topic)
     )

@@ -23,7 +23,7 @@ from wowevent.errors import PositionLost
 from wowevent.event import Event
 from wowevent.routing import Routes
 from wowevent.routing import matches as subscription_matches
-from wowevent.topic import matches
+from wowevent.topic import matches_any
 
 _KNOWN_MOST: Final = 1_000_000  # memory is not without end: at over 8,000/s an id is known for less than two minutes
 _CHUNK: Final = 256
@@ -106,7 +106,7 @@ class MemoryLog:
 
     def _send_live(self, stored: Stored, ids: tuple[str, ...]) -> Appended:
         for reader in self.readers:
-            if any(matches(pattern, stored.event.topic) for pattern in reader.patterns):
+            if matches_any(reader.patterns, stored.event.topic):
                 reader.inbox.append(stored)
         return Appended(stored.position, matched=ids)
 

@@ -15,7 +15,7 @@ from wowevent.brokers.sqlite.schema import insert, one, rows
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import BANDS
 from wowevent.routing import Routes
-from wowevent.topic import matches, matches_key
+from wowevent.topic import matches_any, matches_key
 
 if TYPE_CHECKING:
     import apsw
@@ -106,7 +106,7 @@ def _matching(store: Store, subscription: Subscription, num: int, where: tuple[i
 def _may_match(subscription: Subscription, topic: str) -> bool:
     """Whether an event of this topic may be one of the subscription's, before its other fields are looked at."""
     if not subscription.keyed:
-        return any(matches(pattern, topic) for pattern in subscription.patterns)
+        return matches_any(subscription.patterns, topic)
     keys = [topic, *(f"{topic}.{band}" for band in BANDS)]
     return any(matches_key(pattern, key) for pattern in subscription.patterns for key in keys)
 

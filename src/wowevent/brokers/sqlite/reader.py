@@ -14,7 +14,7 @@ from wowevent.brokers.sqlite.backfill import check
 from wowevent.brokers.sqlite.log import checked, micros
 from wowevent.brokers.sqlite.schema import one, rows
 from wowevent.errors import BusError, StorageDamaged
-from wowevent.topic import matches
+from wowevent.topic import matches_any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,7 +95,7 @@ def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str) 
     size, looked = 0, upto if len(scanned) < rows else scanned[-1][0]
     for offset, topic, length in scanned:
         if topic not in wanted:
-            wanted[topic] = any(matches(pattern, topic) for pattern in query.patterns)
+            wanted[topic] = matches_any(query.patterns, topic)
         if not wanted[topic]:
             continue
         chosen.append(offset)
@@ -165,7 +165,7 @@ def _live(db: apsw.Connection, query: Query, place: Place, epoch: str) -> list[S
     )
     for num, topic, offset, stored_at, crc, body in news:
         place.live = num
-        if any(matches(pattern, topic) for pattern in query.patterns):
+        if matches_any(query.patterns, topic):
             try:
                 found.append(Stored(checked(body, crc, 0), Position(epoch, offset), stored_at / 1e6))
             except BusError as error:
