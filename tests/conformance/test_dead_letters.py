@@ -143,3 +143,14 @@ async def test_letters_survive_a_reopening_and_the_trimming_of_the_log(rig: Rig)
     await after.settle(WORKER, [Ack(lease.token) for lease in await take(after)])
     assert await after.resolve([Redeliver(letter.id)]) == 1
     assert numbers(await take_all(after)) == [1]
+
+
+@pytest.mark.parametrize("id", ["", "x", "-1", "1.0", "9" * 25, "9" * 5_000, "\N{SUPERSCRIPT TWO}", "\0", "../1"])
+async def test_an_id_of_no_letter_is_not_there_whatever_it_looks_like(rig: Rig, id: str):
+    broker = rig.broker()
+    await declare(broker)
+    await broker.publish([event()])
+    await bury(broker)
+    assert not await dead(broker, ids=(id,))
+    assert await broker.resolve([Redeliver(id), Discard(id)]) == 0
+    assert len(await dead(broker)) == 1

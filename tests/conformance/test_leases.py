@@ -180,3 +180,15 @@ async def test_the_next_member_takes_over_from_one_that_is_gone_when_its_leases_
     assert not await take(two)
     await rig.clock.advance(31)
     assert numbers(await take_all(two)) == [0, 1, 2]
+
+
+async def test_an_extension_by_nothing_ends_the_lease_as_a_crash(rig: Rig):
+    """What the router does with the leases of a client that did not come back."""
+    broker = rig.broker()
+    await declare(broker)
+    await broker.publish([event()])
+    lease = await take_one(broker)
+    await broker.settle(WORKER, [Extend(lease.token, 0.0)])
+    await rig.clock.advance(0.1)
+    again = await take_one(broker)
+    assert (again.crashes, again.failures) == (1, 0)

@@ -88,7 +88,7 @@ def _placeholder(id: str, topic: str, time: float, correlation: str) -> Event:
 
 def found(db: apsw.Connection, query: DeadQuery) -> list[DeadLetter]:
     """The dead letters asked for, oldest first."""
-    nums = None if query.ids is None else str([int(id) for id in query.ids if id.isascii() and id.isdigit()])
+    nums = None if query.ids is None else str([int(id) for id in query.ids if _is_number(id)])
     rows = db.execute(
         "SELECT d.num, s.id, d.offset, d.event_id, d.topic, d.ts, d.correlation, d.reason, d.error, d.traceback, "
         "d.attempts, d.time, d.crc, d.body FROM dead AS d JOIN subscription AS s ON s.num = d.sub "
@@ -98,6 +98,11 @@ def found(db: apsw.Connection, query: DeadQuery) -> list[DeadLetter]:
         (nums, query.subscription, query.reason, query.event_id, query.correlation_id, query.limit),
     )
     return [_letter(row) for row in rows]
+
+
+def _is_number(id: str) -> bool:
+    """Whether it can be one of ours: what a stranger sends may have more digits than SQLite, or Python, reads."""
+    return id.isascii() and id.isdigit() and len(id) <= 18
 
 
 def _letter(row: Sequence[Any]) -> DeadLetter:
@@ -122,7 +127,7 @@ def resolve(store: Store, letters: Sequence[Redeliver | Discard]) -> int:
     """Redeliver or discard; how many were there."""
     done = 0
     for letter in letters:
-        if not (letter.id.isascii() and letter.id.isdigit()):
+        if not _is_number(letter.id):
             continue
         row = one(
             store.db,
