@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Self
 
@@ -20,6 +20,7 @@ from wowevent.broker import (
     Broker,
     Capabilities,
     Position,
+    Query,
     Retention,
     Stored,
     Subscription,
@@ -49,10 +50,10 @@ from wowevent.gate import Gate
 from wowevent.handler import Handler, Middleware, adapt
 from wowevent.live import Feed
 from wowevent.log import logger
-from wowevent.replay import ReplayConfig, build_query, replay
+from wowevent.replay import Progress, ReplayConfig, build_query, check_destination, replay, replay_into, upto
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
-from wowevent.routing import Routes
+from wowevent.routing import Routes, wants
 from wowevent.settings import Settings
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.topic import is_reserved
@@ -522,13 +523,58 @@ class EventBus:
         query = build_query(pattern, start_time, end_time, correlation_id=correlation_id, limit=limit)
         return self._broker.read(query, after=after)
 
+    def follow(
+        self,
+        pattern: str | Sequence[str] | None = None,
+        *,
+        after: Position | None = None,
+        types: Iterable[str] | None = None,
+        priorities: Iterable[int | str] | None = None,
+        min_priority: int | str | None = None,
+        sources: Iterable[str] | None = None,
+    ) -> AsyncIterator[Stored]:
+        """`history` that goes on: the log's events behind `after`, then each as it is published, until the bus stops.
+
+        Read at the caller's pace: nothing is kept for it. The filters are those of `subscribe`; an event with a target
+        is seen too. Raises PositionLost where events behind `after` are gone; who asks again without `after` goes on
+        behind the gap.
+        """
+        wish = Wish(types=types, priorities=priorities, min_priority=min_priority, sources=sources)
+        spec = declaration("#" if pattern is None else pattern, None, wish)
+        return _wanted(self._broker.read(Query(patterns=spec.patterns), after=after, follow=True), spec)
+
     async def replay(self, handler: Callable[..., Any], config: ReplayConfig | None = None) -> int:
         """Call `handler` with the original events of a range, marked as replayed in the delivery; returns how many.
 
         No cursor moves, and nothing is retried: what the handler raises ends the replay.
         """
         config = config or ReplayConfig(speed_multiplier=0)
-        return await replay(self._broker.read(config.query()), adapt(handler), config.speed_multiplier, self._clock)
+        return await replay(await self._range(config), adapt(handler), config.speed_multiplier, self._clock)
+
+    async def replay_into(
+        self, topic: str, config: ReplayConfig | None = None, *, progress: Progress | None = None
+    ) -> int:
+        """Publish a range of the log again, as new events with `replay_of`, into `topic`; returns how many.
+
+        They keep their type, payload and correlation, and happen now. It ends where the log ended when it began.
+        `progress(count, position)` is told after each step, and a cancellation is heeded between steps. Raises
+        InvalidTopic, InvalidEvent, and what `history` and `publish` raise.
+        """
+        check_destination(topic)
+        config = config or ReplayConfig(speed_multiplier=0)
+        return await replay_into(
+            topic,
+            await self._range(config),
+            self.publish_many,
+            speed=config.speed_multiplier,
+            clock=self._clock,
+            progress=progress,
+        )
+
+    async def _range(self, config: ReplayConfig) -> AsyncIterator[Stored]:
+        """The events of a replay: none of what it causes itself is among them."""
+        query = config.query()
+        return upto(self._broker.read(query), (await self._broker.ping()).head)
 
     # --- what the engine knows ----------------------------------------------------------------------------------
 
@@ -602,6 +648,15 @@ class EventBus:
                 "here": {id: _counts(served.consumer) for id, served in self._served.items()},
             },
         }
+
+
+async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterator[Stored]:
+    """Those that the filter lets through, whoever they are meant for."""
+    async with aclosing(log):  # type: ignore[type-var]  # an async generator, whatever the protocol promises
+        async for stored in log:
+            target = stored.event.target_agent or ""
+            if spec.filter is None or wants(structs.replace(spec, agent=target), stored.event):
+                yield stored
 
 
 def _counts(consumer: Consumer) -> dict[str, int]:

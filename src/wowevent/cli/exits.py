@@ -1,14 +1,16 @@
 """How a command ends: one line on stderr for an error, and an exit status that scripts can rely on.
 
-    0    done; also when the reader of the output went away, or a service was told to end
-    1    a fault of ours, or an error that has no status of its own
+    0    done; also when the reader of the output went away, a service was told to end, or a view (monitor, logs -f) was left
+    1    a fault of ours, an error that has no status of its own, or a question that was answered no (declined)
     2    the command line is wrong
     65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new
-    69   nobody there: broker_unavailable, no_responders, unroutable, subscription_not_found, address_in_use
-    70   a responder, or a worker, failed: request_failed, workers_failed
+    69   nobody there: broker_unavailable, no_responders, unroutable, subscription_not_found, dead_letter_not_found,
+         address_in_use, not_running
+    70   a responder, a worker or a service failed: request_failed, workers_failed, not_started
     73   no room: storage_full, outbox_full
     74   the log or a file cannot be read: storage_damaged, position_lost, io_error
-    75   try again later: request_timeout, closed, subscription_conflict
+    75   try again later: request_timeout, closed, subscription_conflict; of a service already_running, not_answering,
+         unhealthy, not_stopped
     77   not_permitted
     78   the configuration is wrong, or asks for what this engine cannot do: config, not_supported
     130  interrupted by Ctrl-C
@@ -31,7 +33,7 @@ from wowevent.errors import BusError
 
 INTERRUPTED: Final = 130
 
-_STATUS: Final = {
+STATUS: Final = {
     "usage": 2,
     "invalid_event": 65,
     "invalid_topic": 65,
@@ -42,9 +44,12 @@ _STATUS: Final = {
     "no_responders": 69,
     "unroutable": 69,
     "subscription_not_found": 69,
+    "dead_letter_not_found": 69,
     "address_in_use": 69,
+    "not_running": 69,
     "request_failed": 70,
     "workers_failed": 70,
+    "not_started": 70,
     "storage_full": 73,
     "outbox_full": 73,
     "storage_damaged": 74,
@@ -53,10 +58,15 @@ _STATUS: Final = {
     "request_timeout": 75,
     "closed": 75,
     "subscription_conflict": 75,
+    "already_running": 75,
+    "not_answering": 75,
+    "unhealthy": 75,
+    "not_stopped": 75,
     "not_permitted": 77,
     "config": 78,
     "not_supported": 78,
 }
+"""The codes that have a status of their own; any other one ends with 1."""
 
 
 class CommandError(Exception):
@@ -74,14 +84,14 @@ def exit_status(error: BaseException) -> int:
         return 0
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED
-    return _STATUS.get(code_of(error), 1)
+    return STATUS.get(code_of(error), 1)
 
 
 def say(error: Exception) -> None:
-    """`error[code]: message`, on one line, on stderr."""
-    if isinstance(error, typer.Abort):
-        return
-    print(f"error[{code_of(error)}]: {' '.join(_message(error).split())}", file=sys.stderr)
+    """`error[code]: message`, on one line, on stderr; nothing for a command line that was answered with its help."""
+    message = " ".join(_message(error).split())
+    if not isinstance(error, typer.Abort) and (message or not isinstance(error, TyperException)):
+        print(f"error[{code_of(error)}]: {message}", file=sys.stderr)
 
 
 def code_of(error: BaseException) -> str:

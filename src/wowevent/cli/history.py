@@ -32,7 +32,7 @@ def history(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """Print what happened, oldest first. Times are those of the events."""
     settings = settle(url=url, namespace=namespace)
-    run(_print(settings, pattern or None, _moment(since), _moment(until), correlation_id, limit, json=json))
+    run(_print(settings, pattern or None, moment(since), moment(until), correlation_id, limit, json=json))
 
 
 async def _print(  # noqa: PLR0917 - the parts of a question to the log
@@ -52,7 +52,7 @@ async def _print(  # noqa: PLR0917 - the parts of a question to the log
             show(stored.event)
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
     """A time as a person writes it; InvalidEvent if it is none."""
     if text is None:
         return None

@@ -1,0 +1,146 @@
+"""`wowevent replay`: a range of the log again, onto the screen or as new events into a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from typing import Annotated
+
+import typer
+
+from wowevent.broker import Position
+from wowevent.cli.consent import Yes, consent
+from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
+from wowevent.cli.exits import CommandError
+from wowevent.cli.history import Time, moment
+from wowevent.cli.show import counted, printer
+from wowevent.delivery import current
+from wowevent.event import Event, check_name
+from wowevent.replay import ReplayConfig, check_destination
+from wowevent.service.loop import run
+from wowevent.settings import Settings
+
+
+def replay(  # noqa: PLR0917 - the options of a command
+    pattern: Annotated[list[str] | None, typer.Argument(help="Patterns such as 'task.*'; all without one.")] = None,
+    since: Time = None,
+    until: Time = None,
+    correlation_id: Annotated[str | None, typer.Option(help="Only what belongs together.")] = None,
+    speed: Annotated[float, typer.Option(min=0, help="1 is as it was, 2 twice as fast, 0 at once.")] = 0.0,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="At most so many.")] = None,
+    into: Annotated[
+        str | None, typer.Option(help="Publish them into this topic, as new events with replay_of.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Whole envelopes, one a line.")] = False,
+    yes: Yes = False,
+    url: Url = None,
+    namespace: Namespace = None,
+) -> None:
+    """Print what happened again, as far apart as it was, or publish it again with --into.
+
+    No subscription is moved. Ctrl-C stops it, and it says how far it came.
+    """
+    if not isfinite(speed):
+        raise CommandError("usage", f"--speed: {speed} is not a speed")
+    if into is not None and json:
+        raise CommandError("usage", "--json prints events, --into publishes them: one of these")
+    config = ReplayConfig(
+        pattern=pattern or None,
+        start_time=moment(since),
+        end_time=moment(until),
+        correlation_id=None if correlation_id is None else check_name(correlation_id),
+        speed_multiplier=speed,
+        max_events=limit,
+    )
+    settings = settle(url=url, namespace=namespace)
+    if into is None:
+        run(_print(settings, config, json=json))
+        return
+    check_destination(into)
+    if total := run(_count(settings, config)):
+        consent(f"{counted(total, 'event')} will be published into {into} as new ones", yes=yes)
+    print(f"replayed {counted(run(_republish(settings, config, into, total)), 'event')} into {into}")
+
+
+class _Way:
+    """How far a replay came."""
+
+    def __init__(self, total: int | None = None) -> None:
+        self._total = total
+        self._count = 0
+        self._position: Position | None = None
+
+    def reached(self, count: int, position: Position | None) -> None:
+        """So many events are done, the last of them at that position of the log."""
+        self._count, self._position = count, position
+
+    def passed(self, position: Position | None) -> None:
+        """One more is done."""
+        self.reached(self._count + 1, position)
+
+    def stopped(self) -> str:
+        """What is said of a replay that was interrupted."""
+        of = "" if self._total is None else f" of {self._total:,}"
+        at = "" if self._position is None else f", at {self._position}"
+        return f"stopped after {counted(self._count, 'event')}{of}{at}"
+
+
+async def _print(settings: Settings, config: ReplayConfig, *, json: bool) -> None:
+    show = printer(json=json)
+    way = _Way()
+
+    async def handle(event: Event) -> None:
+        show(event)
+        delivery = current()
+        way.passed(None if delivery is None else delivery.position)
+
+    async with open_bus(settings) as bus:
+        try:
+            await bus.replay(handle, config)
+        except asyncio.CancelledError:
+            note(way.stopped())
+            raise
+
+
+async def _republish(settings: Settings, config: ReplayConfig, topic: str, total: int) -> int:
+    """How many were published, with a bar meanwhile if somebody looks at it."""
+    way = _Way(total)
+    try:
+        with _bar(total) as show:
+
+            def told(count: int, position: Position) -> None:
+                way.reached(count, position)
+                show(count)
+
+            async with open_bus(settings) as bus:
+                return await bus.replay_into(topic, config, progress=told)
+    except asyncio.CancelledError:
+        note(way.stopped())
+        raise
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], object]]:
+    """What takes the count so far, and shows it on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda count: progress.update(task, completed=count)
+
+
+async def _count(settings: Settings, config: ReplayConfig) -> int:
+    """How many events it is about, as the log is now."""
+    async with open_bus(settings) as bus:
+        found = bus.history(
+            config.pattern, config.start_time, config.end_time, config.correlation_id, limit=config.max_events
+        )
+        return sum([1 async for _ in found])

@@ -1,0 +1,174 @@
+"""`wowevent dlq`: dead letters are found, shown whole, sent again or forgotten, and never by accident."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.broken import EVIL, URL, WORKER, broken, dead, obeys, said
+from tests.cli.terminal import answered
+from tests.processes import wowevent
+
+BOTH = pytest.mark.parametrize("verb", ["redeliver", "discard"])
+
+
+def ids(home: Path, *numbers: int) -> list[str]:
+    """The dead letters of these events."""
+    return [letter["id"] for letter in said(home, "dlq", "list") if letter["event"]["payload"]["n"] in numbers]
+
+
+def test_the_list(tmp_path: Path) -> None:
+    broken(tmp_path)
+    first = next(letter for letter in said(tmp_path, "dlq", "list") if letter["event"]["payload"]["n"] == 0)
+
+    assert (first["subscription"], first["reason"]) == (WORKER, "handler_error")
+    assert first["error"] == f"ConnectionError: no answer {EVIL}"
+    assert "in work" in first["traceback"]
+    assert [attempt["number"] for attempt in first["attempts"]] == [1, 2]
+    assert first["attempts"][0]["time"] <= first["attempts"][1]["time"] <= first["time"]
+    assert first["event"]["payload"]["text"] == EVIL
+
+
+def test_filters(tmp_path: Path) -> None:
+    broken(tmp_path)
+    event_id = said(tmp_path, "dlq", "list")[0]["event"]["event_id"]
+    first = dead(tmp_path)[0]
+    for arguments, found in {
+        (): {0, 1, 2, 3},
+        ("--subscription", "worker"): {0, 1, 2, 3},
+        ("--subscription", "idle"): set(),
+        ("--reason", "rejected"): {3},
+        ("--correlation-id", "job-1"): {0, 1},
+        ("--correlation-id", "job-2", "--reason", "handler_error"): {2},
+        ("--event-id", event_id): {first},
+    }.items():
+        letters = said(tmp_path, "dlq", "list", *arguments)
+        assert {letter["event"]["payload"]["n"] for letter in letters} == found, arguments
+
+
+def test_a_limit_says_that_there_are_more(tmp_path: Path) -> None:
+    broken(tmp_path)
+    some = wowevent(tmp_path, "dlq", "list", "-n", "3", *URL)
+    everything = wowevent(tmp_path, "dlq", "list", "-n", "4", *URL)
+
+    assert (len(some.stdout.splitlines()), b"there are more" in some.stderr) == (4, True)
+    assert (len(everything.stdout.splitlines()), b"there are more" in everything.stderr) == (5, False)
+
+
+def test_a_letter_as_a_person_reads_it(tmp_path: Path) -> None:
+    broken(tmp_path)
+    (id,) = ids(tmp_path, 0)
+    done = wowevent(tmp_path, "dlq", "show", id, *URL)
+    shown = done.stdout.decode()
+
+    assert done.returncode == 0
+    for told in (WORKER, "handler_error", "ConnectionError: no answer", "Traceback", "in work", "job-1", '"n": 0'):
+        assert told in shown
+    assert not obeys(done.stdout)
+    assert not obeys(wowevent(tmp_path, "dlq", "list", *URL).stdout)
+    assert said(tmp_path, "dlq", "show", id) == [each for each in said(tmp_path, "dlq", "list") if each["id"] == id]
+
+
+@BOTH
+def test_nothing_happens_without_a_yes(tmp_path: Path, verb: str) -> None:
+    broken(tmp_path)
+    done = wowevent(tmp_path, "dlq", verb, "--all", *URL, stdin=b"y\n")
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"error[usage]: 4 dead letters will be ")
+    assert len(dead(tmp_path)) == 4
+
+
+@BOTH
+def test_a_dry_run_changes_nothing(tmp_path: Path, verb: str) -> None:
+    broken(tmp_path)
+    before = said(tmp_path, "dlq", "list")
+    done = wowevent(tmp_path, "dlq", verb, "--correlation-id", "job-1", "--dry-run", "--yes", *URL)
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith(b"2 dead letters would be ")
+    assert len(done.stdout.splitlines()) == 4  # which ones, below a heading
+    assert said(tmp_path, "dlq", "list") == before
+    assert said(tmp_path, "info", "worker")[0]["ready"] == 0
+
+
+def test_redeliver_hands_them_out_again(tmp_path: Path) -> None:
+    broken(tmp_path)
+    done = wowevent(tmp_path, "dlq", "redeliver", *ids(tmp_path, 1, 3), "--yes", *URL)
+
+    assert (done.returncode, done.stdout) == (0, b"redelivered 2 dead letters\n")
+    assert sorted(dead(tmp_path)) == [0, 2]
+    again = wowevent(tmp_path, "subscribe", "task.*", "--name", "worker", "--json", "-n", "2", *URL)
+    assert sorted(json.loads(line)["payload"]["n"] for line in again.stdout.splitlines()) == [1, 3]
+
+
+def test_discard_forgets_them(tmp_path: Path) -> None:
+    broken(tmp_path)
+    for arguments, count, left in (
+        (("--reason", "rejected"), 1, {0, 1, 2}),
+        (("--subscription", "worker", "--limit", "1"), 1, None),
+        (("--all",), 2, set()),
+        (("--all",), 0, set()),
+    ):
+        done = wowevent(tmp_path, "dlq", "discard", *arguments, "--yes", *URL)
+        assert done.stdout == f"discarded {count} dead letter{'' if count == 1 else 's'}\n".encode()
+        assert left is None or set(dead(tmp_path)) == left
+    assert said(tmp_path, "info", "worker")[0]["ready"] == 0
+
+
+@BOTH
+def test_a_person_is_asked(tmp_path: Path, verb: str) -> None:
+    broken(tmp_path)
+    status, out, seen = answered(tmp_path, "dlq", verb, "--reason", "handler_error", *URL, answer=b"n\n")
+    assert (status, out) == (1, b"")
+    assert "3 dead letters will be " in seen
+    assert len(dead(tmp_path)) == 4
+
+    status, out, _ = answered(tmp_path, "dlq", verb, "--reason", "handler_error", *URL, answer=b"yes\n")
+    assert status == 0
+    assert out.endswith(b"3 dead letters\n")
+    assert dead(tmp_path) == [3]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One log for all that is refused: in the end everything is still there."""
+    home = tmp_path_factory.mktemp("log")
+    broken(home)
+    yield home
+    assert len(dead(home)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        ((), 2, "usage"),
+        (("--limit", "3"), 2, "usage"),
+        (("--subscription", ""), 2, "usage"),
+        (("1", "--all"), 2, "usage"),
+        (("1", "--subscription", "worker"), 2, "usage"),
+        (("--all", "--reason", "timeout"), 2, "usage"),
+        (("1", "--limit", "1"), 2, "usage"),
+        (("--reason", "nix"), 2, "usage"),
+        (("--subscription", "nix"), 69, "subscription_not_found"),
+        (("1", "99"), 69, "dead_letter_not_found"),
+        (("9" * 5000,), 69, "dead_letter_not_found"),
+        (("\udcff\x1b",), 69, "dead_letter_not_found"),
+        (("--event-id", "a b"), 65, "invalid_event"),
+        (("--correlation-id", "\udcff"), 65, "invalid_event"),
+    ],
+)
+def test_what_it_refuses(log: Path, arguments: tuple[str, ...], status: int, code: str) -> None:
+    done = wowevent(log, "dlq", "discard", *arguments, "--yes", *URL)
+
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert done.stderr.startswith(f"error[{code}]: ".encode())
+    assert not obeys(done.stderr)
+
+
+def test_a_letter_that_is_not_there(tmp_path: Path) -> None:
+    done = wowevent(tmp_path, "dlq", "show", "1", *URL)
+
+    assert done.returncode == 69
+    assert done.stderr == b"error[dead_letter_not_found]: there is no dead letter '1'\n"
