@@ -47,7 +47,7 @@ async def measure(names: Sequence[str], bench: Bench, command: str = "") -> Repo
     """Run these workloads one after the other; one that fails does not keep the others from running."""
     report = Report(
         command=command,
-        machine=machine.describe(bench.directory),
+        machine=await asyncio.to_thread(machine.describe, bench.directory),  # a slow disk would hold up the loop
         scale=bench.scale,
         repeat=bench.repeat,
         load_before=machine.load(),

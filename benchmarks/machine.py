@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "redis", "hiredis")
+PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "picows", "redis", "hiredis", "websockets")
 
 
 def describe(directory: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 ENGINE_CORE: Final = 0
+CLIENT_CORE: Final = 1
 Place = Callable[[Path], AbstractAsyncContextManager[str]]
 
 
@@ -88,6 +89,17 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def behind_socket(engine: Place) -> Place:
+    """A free port, and behind `#` the engine of the server that a part will open there."""
+
+    @asynccontextmanager
+    async def place(directory: Path) -> AsyncIterator[str]:
+        async with engine(directory) as url:
+            yield f"ws://127.0.0.1:{free_port()}#{url}"
+
+    return place
 
 
 def given(url: str) -> Place:

@@ -17,8 +17,16 @@ from benchmarks.workloads import (
     sqlite_one,
     stored,
     subscriptions,
+    websocket,
+    websocket_idle,
+    websocket_latency,
+    websocket_named,
+    websocket_slow,
 )
 
-_MODULES: Final = (memory_each, memory_many, sqlite, sqlite_one, latency, subscriptions, stored, replay, soak)
+_MODULES: Final = (
+    memory_each, memory_many, sqlite, sqlite_one, latency, websocket, websocket_latency, websocket_named,
+    websocket_idle, websocket_slow, subscriptions, stored, replay, soak,
+)  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
 TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}

@@ -30,6 +30,7 @@ from wowevent.errors import (
     RetryAfter,
     SubscriptionNotFound,
     ValidationError,
+    printable,
 )
 from wowevent.event import Event
 from wowevent.gate import Gate
@@ -544,15 +545,16 @@ def _as_seen(lease: Lease) -> Event:
 
 def _failure(error: BaseException, timeout: float | None) -> Outcome:
     """What an exception of a handler means."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    trace = "".join(traceback.format_exception(error))
+    said = printable(str(error))
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    trace = printable("".join(traceback.format_exception(error)))
     match error:
         case RetryAfter():
             return Later(error.seconds)
         case Reject():
-            return Rejected(str(error), trace)
+            return Rejected(said, trace)
         case ValidationError():
-            return Rejected(str(error), trace, Reason.VALIDATION_ERROR)
+            return Rejected(said, trace, Reason.VALIDATION_ERROR)
         case TimeoutError() if timeout is not None:
             return Failed(text, trace, Reason.TIMEOUT)
         case _:

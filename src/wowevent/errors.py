@@ -190,6 +190,11 @@ class RetryAfter(Exception):
         return f"retry after {self.seconds:g} s"
 
 
+def printable(text: str) -> str:
+    """The text without what UTF-8 cannot say: an error's message may hold a lone surrogate."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def shown(value: object, length: int = 80) -> str:
     """A stranger's value in an error message: escaped and short, whatever it is."""
     try:

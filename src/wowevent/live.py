@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -28,12 +28,14 @@ from wowevent.broker import (
     Subscription,
 )
 from wowevent.clock import Clock
-from wowevent.errors import BrokerError, Closed, PositionLost
+from wowevent.errors import BrokerError, Closed, FormatTooNew, PositionLost, StorageDamaged
 from wowevent.log import logger
 from wowevent.routing import Routes
 from wowevent.wakeup import Wakeup
 
 CAPACITY: Final = 10_000
+UNREADABLE: Final = (StorageDamaged, FormatTooNew)
+"""What an iteration over the log raises for one event that cannot be served; it goes on behind it."""
 _BACKOFF: Final = (0.05, 5.0)
 
 
@@ -177,30 +179,45 @@ class Feed:
         pause = _BACKOFF[0]
         query = Query(patterns=("#", "_bus.#"))
         while True:
+            began = self._position
             try:
                 async with aclosing(self._broker.read(query, after=self._position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
-                    async for stored in log:
-                        self._position, pause = stored.position, _BACKOFF[0]
-                        for id in self._routes.match(stored.event):
-                            self._sinks[id].put(stored)
+                    await self._pass_on(log)
                 return
             except Closed:
                 return
             except PositionLost as lost:
                 logger.error("live subscriptions lost events", lost=lost.lost, error=lost)
-                await self._skip(lost)
+                await self._skip()
+                self._lose(lost.lost)
             except BrokerError as error:
+                pause = _BACKOFF[0] if self._position != began else min(2 * pause, _BACKOFF[1])
                 logger.error("live subscriptions cannot be read now", error=error, retry_in=pause)
                 await self._clock.sleep(pause)
-                pause = min(2 * pause, _BACKOFF[1])
 
-    async def _skip(self, lost: PositionLost) -> None:
-        """Go on at the log's end, and tell everybody of the gap."""
+    async def _pass_on(self, log: AsyncIterator[Stored]) -> None:
+        """Fill the sinks until the log ends; what cannot be served is left out, and said."""
+        while True:
+            try:
+                async for stored in log:
+                    self._position = stored.position
+                    for id in self._routes.match(stored.event):
+                        self._sinks[id].put(stored)
+                return
+            except UNREADABLE as damage:  # the iteration goes on behind it
+                logger.error("live subscriptions lost an event", code=damage.code, error=damage)
+                self._lose(1)
+
+    async def _skip(self) -> None:
+        """Go on at the log's end."""
         while True:
             try:
                 self._position = (await self._broker.ping()).head
                 break
             except BrokerError:
                 await self._clock.sleep(_BACKOFF[0])
+
+    def _lose(self, lost: int | None) -> None:
+        """Tell everybody of a gap."""
         for sink in list(self._sinks.values()):
-            sink.lose(lost.lost)
+            sink.lose(lost)

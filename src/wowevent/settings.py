@@ -1,20 +1,100 @@
-"""One settings model: the environment for every process, overridden by what a command or a constructor says."""
+"""One settings model for every process: what a command says, over the environment, over a TOML file, over defaults."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import tomllib
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import platformdirs
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from wowevent.errors import BusError
 from wowevent.event import check_name
+
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+CONFIG: Final = "WOWEVENT_CONFIG"
+"""The environment's word for a configuration file elsewhere than in the platform's place."""
+
+
+def config_path() -> Path:
+    """The configuration file, whether it exists or not: WOWEVENT_CONFIG, else the platform's place."""
+    given = os.environ.get(CONFIG)
+    return Path(given).absolute() if given else platformdirs.user_config_path("wowevent") / "config.toml"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What a configuration file says, checked; nothing for one that does not exist.
+
+    Raises ValueError, which names the file and the key, for what is not TOML, an unknown key or a wrong value.
+    """
+    said = parse_config(path)
+    check_config(said, path)
+    return said
+
+
+def parse_config(path: Path) -> dict[str, Any]:
+    """As `read_config`, with the keys and values unchecked."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_config(said: dict[str, Any], path: Path) -> None:
+    """Raises ValueError, which names the file and each key, for unknown keys and wrong values."""
+    for key, value in said.items():
+        if not isinstance(value, str | int | float | list):
+            raise ValueError(f"{path}: {key}: text, numbers, true, false and arrays are understood")  # noqa: TRY004
+    try:
+        _shape().model_validate_json(json.dumps(said, default=str))
+        check_name(said.get("namespace", "default"))
+    except BusError as error:
+        raise ValueError(f"{path}: namespace: {error}") from error
+    except ValidationError as errors:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {_complaint(each)}" for each in errors.errors())
+        raise ValueError(
+            f"{path}: {wrong}"
+        ) from None  # pydantic's own text shows the values: a url may hold a password
+
+
+def _complaint(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"is not known; known are {', '.join(Settings.model_fields)}"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+@lru_cache(maxsize=1)
+def _shape() -> type[BaseModel]:
+    """The settings as a file must say them: strictly, and by their own names."""
+    fields: dict[str, Any] = {
+        name: (Annotated[field.annotation, name, *field.metadata], None)
+        for name, field in Settings.model_fields.items()
+    }
+    return create_model("Config", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+
+
+def _level(given: str) -> str:
+    if given.upper() not in LEVELS:
+        raise ValueError(f"{given!r:.40} is not a log level: {', '.join(LEVELS)}")
+    return given.upper()
 
 
 class Settings(BaseSettings):
-    """What an environment can say. Names in capitals, with `WOWEVENT_` before those that are ours alone."""
+    """What can be configured; in the environment in capitals, with `WOWEVENT_` before the names that are ours alone."""
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix="WOWEVENT_", extra="ignore", populate_by_name=True
@@ -25,11 +105,13 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(None, validation_alias=AliasChoices("WOWEVENT_REDIS_URL", "REDIS_URL"))
     """What `python -m wowevent.service` takes where there is no url; nothing else looks at it."""
     namespace: str = "default"
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(9090, ge=0, le=65_535)
     """WebSocket; `PORT` is HTTP."""
     http_port: int = Field(8080, ge=0, le=65_535, validation_alias=AliasChoices("WOWEVENT_HTTP_PORT", "PORT"))
-    log_level: str = Field("INFO", validation_alias=AliasChoices("WOWEVENT_LOG_LEVEL", "LOG_LEVEL"))
+    log_level: Annotated[str, AfterValidator(_level)] = Field(
+        "INFO", validation_alias=AliasChoices("WOWEVENT_LOG_LEVEL", "LOG_LEVEL")
+    )
     event_bus_enabled: bool = Field(
         True, validation_alias=AliasChoices("WOWEVENT_EVENT_BUS_ENABLED", "EVENT_BUS_ENABLED")
     )
@@ -43,6 +125,21 @@ class Settings(BaseSettings):
     """Web pages that may ask the service, as `https://host:port`; in the environment a JSON array."""
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("wowevent"))
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What was given, over the environment, over the file; a file that is asked for by name has to exist."""
+        path = config_path()
+        if os.environ.get(CONFIG) and not path.exists():
+            raise ValueError(f"{path}: there is no such file, and {CONFIG} or --config names it")
+        return init_settings, env_settings, InitSettingsSource(settings_cls, read_config(path))
+
     def model_post_init(self, _context: Any) -> None:
         """A namespace goes into file names and keys: it is a name."""
         check_name(self.namespace)
@@ -53,4 +150,15 @@ class Settings(BaseSettings):
 
     def shown_url(self) -> str:
         """`engine_url` as it may be shown and logged: without a password."""
-        return re.sub(r"//[^/@]*@", "//***@", self.engine_url())
+        return masked(self.engine_url())
+
+
+def masked(url: str) -> str:
+    """A URL as it may be shown: without a password."""
+    return re.sub(r"//[^/]*@", "//***@", url)
+
+
+def variables(name: str) -> list[str]:
+    """What the environment may call a setting, the one that counts first."""
+    alias = Settings.model_fields[name].validation_alias
+    return [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else [f"WOWEVENT_{name.upper()}"]

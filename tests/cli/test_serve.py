@@ -24,7 +24,7 @@ def test_from_the_banner_to_the_end(tmp_path: Path) -> None:
         assert httpx.post(f"{url}/events", json={"topic": "a b"}).status_code == 400
         assert end(process) == 0
     banner = (tmp_path / "out.txt").read_text()
-    for told in ("router is not in this version", "9191", "sqlite:///", "on disk before it is confirmed", "default"):
+    for told in ("ws://127.0.0.1:9191", "sqlite:///", "on disk before it is confirmed", "default"):
         assert told in banner
     (log,) = tmp_path.rglob("wowevent.log")
     assert str(log) in banner

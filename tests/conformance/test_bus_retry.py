@@ -420,3 +420,17 @@ async def test_a_subscription_declared_by_another_version_of_the_program_is_serv
     await bus.publish(event(n=1))
     await bus.subscribe("task.*", seen, "worker")
     await eventually(seen.count(1))
+
+
+async def test_an_error_that_utf_8_cannot_say_stops_nothing(rig: Rig):
+    bus = await rig.bus()
+
+    async def fail(event: Event) -> None:
+        raise Reject("half a character: \ud800")
+
+    await bus.subscribe("task.*", fail, "worker")
+    await bus.publish(Event(topic="task.created", payload={"n": 1}))
+    await bus.publish(Event(topic="task.created", payload={"n": 2}))
+    await bus.join(timeout=10)
+    letters = await bus.dead_letters.list(subscription="worker")
+    assert [letter.error for letter in letters] == ["half a character: \\ud800"] * 2

@@ -1,8 +1,11 @@
 """Every example as a user runs it: a process of its own, in a directory of its own, its output checked."""
 
 import re
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,35 @@ def run(home: Path, script: Path, *arguments: str) -> subprocess.CompletedProces
 
 
 OUTPUT = {
+    "agent_communication.py": [
+        "task.claimed     15",
+        "task.completed   11",
+        "task.created     12",
+        "task.failed       4",
+        "dead            task 5 after 2 attempts: ConnectionError: the model does not answer",
+        "all numbers add up",
+    ],
+    "event_responder_demo.py": [
+        "--- lamp",
+        "order.placed                 by website",
+        "  inventory.check            by shop",
+        "    inventory.reserved       by stock",
+        "  payment.process            by shop",
+        "    payment.accepted         by bank",
+        "      address.ask            by shop",
+        "      order.shipped          by shop",
+        "        email.send           by post",
+        "          email.sent         by post",
+        "--- piano",
+        "order.placed                 by website",
+        "  inventory.check            by shop",
+        "    inventory.reserved       by stock",
+        "  payment.process            by shop",
+        "    payment.declined         by bank",
+        "      order.cancelled        by shop",
+        "        email.send           by post",
+        "          email.sent         by post",
+    ],
     "quickstart.py": [
         "dead 2 after 3 attempts: ConnectionError: the model does not answer",
         "done [1, 2, 3]",
@@ -29,6 +61,13 @@ OUTPUT = {
         "failed: ZeroDivisionError: division by zero",
         "timed out",
         "nobody answers that",
+    ],
+    "simple_responder.py": [
+        "task.created -> task.claimed {'task_id': 7}",
+        "error.network -> alert.page_oncall {'about': 'error.network'}",
+        "payment.failed -> failure.noted {'about': 'payment.failed'}",
+        "job.started -> urgent.escalated {'about': 'job.started', 'priority': 7}",
+        "nothing else was responded to",
     ],
     "typed_handlers.py": [
         "audit: shop ordered lamp, attempt 1",
@@ -49,7 +88,79 @@ def test_an_example_says_what_it_should(tmp_path: Path, name: str) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    assert {file.name for file in (ROOT / "examples").glob("*.py")} == {*OUTPUT, "git_history.py"}
+    assert {file.name for file in (ROOT / "examples").glob("*.py")} == {
+        *(*OUTPUT, "git_history.py", "load_test.py", "start_server.py", "test_client.py")
+    }
+
+
+# --- a router, and who uses it --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """examples/start_server.py as it runs, and where it listens."""
+    command = [sys.executable, str(ROOT / "examples" / "start_server.py"), "--port", "0", "--url", "sqlite:///e.db"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert re.fullmatch(r"listening on ws://localhost:\d+, Ctrl-C ends it\n", line)
+            yield process, line.split()[2].rstrip(",")
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_serves_the_test_client_until_it_is_told_to_end(
+    tmp_path: Path, server: tuple[subprocess.Popen[str], str], number: int
+) -> None:
+    process, url = server
+    done = run(tmp_path, ROOT / "examples" / "test_client.py", url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        f"✅ Connected to {url}\n"
+        r"✅ Published event: [0-9a-f-]{36}\n"
+        r"✅ Subscription created: sub-\d+\n"
+        r"✅ Received event: test\.event\n",
+        done.stdout,
+    )
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == "ended\n"
+
+
+def test_a_port_that_is_taken_is_said_in_a_line(tmp_path: Path, server: tuple[subprocess.Popen[str], str]) -> None:
+    _, url = server
+    done = run(tmp_path, ROOT / "examples" / "start_server.py", "--port", url.rpartition(":")[2])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("cannot listen: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_test_client_says_in_a_line_that_no_router_is_there(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    done = run(tmp_path, ROOT / "examples" / "test_client.py", f"ws://localhost:{port}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"❌ ws://localhost:{port} cannot be reached: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a router of its own", "a router that is there"])
+def test_the_load_test_loses_nothing(tmp_path: Path, server: tuple[subprocess.Popen[str], str], there: bool) -> None:
+    at = ("--clients", "20", "--events", "300", "--url", server[1]) if there else ()
+    clients, events = ("20", "300") if there else ("100", "1,000")
+    done = run(tmp_path, ROOT / "examples" / "load_test.py", *at)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"clients    {clients}"
+    assert re.fullmatch(rf"published  {events} in [0-9.]+ s: [0-9,]+/s", lines[1])
+    assert re.fullmatch(rf"received   {events} in [0-9.]+ s: [0-9,]+/s", lines[2])
+    assert re.fullmatch(r"latency    p50 [0-9.]+ ms, p95 [0-9.]+ ms, p99 [0-9.]+ ms", lines[3])
+    assert lines[4:] == [f"processed  {events}, says the router", "nothing was lost, nothing came twice"]
 
 
 # --- README -------------------------------------------------------------------------------------------------------
@@ -60,13 +171,21 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     (printed,) = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
     assert (ROOT / "examples" / "quickstart.py").read_text().endswith(code)
+
+
+def test_the_websocket_code_of_the_readme_works_and_is_answered(tmp_path: Path) -> None:
+    _, code = blocks("python")
+    (tmp_path / "readme.py").write_text(code)
+    done = run(tmp_path, tmp_path / "readme.py")
+
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["work 1", "work 2", "{'done': 2}"]), done.stderr
 
 
 def test_the_readme_links_to_what_is_there() -> None:

@@ -1,4 +1,4 @@
-"""A client of the application over a running bus, without sockets, and a service in a process of its own."""
+"""Clients of the application over a running bus, without sockets or with them, and a service in its own process."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,8 +7,10 @@ import httpx
 import pytest
 
 from tests.processes import address, running
+from tests.service.described import Described
+from tests.service.sockets import Served, serving
 from wowevent import EventBus
-from wowevent.service import create_app
+from wowevent.service import create_app, drain
 
 
 @pytest.fixture
@@ -19,9 +21,29 @@ async def bus() -> AsyncIterator[EventBus]:
 
 @pytest.fixture
 async def client(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(create_app(bus, hosts=("bus",)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://bus") as client:
+    async for client in _client(bus):
         yield client
+
+
+@pytest.fixture
+async def engine_bus(broker_name: str, tmp_path: Path) -> AsyncIterator[EventBus]:
+    """A bus on each engine."""
+    url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'events.db'}"}[broker_name]
+    async with EventBus(url) as bus:
+        yield bus
+
+
+@pytest.fixture
+async def engine_client(engine_bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
+    async for client in _client(engine_bus):
+        yield client
+
+
+@pytest.fixture
+async def served(engine_bus: EventBus) -> AsyncIterator[Served]:
+    """The application behind a real socket."""
+    async with serving(engine_bus) as served:
+        yield served
 
 
 @pytest.fixture
@@ -31,3 +53,13 @@ def service(tmp_path: Path) -> Iterator[httpx.Client]:
         httpx.Client(base_url=address(tmp_path), timeout=15) as client,
     ):
         yield client
+
+
+async def _client(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
+    """Each of its answers is looked up in the OpenAPI document, and must be as that says."""
+    app = create_app(bus, hosts=("bus",))
+    hooks = {"response": [Described().check]}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://bus", event_hooks=hooks) as client:
+        yield client
+    await drain(app)

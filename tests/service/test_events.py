@@ -13,6 +13,15 @@ from wowevent.service.failures import STATUS, status_of
 CLOUD = {"specversion": "1.0", "id": "c-1", "source": "/shop", "type": "order.placed", "data": {"n": 1}}
 
 
+def assert_problem(answer: httpx.Response) -> None:
+    """RFC 9457, with what older clients look at: `error` and `message`."""
+    found = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(found) >= {"type", "title", "status", "detail", "error", "message"}
+    assert found["type"] == f"urn:wowevent:error:{found['error']}"
+    assert (found["status"], found["detail"]) == (answer.status_code, found["message"])
+
+
 async def topics(bus: EventBus) -> list[str]:
     return [stored.event.topic async for stored in bus.history()]
 
@@ -123,7 +132,7 @@ async def test_what_is_refused(client: httpx.AsyncClient, bus: EventBus, body: b
     answer = await post(client, body, media)
 
     assert answer.status_code == status
-    assert set(answer.json()) == {"error", "message"}
+    assert_problem(answer)
     assert await topics(bus) == []
     assert (await post(client, {"topic": "next"})).status_code == 202
 
@@ -202,7 +211,7 @@ async def test_a_wrong_question_is_refused(client: httpx.AsyncClient, query: str
     answer = await client.get(f"/events?{query}")
 
     assert answer.status_code == status
-    assert set(answer.json()) == {"error", "message"}
+    assert_problem(answer)
     answer = await client.get(f"/events?{query}", headers={"accept": "application/x-ndjson"})
     assert answer.status_code in {status, 200}  # lines may be as many as there are
 
@@ -231,10 +240,43 @@ async def test_a_page_that_is_allowed_may_ask(bus: EventBus) -> None:
         assert (await client.get("/events", headers={"origin": "https://admin.example:444"})).status_code == 403
 
 
+async def test_a_page_that_is_allowed_may_read_the_answer(bus: EventBus) -> None:
+    page = {"origin": "https://admin.example"}
+    transport = httpx.ASGITransport(create_app(bus, origins=("https://admin.example",)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://bus") as client:
+        answer = await client.get("/events", headers=page)
+        assert answer.headers["access-control-allow-origin"] == "https://admin.example"
+        before = {"access-control-request-method": "DELETE", "access-control-request-headers": "last-event-id"}
+        assert (await client.options("/subscriptions/a", headers=page | before)).status_code == 200
+        stranger = {"origin": "https://evil.example"}
+        assert (await client.options("/subscriptions/a", headers=stranger | before)).status_code == 400
+        answer = await client.get("/events", headers=stranger)
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+
+
 async def test_what_is_not_there(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/nothing")).json()["error"] == "not_found"
-    answer = await client.put("/events")
+    answer = await client.get("/nothing")
+    assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+    assert_problem(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/events", {"GET", "HEAD", "POST"}),
+        ("/events/stream", {"GET", "HEAD"}),
+        ("/subscriptions/a", {"GET", "HEAD", "DELETE"}),
+        ("/dead-letters/redeliver", {"POST"}),
+        ("/replays/a", {"GET", "HEAD", "DELETE"}),
+    ],
+)
+async def test_a_method_that_is_not_there(client: httpx.AsyncClient, path: str, allowed: set[str]) -> None:
+    answer = await client.put(path)
+
     assert (answer.status_code, answer.json()["error"]) == (405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert_problem(answer)
 
 
 def test_every_error_has_a_status() -> None:
@@ -243,3 +285,12 @@ def test_every_error_has_a_status() -> None:
         assert 400 <= status_of(kind("x")) < 600
     assert len(STATUS) <= len(kinds)
     assert {status_of(errors.StorageFull("x")), status_of(errors.BrokerUnavailable("x"))} == {507, 503}
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\u2028", "\u2029", "\x85", "\x0b", "\x1e"])
+async def test_a_line_is_a_line_to_every_reader(client: httpx.AsyncClient, bus: EventBus, character: str) -> None:
+    await bus.publish(Event(topic="a", payload={"x": f"1{character}2"}))
+    answer = await client.get("/events", headers={"accept": "application/x-ndjson"})
+
+    (line,) = answer.text.splitlines()
+    assert json.loads(line)["event"]["payload"] == {"x": f"1{character}2"}

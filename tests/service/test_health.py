@@ -44,10 +44,10 @@ async def test_switched_off() -> None:
 
     assert await ask(app, "/health") == (200, await look(None))
     assert await ask(app, "/ready") == (503, {"ready": False, "reason": "the event bus is disabled"})
-    assert await ask(app, "/events") == (
-        503,
-        {"error": "closed", "message": "the event bus is disabled (EVENT_BUS_ENABLED)"},
-    )
+    status, problem = await ask(app, "/events")
+    assert (status, problem["error"], problem["type"]) == (503, "closed", "urn:wowevent:error:closed")
+    assert problem["message"] == problem["detail"] == "the event bus is disabled (EVENT_BUS_ENABLED)"
+    assert (await ask(app, "/openapi.json"))[0] == 200
 
 
 async def test_a_fault_of_ours_is_logged_and_not_told(
@@ -56,7 +56,7 @@ async def test_a_fault_of_ours_is_logged_and_not_told(
     def fail(_stored: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(events_module, "_shown", fail)
+    monkeypatch.setattr(events_module, "shown_stored", fail)
     async with EventBus("memory://") as bus:
         await bus.publish_many([])
         transport = httpx.ASGITransport(create_app(bus), raise_app_exceptions=False)
@@ -65,5 +65,6 @@ async def test_a_fault_of_ours_is_logged_and_not_told(
             answer = await client.get("/events")
 
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
+    assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in answer.text
     assert "request failed by an internal error" in caplog.text

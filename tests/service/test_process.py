@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -129,3 +130,21 @@ def test_the_log_file_is_its_owners_alone_also_after_it_was_rotated(tmp_path: Pa
 def test_the_environment_of_these_tests_is_private(tmp_path: Path) -> None:
     assert environment(tmp_path)["HOME"] == str(tmp_path)
     assert "WOWEVENT_URL" not in environment(tmp_path)
+
+
+def test_a_client_that_does_not_read_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    with running(tmp_path, "wowevent.service", PORT="0", WOWEVENT_URL="memory://") as process, socket.socket() as deaf:
+        url = httpx.URL(address(tmp_path))
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((url.host, url.port))
+        deaf.sendall(b"GET /events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert deaf.recv(12) == b"HTTP/1.1 200"
+        events = [{"topic": "a", "payload": {"x": "x" * 200_000}}] * 4
+        for _ in range(10):
+            assert httpx.post(f"{url}/events", json=events).status_code == 202
+        began = time.monotonic()
+        assert end(process) == 0
+        assert time.monotonic() - began < 8
+    log = (tmp_path / "err.txt").read_text()
+    assert "stream cut off" in log
+    assert "Traceback" not in log

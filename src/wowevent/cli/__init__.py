@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wowevent.cli.configure import configure
+from wowevent.cli.daemon import restart, start, stop
+from wowevent.cli.dlq import app as dlq
 from wowevent.cli.exits import exit_status, say
 from wowevent.cli.history import history
+from wowevent.cli.info import info
+from wowevent.cli.logs import logs
+from wowevent.cli.monitor import monitor
 from wowevent.cli.publish import publish
+from wowevent.cli.replay import replay
 from wowevent.cli.run import run
 from wowevent.cli.serve import serve
+from wowevent.cli.status import status
 from wowevent.cli.subscribe import subscribe
+from wowevent.cli.subscriptions import app as subscriptions
 from wowevent.cli.version import version
+from wowevent.settings import CONFIG
 
 app: typer.Typer = typer.Typer(
     name="wowevent",
@@ -22,24 +34,48 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (serve, run, publish, subscribe, history, version):
+for _command in (
+    serve,
+    start,
+    stop,
+    restart,
+    status,
+    configure,
+    logs,
+    monitor,
+    run,
+    publish,
+    subscribe,
+    history,
+    replay,
+    info,
+    version,
+):
     app.command()(_command)
+app.add_typer(subscriptions, name="subscriptions")
+app.add_typer(dlq, name="dlq")
 
 
 @app.callback()
 def options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The configuration file.", show_default="WOWEVENT_CONFIG, else the platform's"),
+    ] = None,
 ) -> None:
     """An event bus for agents: publish, subscribe, look at what happened, and serve it."""
     context.obj["debug"] = debug
+    if config is not None:  # by way of the environment, so that processes that a command starts get it too
+        os.environ[CONFIG] = str(config.absolute())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns its exit status (see `wowevent.cli.exits`)."""
     flags = {"debug": False}
     try:
-        status = app(arguments, prog_name="wowevent", standalone_mode=False, obj=flags)
+        result = app(arguments, prog_name="wowevent", standalone_mode=False, obj=flags)
         sys.stdout.flush()
     except SystemExit as ended:  # typer's answer to a reader that went away
         if not isinstance(ended.__context__, BrokenPipeError):
@@ -54,4 +90,4 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         say(error)
         return exit_status(error)
-    return status if isinstance(status, int) else 0
+    return result if isinstance(result, int) else 0

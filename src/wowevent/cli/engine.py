@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,6 +18,8 @@ Url = Annotated[
 ]
 Namespace = Annotated[str | None, typer.Option(help="The namespace.", show_default="WOWEVENT_NAMESPACE, else default")]
 
+_LEVELS: Final = frozenset({"LOG_LEVEL", "WOWEVENT_LOG_LEVEL"})
+
 
 def settle(**given: Any) -> Settings:
     """The settings of a command: what it was given, over the environment; what was not given is None."""
@@ -24,8 +27,12 @@ def settle(**given: Any) -> Settings:
 
 
 def open_bus(settings: Settings) -> EventBus:
-    """The bus of a short command: its log lines from WARNING on go to stderr, unless LOG_LEVEL says otherwise."""
-    set_up_logs(settings.log_level if "log_level" in settings.model_fields_set else "WARNING")
+    """The bus of a short command: its log lines from WARNING on go to stderr, unless LOG_LEVEL says otherwise.
+
+    The configuration file's level is the service's.
+    """
+    asked = _LEVELS & os.environ.keys()
+    set_up_logs(settings.log_level if asked else "WARNING")
     if settings.engine_url().partition("://")[0] == "memory":
         note("memory:// is gone when this process ends, and no other process sees it")
     return EventBus(settings.engine_url(), namespace=settings.namespace, max_payload=settings.max_payload)

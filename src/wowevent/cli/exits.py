@@ -1,6 +1,7 @@
 """How a command ends: one line on stderr for an error, and an exit status that scripts can rely on.
 
-    0    done; also when the reader of the output went away, a service was told to end, or a view (monitor, logs -f) was left
+    0    done; also when the reader of the output went away, a service was told to end, or a view was left (monitor and
+         logs -f, by q or Ctrl-C)
     1    a fault of ours, an error that has no status of its own, or a question that was answered no (declined)
     2    the command line is wrong
     65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wowevent.broker import Position
 from wowevent.router.courier import Courier, Seat
@@ -19,7 +19,10 @@ from wowevent.wakeup import Wakeup
 
 _HIGH: Final = 64 * 1024  # bytes that the transport may hold back before the outbox takes over
 _PIECE: Final = 64 * 1024  # bytes that the outbox gives back at a time
+_FRAGMENT: Final = 64  # bytes that an empty fragment counts, so that nobody sends them without end
+_NEVER_SENT: Final = {1004, 1005, 1006}  # close codes that have no place on the wire
 _AFTERWARDS: Final = 1.0  # seconds for a close frame to be read before the socket is cut
+_AFTERWARDS_SLOW: Final = 10.0  # for one that did not read, so that it learns why
 
 
 class Connection(WSListener):
@@ -51,7 +54,7 @@ class Connection(WSListener):
         """Questions of this client that are being answered."""
         self.outstanding: int = 0
         self.reserved: bool = False
-        self.idle = Wakeup()
+        self.idle: Wakeup = Wakeup()
         self.delivered: int = 0
         self.heard_at: float = 0.0
         self.pinged: bool = False
@@ -70,12 +73,26 @@ class Connection(WSListener):
         self._readable = Wakeup()
         self._answers: list[bytes] = []
         self._fragments: list[bytes] = []
+        self._assembled = 0  # bytes of the fragments, with what Python needs for each
+        self._pong: bytes | None = None  # the answer to the last ping, kept while nothing is read
         self._last: Position | None = None
 
     @property
     def batch(self) -> bool:
         """Whether it takes `events` frames."""
         return self.session.batch
+
+    @property
+    def congested(self) -> bool:
+        """Whether it has not read yet what was sent."""
+        return self._paused or len(self.outbox) > 0
+
+    def release(self) -> None:
+        """The suspect that was here is settled: all its subscriptions go on."""
+        self.reserved = False
+        self.idle.notify()
+        for courier, _ in self.seats.values():
+            courier.wake()
 
     # --- picows ---------------------------------------------------------------------------------------------------
 
@@ -89,21 +106,24 @@ class Connection(WSListener):
         self._opened(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """One frame; raises WSProtocolError, which picows turns into a close frame."""
+        """One frame; what is not as it must be ends the connection."""
         self.heard_at = self._loop.time()
         self.pinged = False
-        if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "reserved bits without an extension")
         kind = frame.msg_type
-        if kind == WSMsgType.TEXT and frame.fin and not self._fragments:
-            if not self._closing:
-                self._received(self, frame.get_payload_as_bytes())
+        if not self._closing and (frame.rsv1 or frame.rsv2 or frame.rsv3):
+            self.close(WSCloseCode.PROTOCOL_ERROR.value, "reserved bits without an extension")
         elif kind == WSMsgType.CLOSE:
             self._answer_close(transport, frame)
+        elif self._closing:
+            return
+        elif kind == WSMsgType.TEXT and frame.fin and not self._fragments:
+            self._received(self, frame.get_payload_as_bytes())
         elif kind in {WSMsgType.TEXT, WSMsgType.CONTINUATION}:
             self._assemble(frame)
         elif kind == WSMsgType.BINARY:
-            raise WSProtocolError(WSCloseCode.UNSUPPORTED_DATA, "send text")
+            self.close(WSCloseCode.UNSUPPORTED_DATA.value, "send text")
+        elif kind == WSMsgType.PING:
+            self._answer_ping(frame.get_payload_as_bytes() or b"")
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:  # noqa: ARG002 - picows gives it
         """The socket is gone."""
@@ -122,24 +142,41 @@ class Connection(WSListener):
         self._paused = False
         while len(self.outbox) and not self._paused:
             self._socket.write(self.outbox.take(_PIECE))
-        if not self._paused:
-            self._readable.notify()
+            self._last = self.outbox.taken or self._last
+        if self._paused or self._closing:
+            return
+        self._readable.notify()
+        for courier, _ in self.seats.values():
+            courier.wake()
+        if self._pong is not None:
+            self._transport.send_pong(self._pong)
+            self._pong = None
 
     def _assemble(self, frame: WSFrame) -> None:
         if (frame.msg_type == WSMsgType.CONTINUATION) != bool(self._fragments):
-            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "a fragment out of order")
+            self.close(WSCloseCode.PROTOCOL_ERROR.value, "a fragment out of order")
+            return
         self._fragments.append(frame.get_payload_as_bytes() or b"")
-        if sum(map(len, self._fragments)) + len(self._fragments) > self._max_message:
-            raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, f"more than {self._max_message} bytes")
-        if frame.fin:
-            whole, self._fragments = b"".join(self._fragments), []
-            if not self._closing:
-                self._received(self, whole)
+        self._assembled += len(self._fragments[-1]) + _FRAGMENT
+        if self._assembled > self._max_message:
+            self.close(WSCloseCode.MESSAGE_TOO_BIG.value, f"more than {self._max_message} bytes")
+        elif frame.fin:
+            whole, self._fragments, self._assembled = b"".join(self._fragments), [], 0
+            self._received(self, whole)
+
+    def _answer_ping(self, said: bytes) -> None:
+        """Only the last ping is answered if nobody reads, so that pings without end fill nothing."""
+        if self.congested:
+            self._pong = said
+        else:
+            self._transport.send_pong(said)
 
     def _answer_close(self, transport: WSTransport, frame: WSFrame) -> None:
-        self.goodbye = not self._closing or self.goodbye
+        code = frame.get_close_code() if frame.payload_size else WSCloseCode.OK
+        sound = _is_sound(int(code))  # type: ignore[call-overload]  # an int, to those who look
+        self.goodbye = self.goodbye or (sound and not self._closing)
         if not transport.is_close_frame_sent:
-            transport.send_close(frame.get_close_code() if frame.payload_size else WSCloseCode.OK)
+            transport.send_close(code if sound else WSCloseCode.PROTOCOL_ERROR)
         self._closing = True
         transport.disconnect()
 
@@ -160,22 +197,20 @@ class Connection(WSListener):
 
     def push(self, data: bytes, events: int, position: Position | None) -> None:
         """Send whole messages with so many events, the last at `position`; who has no room for them is cut off."""
-        if self._closing or not data:
+        if self._closing or not data or self._transport.is_close_frame_sent:  # picows closes by itself, too
             return
-        if self._paused or len(self.outbox):
-            if not self.outbox.put(data, events):
-                self.slow = True
-                self.close(SLOW, f"you did not read; {self._last} was sent last")
-                return
-        else:
+        if not self._paused and not len(self.outbox):
             self._socket.write(data)
+            self._last = position or self._last
+        elif not self.outbox.put(data, events, position):
+            self.slow = True
+            self.close(SLOW, f"you did not read; {self._last} was sent last", _AFTERWARDS_SLOW)
+            return
         self.delivered += events
-        if position is not None:
-            self._last = position
 
     async def room(self) -> None:
         """Return once it reads what was sent so far, or is gone."""
-        while (self._paused or len(self.outbox)) and not self._closing:
+        while self.congested and not self._closing:
             await self._readable.wait()
 
     def ping(self) -> None:
@@ -186,17 +221,23 @@ class Connection(WSListener):
 
     # --- reading and the end -----------------------------------------------------------------------------------------
 
+    @property
+    def reading(self) -> bool:
+        """Whether what it says is read."""
+        return self._reading
+
     def read(self, *, on: bool) -> None:
         """Read on from the socket, or not: who sends faster than the engine stores has to wait."""
         if on is self._reading or not self.connected:
             return
         self._reading = on
         if on:
+            self.heard_at = self._loop.time()  # what it said meanwhile was not read
             self._socket.resume_reading()
         else:
             self._socket.pause_reading()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, afterwards: float = _AFTERWARDS) -> None:
         """Say why, and end; the outbox is dropped, since a client that does not read would keep it for ever."""
         if self._closing:
             return
@@ -205,4 +246,13 @@ class Connection(WSListener):
         self._readable.notify()
         if not self._transport.is_close_frame_sent:
             self._transport.send_close(code, reason.encode()[:120])  # type: ignore[arg-type]  # codes from 4000 are ours
-        self._loop.call_later(_AFTERWARDS, self._transport.underlying_transport.abort)
+        self._loop.call_later(afterwards, self.abort)
+
+    def abort(self) -> None:
+        """End without another word."""
+        self._transport.underlying_transport.abort()
+
+
+def _is_sound(code: int) -> bool:
+    """Whether a close code has a place on the wire; picows lets some pass that have none."""
+    return (1000 <= code <= 1014 and code not in _NEVER_SENT) or 3000 <= code < 5000

@@ -20,7 +20,7 @@ from wowevent.broker import Ack, Broker, Bury, Extend, Lease, Position, Reason, 
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event
-from wowevent.judge import Judge
+from wowevent.judge import Counts, Judge
 from wowevent.log import logger
 from wowevent.retry import Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import Reset, encode, leased_item, message, messages
@@ -44,6 +44,15 @@ class Client(Protocol):
     """Something it held was settled."""
 
     @property
+    def congested(self) -> bool:
+        """Whether it has not read yet what was sent."""
+        ...
+
+    def release(self) -> None:
+        """Reserve it no longer, and wake every courier that serves it."""
+        ...
+
+    @property
     def batch(self) -> bool:
         """Whether it takes `events` frames."""
         ...
@@ -59,16 +68,16 @@ class Seat:
     __slots__ = ("client", "credit", "held", "id", "instance")
 
     def __init__(self, client: Client, id: str, instance: str, credit: int) -> None:
-        self.client = client
+        self.client: Client = client
         self.id: bytes = encode(id)
-        self.instance = instance
-        self.credit = credit
+        self.instance: str = instance
+        self.credit: int = credit
         self.held: dict[str, Lease] = {}
 
     @property
     def free(self) -> int:
         """How many more it takes."""
-        return 0 if self.client.reserved else self.credit - len(self.held)
+        return 0 if self.client.reserved or self.client.congested else self.credit - len(self.held)
 
     def take(self, leases: Sequence[Lease]) -> None:
         """Send them to the client."""
@@ -110,7 +119,7 @@ class Courier:
 
         `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more.
         """
-        self.spec = spec
+        self.spec: Subscription = spec
         self.seats: list[Seat] = []
         self.expected: int = 0
         """Clients that are about to take a seat."""
@@ -118,7 +127,7 @@ class Courier:
         self._broker = broker
         self._clock = clock
         self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
-        self.counts = self._judge.counts
+        self.counts: Counts = self._judge.counts
         self._settler = Settler(spec.id, broker, lease=spec.lease, clock=clock, counts=self.counts)
         self._parked: dict[str, tuple[dict[str, Lease], Timer]] = {}
         self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
@@ -144,6 +153,9 @@ class Courier:
         """
         self._judge.policy = policy
         leases = self._unpark(seat.instance)
+        for other in self.seats:  # a connection that broke, though we have not noticed
+            if other.instance == seat.instance:
+                leases |= other.empty()
         seat.held = {token: leases.pop(token) for token in kept if token in leases}
         seat.client.outstanding += len(seat.held)
         self._give_back(leases)
@@ -168,6 +180,10 @@ class Courier:
     def unused(self) -> bool:
         """Whether nobody sits here, and nobody is waited for or about to come."""
         return not self.seats and not self._parked and not self.expected
+
+    def wake(self) -> None:
+        """A client has room again."""
+        self._room.notify()
 
     def _unpark(self, instance: str) -> dict[str, Lease]:
         """What waits for that client, which is back."""
@@ -305,8 +321,7 @@ class Courier:
                 await seat.client.idle.wait()
         finally:
             del self._suspects[lease.token]
-            seat.client.reserved = False
-            seat.client.idle.notify()
+            seat.client.release()
             self._room.notify()
 
     # --- life ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Final
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import Clock
-from wowevent.errors import BusError, Closed, OutboxFull
+from wowevent.errors import BusError, Closed, OutboxFull, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.log import logger
 from wowevent.router.connection import Connection
@@ -45,14 +45,15 @@ class Desk:
 
     def __init__(self, bus: EventBus, clock: Clock, health: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         """`health()` is what `get_health` is answered with."""
-        self.fanout = Fanout(bus.broker, bus.feed)
-        self.intake = Intake(bus, self.fanout)
+        self.fanout: Fanout = Fanout(bus.broker, bus.feed)
+        self.intake: Intake = Intake(bus, self.fanout)
         self.couriers: dict[str, Courier] = {}
         self._bus = bus
         self._clock = clock
         self._health = health
         self._draining = False
         self._jobs: set[asyncio.Task[None]] = set()
+        self._endings: set[asyncio.Task[None]] = set()  # of couriers, which give back what they hold
         self._spawn(self.intake.run())
 
     async def drain(self, timeout: float) -> None:
@@ -67,6 +68,7 @@ class Desk:
     async def close(self) -> None:
         """End everything; the clients are gone by now."""
         await self.fanout.close()
+        await asyncio.gather(*self._endings)
         jobs = list(self._jobs)
         for job in jobs:
             job.cancel()
@@ -96,7 +98,7 @@ class Desk:
 
     # --- effects ------------------------------------------------------------------------------------------------
 
-    def _perform(self, connection: Connection, effect: Effect) -> None:  # noqa: C901 - one case an effect
+    def _perform(self, connection: Connection, effect: Effect) -> None:  # noqa: C901, PLR0912 - one case an effect
         match effect:
             case Store():
                 if self._draining:
@@ -110,6 +112,9 @@ class Desk:
                 courier.settle(seat, effect.tokens, effect.outcome)
             case Settle():
                 self._job(connection, effect.ref, self._settle(connection, effect, *connection.seats[effect.id]))
+            case Listen() | Serve() if connection.jobs >= _JOBS:
+                connection.session.forget(effect.id)
+                self._refuse(connection, effect.ref)
             case Listen():
                 self._listen(connection, effect)
             case Serve():
@@ -120,15 +125,18 @@ class Desk:
             case Ask():
                 self._job(connection, effect.ref, self._ask(connection, effect))
             case Respond():
-                self._job(connection, None, self._respond(effect))
+                self._job(connection, effect.ref, self._respond(effect))
             case Look():
                 self._job(connection, effect.ref, self._look(connection, effect))
 
     def _listen(self, connection: Connection, effect: Listen) -> None:
         """What is published from here on is for it; it gets that behind the answer, once the engine knows of it."""
         member = connection.members[effect.id] = self.fanout.join(connection, effect.id, effect.spec)
+        answered = False
 
         def answer(recovered: bool, lost: int | None, position: Position) -> None:
+            nonlocal answered
+            answered = True
             connection.send(_subscribed(effect, recovered, lost, position=position))
 
         async def serve() -> None:
@@ -137,6 +145,8 @@ class Desk:
             except BusError:
                 self._forget(connection, effect.id)
                 raise
+            if not answered:
+                raise SubscriptionNotFound("unsubscribed before it was served")
 
         self._job(connection, effect.ref, serve())
 
@@ -199,7 +209,10 @@ class Desk:
         if courier.unused:
             if self.couriers.get(courier.spec.id) is courier:
                 del self.couriers[courier.spec.id]
-            self._spawn(courier.stop())
+            ending = self._spawn(courier.stop())
+            self._jobs.discard(ending)
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def _settle(self, connection: Connection, effect: Settle, courier: Courier, seat: Seat) -> None:
         settled = await courier.settle_now(seat, effect.tokens, effect.outcome)
@@ -229,10 +242,13 @@ class Desk:
         """Carry out what takes time; what goes wrong is answered. A client has so many questions at a time."""
         if connection.jobs >= _JOBS:
             job.close()
-            connection.send(refusal(OutboxFull(f"{_JOBS} questions of this client are open"), ref).frame)
+            self._refuse(connection, ref)
             return
         connection.jobs += 1
         self._spawn(self._answered(connection, ref, job))
+
+    def _refuse(self, connection: Connection, ref: Ref) -> None:
+        connection.send(refusal(OutboxFull(f"{_JOBS} questions of this client are open"), ref).frame)
 
     async def _answered(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> None:
         try:

@@ -16,14 +16,17 @@ from typing import Any, Final, Protocol
 
 from wowevent.broker import Broker, Position, Query, Stored, Subscription
 from wowevent.errors import BrokerError, Closed, PositionLost
-from wowevent.live import Feed
+from wowevent.live import UNREADABLE, Feed
 from wowevent.log import logger
 from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
 from wowevent.routing import wants
 
 _TURN: Final = 128 * 1024  # bytes after which a turn ends: one push must not fill an outbox
 _HELD: Final = 2_000  # events that are held for a member while it reads the log; then it reads on
+_HELD_BYTES: Final = 256 * 1024  # and bytes: what is held must fit into an outbox
 
+Pending = list[tuple[bytes, Position]]
+"""Events that are encoded already (`wire.shared_part`), with their positions."""
 Answer = Callable[[bool, int | None, Position], None]
 """`answer(recovered, lost, position)`: say that the subscription is served."""
 
@@ -48,28 +51,34 @@ class Reader(Protocol):
 class Member:
     """One subscription of one client."""
 
-    __slots__ = ("audience", "gone", "held", "id", "overflowed", "reader", "since")
+    __slots__ = ("audience", "gone", "held", "held_bytes", "id", "overflowed", "reader", "since")
 
     def __init__(self, reader: Reader, id: str, audience: Audience, since: Position) -> None:
-        self.reader = reader
+        self.reader: Reader = reader
         self.id: bytes = encode(id)
-        self.audience = audience
+        self.audience: Audience = audience
         self.since: Position | None = since
         """What lies up to here is not for it; None once that is past."""
-        self.held: list[tuple[bytes, Position]] | None = []
+        self.held: Pending | None = []
         """What is new while it was not answered yet, or still reads the log."""
-        self.overflowed = False
-        self.gone = False
+        self.held_bytes: int = 0
+        self.overflowed: bool = False
+        self.gone: bool = False
 
-    def take(self, pending: list[tuple[bytes, Position]]) -> None:
+    def take(self, pending: Pending) -> None:
         """What was published, for one that does not get what all get."""
         if self.held is not None:
-            self.overflowed = self.overflowed or len(self.held) + len(pending) > _HELD
-            self.held = [] if self.overflowed else self.held + pending
+            self._hold(pending)
             return
         self.send([each for each in pending if self.since is None or each[1] > self.since])
 
-    def send(self, pending: list[tuple[bytes, Position]]) -> None:
+    def _hold(self, pending: Pending) -> None:
+        held = self.held or []
+        self.held_bytes += sum(len(shared) for shared, _ in pending)
+        self.overflowed = self.overflowed or len(held) + len(pending) > _HELD or self.held_bytes > _HELD_BYTES
+        self.held = [] if self.overflowed else held + pending
+
+    def send(self, pending: Pending) -> None:
         """Encode and send, for this member alone."""
         if pending:
             data = messages([item(self.id, shared) for shared, _ in pending], batch=self.reader.batch)
@@ -85,7 +94,7 @@ class Audience:
         """Makes the engine know of it, so that requests find a responder here."""
         self._groups: dict[tuple[bytes, bool], dict[Member, None]] = {}
         self._apart: dict[Member, None] = {}  # those that do not get what all get, yet
-        self._pending: list[tuple[bytes, Position]] = []
+        self._pending: Pending = []
         self._size = 0  # bytes of what is pending
 
     def __len__(self) -> int:
@@ -149,7 +158,7 @@ class Audience:
         """
         self.flush()
         held, overflowed = member.held or [], member.overflowed
-        member.held, member.overflowed = (None, False) if not overflowed else ([], False)
+        member.held, member.overflowed, member.held_bytes = (None if not overflowed else []), False, 0
         if overflowed:
             return False
         member.since = position
@@ -223,45 +232,26 @@ class Fanout:
         position: Position | None = after
         while not member.gone:
             head = (await self._broker.ping()).head
-            query = Query(patterns=member.audience.spec.patterns)
+            lost: PositionLost | None = None
             try:
+                query = Query(patterns=member.audience.spec.patterns)
                 async with aclosing(self._broker.read(query, after=position)) as log:  # type: ignore[type-var]  # an async generator
-                    first = await anext(log, None)
-                    if answer is not None:
-                        answer = answer(True, None, head)
-                    if first is not None:
-                        position = await self._send_on(member, first, log)
+                    async for piece in _pieces(member.audience.spec, log):
+                        if answer is not None:
+                            answer = answer(True, None, head)
+                        position = await _send_piece(member, piece) or position
             except PositionLost as gap:
-                if answer is None:
-                    tell_reset(member, gap.lost)
-                else:
-                    answer = answer(False, gap.lost, head)
-                position = None
+                position, lost = None, gap
+            if answer is not None:
+                answer = answer(lost is None, None if lost is None else lost.lost, head)
+            elif lost is not None:
+                tell_reset(member, lost.lost)
+            if lost is not None:
                 continue
             position = head if position is None else max(position, head)
+            await member.reader.room()
             if member.gone or member.audience.release(member, position):
                 return
-
-    async def _send_on(self, member: Member, first: Stored, log: AsyncIterator[Stored]) -> Position:
-        """Send what a read finds; returns where it ended."""
-        pending: list[tuple[bytes, Position]] = []
-        size = 0
-        stored: Stored | None = first
-        position = first.position
-        spec = member.audience.spec
-        while stored is not None and not member.gone:
-            position = stored.position
-            if wants(spec, stored.event):
-                pending.append((shared_part(stored.event, str(position)), position))
-                size += len(pending[-1][0])
-            if size >= _TURN:
-                member.send(pending)
-                pending, size = [], 0
-                await member.reader.room()
-            stored = await anext(log, None)
-        if not member.gone:
-            member.send(pending)
-        return position
 
     async def close(self) -> None:
         """Forget all of them."""
@@ -293,6 +283,47 @@ class Fanout:
             await self._broker.remove(audience.spec.id)
         except (BrokerError, Closed) as error:
             logger.info("presence could not be taken back, it will end by itself", error=error)
+
+
+async def _pieces(spec: Subscription, log: AsyncIterator[Stored]) -> AsyncIterator[tuple[Pending, Position | None]]:
+    """What a read finds for a subscription, encoded, and up to where: a turn's worth at a time.
+
+    A position of None stands for an event that cannot be served.
+    """
+    pending: Pending = []
+    size, position, ended = 0, None, False
+    while not ended:
+        damaged = False
+        try:
+            async for stored in log:
+                position = stored.position
+                if wants(spec, stored.event):
+                    pending.append((shared_part(stored.event, str(position)), position))
+                    size += len(pending[-1][0])
+                if size >= _TURN:
+                    yield pending, position
+                    pending, size = [], 0
+            ended = True
+        except UNREADABLE as damage:  # the iteration goes on behind it
+            logger.error("an event is left out", code=damage.code, error=damage)
+            damaged = True
+        if position is not None:
+            yield pending, position
+            pending, size = [], 0
+        if damaged:
+            yield [], None
+
+
+async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) -> Position | None:
+    """Send a piece of the log, and wait until the client reads."""
+    pending, position = piece
+    if member.gone:
+        return position
+    if position is None:
+        tell_reset(member, 1)
+    member.send(pending)
+    await member.reader.room()
+    return position
 
 
 def tell_reset(member: Member, lost: int | None) -> None:

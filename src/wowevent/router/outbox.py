@@ -7,27 +7,31 @@ from __future__ import annotations
 
 from collections import deque
 
+from wowevent.broker import Position
+
 
 class Outbox:
-    """Bytes in the order of their sending, in pieces, each of so many events."""
+    """Bytes in the order of their sending, in pieces, each of so many events up to a position."""
 
-    __slots__ = ("_max_bytes", "_max_events", "_pieces", "bytes", "events")
+    __slots__ = ("_max_bytes", "_max_events", "_pieces", "bytes", "events", "taken")
 
     def __init__(self, max_bytes: int, max_events: int) -> None:
         self.bytes: int = 0
         self.events: int = 0
+        self.taken: Position | None = None
+        """The last position that was taken."""
         self._max_bytes = max_bytes
         self._max_events = max_events
-        self._pieces: deque[tuple[bytes, int]] = deque()
+        self._pieces: deque[tuple[bytes, int, Position | None]] = deque()
 
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def put(self, piece: bytes, events: int) -> bool:
+    def put(self, piece: bytes, events: int, position: Position | None = None) -> bool:
         """Take one in; False if there is no room: its client is too slow."""
         if self.bytes + len(piece) > self._max_bytes or self.events + events > self._max_events:
             return False
-        self._pieces.append((piece, events))
+        self._pieces.append((piece, events, position))
         self.bytes += len(piece)
         self.events += events
         return True
@@ -37,7 +41,8 @@ class Outbox:
         taken: list[bytes] = []
         size = 0
         while self._pieces and size < most:
-            piece, events = self._pieces.popleft()
+            piece, events, position = self._pieces.popleft()
+            self.taken = position or self.taken
             taken.append(piece)
             size += len(piece)
             self.events -= events

@@ -18,6 +18,7 @@ The state changes as the effects are made; an effect that fails is taken back by
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from msgspec import Struct
@@ -32,10 +33,11 @@ from wowevent.errors import (
     ProtocolError,
     SubscriptionConflict,
     SubscriptionNotFound,
+    printable,
     shown,
 )
 from wowevent.event import Event, check_name, utc
-from wowevent.retry import Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.retry import MAX_DELAY, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import (
     MARGIN,
     MAX_SUBSCRIPTIONS,
@@ -67,9 +69,11 @@ from wowevent.topic import is_reserved
 CREDIT: Final = 64
 """The most of a named subscription that wait for their acknowledgement, unless the client says otherwise."""
 _MOST_CREDIT: Final = 10_000
+_MOST_TOPICS: Final = 256  # of one subscription
 _LONGEST_WAIT: Final = 3600.0  # seconds that a request may wait
-_LONGEST_LEASE: Final = 86_400.0
+_LEASES: Final = (0.1, 86_400.0)  # seconds; leases are renewed thrice in their time, for others must stay some
 _TEXT: Final = 8_192  # characters kept of an error or a traceback
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Send(Struct, frozen=True):
@@ -135,6 +139,7 @@ class Respond(Struct, frozen=True):
     asked: Asked
     reply: Any
     error: str | None
+    ref: Ref
 
 
 class Look(Struct, frozen=True):
@@ -207,7 +212,7 @@ class Session:
                 return _response(frame)
             case GetHealth():
                 return Look(frame.ref)
-            case Bad():
+            case _:
                 return refusal(frame.error, frame.ref)
 
     def _hello(self, frame: Hello) -> Effect:
@@ -232,7 +237,7 @@ class Session:
         spec = _spec(wanted, self.agent)
         if any(known.id == spec.id for known in self.subscriptions.values()):
             raise SubscriptionConflict(f"this client has {spec.id!r} already")
-        after = _position(wanted.after)
+        after = None if wanted.after is None else _position("after", wanted.after)
         if not wanted.named:
             self._remember(spec)
             return Listen(f"sub-{self._count}", spec, after, ref)
@@ -261,11 +266,13 @@ class Session:
 
 def refusal(error: BusError, ref: Ref) -> Send:
     """The error frame for what was not carried out."""
-    return Send(Error(ref=ref, error=error.code, message=str(error).encode("utf-8", "backslashreplace").decode()))
+    return Send(Error(ref=ref, error=error.code, message=printable(str(error))))
 
 
 def _spec(wanted: Wanted, agent: str | None) -> Subscription:
     """What the engine is told; an anonymous one belongs to the client's agent, which gets what is targeted to it."""
+    if not isinstance(wanted.topics, str) and len(wanted.topics) > _MOST_TOPICS:
+        raise NotSupported(f"a subscription has {_MOST_TOPICS} topics at most")
     wish = Wish(
         subscription=wanted.subscription,
         durable=wanted.named,
@@ -274,7 +281,7 @@ def _spec(wanted: Wanted, agent: str | None) -> Subscription:
         priorities=wanted.priorities,
         min_priority=wanted.min_priority,
         sources=wanted.sources,
-        lease=30.0 if wanted.lease is None else _within("lease", wanted.lease, _LONGEST_LEASE),
+        lease=30.0 if wanted.lease is None else _within("lease", wanted.lease, _LEASES[1], _LEASES[0]),
     )
     if not wanted.named and (wanted.lease is not None or wanted.max_retries is not None or wanted.start is not None):
         raise ProtocolError("lease, max_retries and start are for named subscriptions")
@@ -287,27 +294,23 @@ def _start(wanted: Wanted) -> Any:
         return "new"
     if text in {"new", "first"}:
         return text
-    try:
-        return Position.parse(text)
-    except ValueError:
-        return utc(text, "start")
+    # A date is no position of the log "2026-01", though it would read as one.
+    return utc(text, "start") if ":" in text or _DATE.match(text) else _position("start", text)
 
 
-def _position(text: str | None) -> Position | None:
-    if text is None:
-        return None
+def _position(name: str, text: str) -> Position:
     try:
         position = Position.parse(text)
     except ValueError as error:
-        raise InvalidEvent(f"after: {error}") from error
+        raise InvalidEvent(f"{name}: {shown(text)} is not a position") from error
     if not 0 <= position.offset < 2**63:
-        raise InvalidEvent(f"after: {text!r:.80} is not a position")
+        raise InvalidEvent(f"{name}: {shown(text)} is not a position")
     return position
 
 
-def _within(name: str, seconds: float, most: float) -> float:
-    if not 0 < seconds <= most:
-        raise ValueError(f"{name}: {seconds} is not a number of seconds above 0, {most:g} at most")
+def _within(name: str, seconds: float, most: float, least: float = 0.0) -> float:
+    if not (0 < seconds <= most and seconds >= least):
+        raise ValueError(f"{name}: {seconds:g} is not a number of seconds above 0, from {least:g} to {most:g}")
     return seconds
 
 
@@ -315,7 +318,7 @@ def _outcome(frame: Nack) -> Outcome:
     if frame.release:
         return GivenBack()
     if frame.retry_after is not None:
-        return Later(max(0.0, frame.retry_after))
+        return Later(min(max(0.0, frame.retry_after), MAX_DELAY))
     if frame.reject:
         return Rejected(frame.error[:_TEXT] or "rejected by the client", frame.traceback[:_TEXT])
     return Failed(frame.error[:_TEXT] or "failed at the client", frame.traceback[:_TEXT])
@@ -324,5 +327,7 @@ def _outcome(frame: Nack) -> Outcome:
 def _response(frame: Reply) -> Respond:
     if not frame.event.reply_to.startswith(LIVE):
         raise ProtocolError(f"{shown(frame.event.reply_to)} is not where an answer goes")
-    Event(topic="reply", event_id=frame.event.event_id, correlation_id=frame.event.correlation_id)  # checks them
-    return Respond(frame.event, frame.reply, frame.error)
+    asked = frame.event
+    # Making an event of it checks the names.
+    Event(topic="reply", event_id=asked.event_id, correlation_id=asked.correlation_id, reply_to=asked.reply_to)
+    return Respond(asked, frame.reply, frame.error, frame.ref)

@@ -19,6 +19,7 @@ from wowevent.codec import encode as encode_event
 from wowevent.codec import from_fields, loads
 from wowevent.errors import BusError, FormatTooNew, ProtocolError, shown
 from wowevent.event import Event
+from wowevent.router import plain
 
 PROTOCOL: Final = 1
 MARGIN: Final = 64 * 1024
@@ -284,6 +285,12 @@ encode: Final = _encoder.encode
 
 def decode(data: bytes) -> ClientFrame | Bad:
     """What a client sent; `Bad` for what is no frame. Events are checked by `event_of`."""
+    written = plain.published(data)
+    return _decode(data) if written is None else Publish(event=written[0], ref=written[1])
+
+
+def _decode(data: bytes) -> ClientFrame | Bad:
+    """`decode` the long way, which says what is wrong."""
     try:
         fields = loads(data)
     except BusError as error:
@@ -306,6 +313,8 @@ def decode(data: bytes) -> ClientFrame | Bad:
 def event_of(frame: Publish | Request, agent: str | None) -> Event:
     """The event of a frame, from `agent` where it names no source; InvalidEvent says what is wrong with it."""
     fields = frame.event
+    if isinstance(fields, Event):  # it was read and checked in one go
+        return fields
     if agent is not None and isinstance(fields, dict) and not _SOURCES & fields.keys():
         fields = {**fields, "source_agent": agent}
     return from_fields(fields)

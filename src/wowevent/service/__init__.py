@@ -1,9 +1,11 @@
 """The service: a bus over HTTP. `create_app(bus)` is the ASGI application, `server.serve` runs it beside the bus.
 
-GET  /health   is everything well? always open
-GET  /ready    may traffic come? always open
-POST /events   publish
-GET  /events   the history
+GET  /health, /ready                       how it is; always open
+POST /events, GET /events                  publish; the history
+GET  /events/stream                        what is published, live (Server-Sent Events)
+     /subscriptions, /dead-letters         look, purge, redeliver, forget
+     /replays                              publish a range of the log again
+GET  /openapi.json                         all of this, in full
 """
 
 from __future__ import annotations
@@ -12,14 +14,25 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route
 
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
-from wowevent.service.events import history, publish
-from wowevent.service.failures import answer_bus_error, answer_http_error, answer_nobody, answer_unknown
-from wowevent.service.health import health, ready
+from wowevent.service.failures import (
+    Refusal,
+    answer_bus_error,
+    answer_http_error,
+    answer_nobody,
+    answer_refusal,
+    answer_unknown,
+)
+from wowevent.service.openapi import DESCRIPTION
+from wowevent.service.replays import Replays
+from wowevent.service.routes import OPERATIONS, make_routes
+from wowevent.service.stream import Streams
 
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of the largest request body, unless configured."""
@@ -35,30 +48,45 @@ def create_app(
     """The ASGI application over a bus that somebody else starts and stops; without a bus it answers health alone.
 
     `hosts` are the names under which it may be asked for events (None is any), `origins` the web pages that may ask.
-    `app.state.draining = True` makes /ready say no.
+    `app.state.draining = True` makes /ready say no; `drain(app)` also ends what it has under way.
     """
     app = Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/ready", ready),
-            Route("/events", history, methods=["GET"]),
-            Route("/events", publish, methods=["POST"]),
-        ],
+        routes=make_routes((*OPERATIONS, DESCRIPTION)),
         exception_handlers=_HANDLERS,
+        middleware=[_shared_with(origins)] if origins else [],
     )
     app.state.bus = bus
     app.state.draining = False
     app.state.body_limit = body_limit
     app.state.hosts = None if hosts is None else frozenset(hosts)
     app.state.origins = frozenset(origins)
+    app.state.streams = Streams()
+    app.state.replays = Replays()
     return app
+
+
+async def drain(app: Starlette) -> None:
+    """Take nothing more, end the streams, cancel the replays; before the bus stops."""
+    app.state.draining = True
+    app.state.streams.end()
+    await app.state.replays.close()
+
+
+def _shared_with(origins: Collection[str]) -> Middleware:
+    """A browser asks by this whether a page that may ask may also read what it is answered."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["content-type", "last-event-id"],
+        expose_headers=["location", "retry-after"],
+    )
 
 
 _HANDLERS: Final[dict[Any, Any]] = {
     BusError: answer_bus_error,
+    Refusal: answer_refusal,
     ClientDisconnect: answer_nobody,
-    404: answer_http_error,
-    405: answer_http_error,
-    415: answer_http_error,
+    HTTPException: answer_http_error,
     Exception: answer_unknown,
 }

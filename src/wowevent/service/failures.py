@@ -1,18 +1,26 @@
-"""What a failure is over HTTP: one table from the error tree to a status, and one shape of body."""
+"""What a failure is over HTTP: one table from the error tree to a status, and one shape of body, RFC 9457's."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from starlette.responses import JSONResponse, Response
+import msgspec
+from msgspec import UNSET
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from wowevent import errors
+from wowevent.errors import printable
 from wowevent.log import logger
+from wowevent.service.answers import Problem
 
 if TYPE_CHECKING:
-    from starlette.exceptions import HTTPException
     from starlette.requests import Request
+
+MEDIA_TYPE: Final = "application/problem+json"
+URN: Final = "urn:wowevent:error:"
+"""How the type of every problem begins; its code follows."""
 
 STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -38,50 +46,81 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
 """An error that is not here has the status of the nearest class above it."""
 
 
+class Refusal(Exception):
+    """What only HTTP refuses: no such thing, or too many of them."""
+
+    def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
+        """`code` is stable, as those of the error tree are."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
 def status_of(error: errors.BusError) -> HTTPStatus:
     """The status of an error of the tree."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def answer(status: int, code: str, message: str, **headers: str) -> Response:
-    """`{"error": code, "message": message}`; a body that was refused unread ends its connection."""
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+def problem(status: int, code: str, message: str) -> Problem:
+    """A problem of that code."""
+    text = printable(message)
+    title = code.replace("_", " ").capitalize()
+    return Problem(f"{URN}{code}", title, int(status), text, code, text)
+
+
+def problem_of(error: errors.BusError) -> Problem:
+    """An error of the tree as a problem, with what it knows beside its message."""
+    found = problem(status_of(error), error.code, str(error))
+    if isinstance(error, errors.PositionLost) and error.lost is not None:
+        found.lost = error.lost
+    if isinstance(error, errors.ValidationError):
+        found.errors = [printable(each) for each in error.errors] or UNSET
+    return found
+
+
+def answer(found: Problem, **headers: str) -> Response:
+    """The answer that a problem is; a body that was refused unread ends its connection."""
+    if found.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["connection"] = "close"
-    return JSONResponse({"error": code, "message": printable(message)}, status, headers)
-
-
-def printable(text: str) -> str:
-    """The text without what UTF-8 cannot say: a lone surrogate may come from outside within a message."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return Response(msgspec.json.encode(found), found.status, headers, MEDIA_TYPE)
 
 
 async def answer_bus_error(request: Request, error: Exception) -> Response:
     """An error of the tree: a warning for what the caller did wrong, an ERROR for what we cannot do."""
     if not isinstance(error, errors.BusError):  # pragma: no cover - Starlette hands this handler nothing else
         raise error
-    status = status_of(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    found = problem_of(error)
+    if found.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request failed", path=request.url.path, code=error.code, error=error)
     else:
         logger.warning("validation refused a request", path=request.url.path, code=error.code)
     retry = {"retry-after": "1"} if error.retryable else {}
-    return answer(status, error.code, str(error), **retry)
+    return answer(found, **retry)
+
+
+async def answer_refusal(_request: Request, error: Exception) -> Response:
+    """What only HTTP refuses."""
+    if not isinstance(error, Refusal):  # pragma: no cover - as above
+        raise error
+    retry = {"retry-after": "1"} if error.status == HTTPStatus.TOO_MANY_REQUESTS else {}
+    return answer(problem(error.status, error.code, str(error)), **retry)
 
 
 async def answer_http_error(_request: Request, error: Exception) -> Response:
     """No such path, no such method, a media type that is not ours."""
-    status = HTTPStatus(getattr(error, "status_code", HTTPStatus.NOT_FOUND))
-    known: HTTPException | Exception = error
-    headers = dict(getattr(known, "headers", None) or {})
-    return answer(status, status.name.lower(), str(getattr(error, "detail", status.phrase)), **headers)
+    if not isinstance(error, HTTPException):  # pragma: no cover - as above
+        raise error
+    code = HTTPStatus(error.status_code).name.lower()
+    return answer(problem(error.status_code, code, error.detail), **dict(error.headers or {}))
 
 
 async def answer_nobody(_request: Request, _error: Exception) -> Response:
     """The client went away while it sent; nobody reads this."""
-    return answer(HTTPStatus.BAD_REQUEST, "client_disconnected", "the request ended early")
+    return answer(problem(HTTPStatus.BAD_REQUEST, "client_disconnected", "the request ended early"))
 
 
 async def answer_unknown(request: Request, error: Exception) -> Response:
     """A fault of ours: the log has it, the caller learns no more than that."""
     logger.error("request failed by an internal error", path=request.url.path, exc_info=error)
-    return answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "this is a fault of the service; its log has it")
+    message = "this is a fault of the service; its log has it"
+    return answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message))

@@ -1,11 +1,12 @@
-"""A request's body as events: its size bounded, its media type known, all of it checked before any is stored."""
+"""A request's body, as events or as an order: its size bounded, its media type known, all of it checked first."""
 
 from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
 from starlette.exceptions import HTTPException
 
 from wowevent.codec import from_fields, loads
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from wowevent.event import Event
+
+T = TypeVar("T")
 
 JSON: Final = "application/json"
 CLOUD: Final = "application/cloudevents+json"
@@ -29,7 +32,7 @@ async def events_of(request: Request, limit: int) -> list[Event]:
 
     Raises InvalidEvent or PayloadTooLarge, and HTTPException (415) for a media type that is not ours.
     """
-    media = _media_type(request)
+    media = _media_type(request, JSON, CLOUD, CLOUD_BATCH)
     found = loads(await _body(request, limit))
     if media == CLOUD_BATCH and not isinstance(found, list):
         raise InvalidEvent(f"{CLOUD_BATCH} is an array of CloudEvents")
@@ -48,6 +51,23 @@ async def events_of(request: Request, limit: int) -> list[Event]:
     return events
 
 
+async def order_of(request: Request, kind: type[T], limit: int) -> T:
+    """The JSON object of a request as a value of `kind`; raises as `events_of` does."""
+    _media_type(request, JSON)
+    try:
+        return msgspec.convert(loads(await _body(request, limit)), kind)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(f"the request body: {error}") from error
+
+
+async def no_order(request: Request, limit: int) -> None:
+    """The path says all: a body that would say something else is refused."""
+    if "content-type" in request.headers:
+        _media_type(request, JSON)
+    if (await _body(request, limit)).strip() not in {b"", b"{}"}:
+        raise InvalidEvent("the path says what is to be done: send no body")
+
+
 def _same_kind(error: BusError, message: str) -> BusError:
     """The same error with a message that says where."""
     return type(error)(message)
@@ -59,12 +79,12 @@ def _event(fields: object, media: str) -> Event:
     return from_fields(fields)
 
 
-def _media_type(request: Request) -> str:
+def _media_type(request: Request, *ours: str) -> str:
     """One of ours. Asking for it also keeps web pages from publishing: a browser asks before it sends these."""
     media, _, rest = request.headers.get("content-type", "").lower().partition(";")
     charset = rest.partition("charset=")[2].strip(' "') or "utf-8"
-    if media.strip() not in {JSON, CLOUD, CLOUD_BATCH} or charset not in {"utf-8", "utf8"}:
-        raise _unsupported(f"send {JSON}, {CLOUD} or {CLOUD_BATCH}, in UTF-8")
+    if media.strip() not in ours or charset not in {"utf-8", "utf8"}:
+        raise _unsupported(f"send {' or '.join(ours)}, in UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise _unsupported("send it uncompressed")
     return media.strip()

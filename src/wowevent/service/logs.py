@@ -15,19 +15,22 @@ import time
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Final
 
+from wowevent.settings import LEVELS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
 _BYTES: Final = 10 * 1024 * 1024
-_FILES: Final = 5
+OLDER: Final = 5
+"""Full files that are kept: `.1` is the newest."""
 _LOGGERS: Final = {"wowevent": None, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
 """Whose lines are taken, and from which level on where it is not the configured one."""
 
 
-def set_up_logs(level: str, file: Path | None = None) -> None:
+def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True) -> None:
     """Send log lines of `level` and above to stderr, and to `file` if one is given (10 MiB, and five older ones).
+
+    Without `stderr` to the file alone, for a process that nobody watches.
 
     Raises ValueError for an unknown level, OSError if the file cannot be written.
     """
@@ -35,7 +38,7 @@ def set_up_logs(level: str, file: Path | None = None) -> None:
         raise ValueError(f"{level!r:.40} is not a log level: {', '.join(LEVELS)}")
     lines = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     lines.converter = time.gmtime
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if stderr else []
     if file is not None:
         handlers.append(_file(file))
     for handler in handlers:
@@ -50,9 +53,7 @@ def set_up_logs(level: str, file: Path | None = None) -> None:
 def _file(path: Path) -> RotatingFileHandler:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_private(path)
-    handler = RotatingFileHandler(
-        path, maxBytes=_BYTES, backupCount=_FILES, encoding="utf-8", errors="backslashreplace"
-    )
+    handler = RotatingFileHandler(path, maxBytes=_BYTES, backupCount=OLDER, encoding="utf-8", errors="backslashreplace")
     handler.rotator = _rotate
     return handler
 

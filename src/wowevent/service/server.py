@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Final, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wowevent.access import LOOPBACK_NAMES, Listening, is_loopback
 from wowevent.bus import EventBus
 from wowevent.errors import BrokerError
 from wowevent.log import logger
-from wowevent.service import create_app
+from wowevent.service import create_app, drain
 from wowevent.service.loop import ending
+from wowevent.service.stream import ABORT
 from wowevent.settings import Settings
 
 _DRAIN: Final = 10.0  # seconds for the bus to finish
@@ -62,7 +64,7 @@ async def serve(
         hosts=LOOPBACK_NAMES if is_loopback(settings.host) else None,
         origins=settings.origins,
     )
-    server = _server(app)
+    server = http_server(app)
     serving = asyncio.create_task(server.serve(sockets=[listening.socket]), name="wowevent:http")
     starting = asyncio.create_task(_start(bus, beside), name="wowevent:start")
     waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
@@ -88,10 +90,20 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 
-def _server(app: Starlette) -> uvicorn.Server:
+class Connection(HttpToolsProtocol):
+    """uvicorn's, which also tells the application how to end it at once: closing waits for a client to read."""
+
+    def on_message_begin(self) -> None:
+        """See HttpToolsProtocol."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]  # not of ASGI itself
+
+
+def http_server(app: Starlette) -> uvicorn.Server:
+    """A server that is told by `should_exit`, and by no signal, to end."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -129,9 +141,12 @@ async def _drain(app: Starlette, bus: EventBus | None, beside: Beside | None, st
     """Say that no more should come, then let the bus finish what it has."""
     app.state.draining = True
     logger.info("draining", seconds=_DRAIN)
+    until = time.monotonic() + _DRAIN
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
-    until = time.monotonic() + _DRAIN
+    with suppress(TimeoutError):  # an engine that is away keeps a replay from ending
+        async with asyncio.timeout(_DRAIN):
+            await drain(app)
     if beside is not None:
         await beside.stop(_DRAIN)
     if bus is not None:

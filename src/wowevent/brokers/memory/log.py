@@ -164,6 +164,11 @@ class MemoryLog:
         """Up to a chunk of the log from `offset` on; PositionLost if some of it is gone."""
         if offset < self.start:
             raise PositionLost(f"events {offset} to {self.start - 1} are gone from the log", self.start - offset)
+        behind = self.head - offset + 1
+        if behind <= _CHUNK:  # from the near end: a reader that keeps up must not walk over what it has read
+            newest = list(itertools.islice(reversed(self.ring), max(0, behind)))
+            newest.reverse()
+            return newest
         first = offset - self.start
         return list(itertools.islice(self.ring, first, first + _CHUNK))
 

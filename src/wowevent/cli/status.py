@@ -1,0 +1,139 @@
+"""`wowevent status`: whether the service runs, where, and how it is. Answers within two seconds, also when it hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import psutil
+import typer
+
+from wowevent.cli.exits import STATUS
+from wowevent.cli.pidfile import find
+from wowevent.cli.show import facts, print_json, span
+from wowevent.client import EventRouterClient
+from wowevent.errors import BusError
+from wowevent.service.loop import run
+from wowevent.settings import Settings
+
+if TYPE_CHECKING:
+    from wowevent.cli.pidfile import Record
+
+_ANSWER: Final = (0.25, 1.0, 1.5)  # seconds: least and most to wait for an answer, and when to be through in all
+_LARGEST: Final = 1024 * 1024  # bytes of an answer
+
+Answer = dict[str, Any] | None
+
+_EXITS: Final = {
+    "running": 0,
+    "not_running": STATUS["not_running"],
+    "not_answering": STATUS["not_answering"],
+    "unhealthy": STATUS["unhealthy"],
+}
+
+
+def status(json: Annotated[bool, typer.Option("--json", help="One object.")] = False) -> int:
+    """Print whether the service runs, where, and how it is.
+
+    Ends with 0 if it runs and is well, 69 if none runs, 75 if it does not answer or is not well.
+    """
+    seen = find(Settings().data_dir)
+    if seen.process is None or seen.record is None:
+        answer: dict[str, Any] = {"state": "not_running", "trouble": seen.trouble or None}
+    else:
+        answer = run(_look(seen.record))
+    print_json(answer) if json else show(answer)
+    return _EXITS[answer["state"]]
+
+
+def _patience() -> float:
+    """Seconds to wait for answers; a machine on which we took long to start leaves fewer."""
+    least, most, end = _ANSWER
+    return min(most, max(least, end - (time.time() - psutil.Process().create_time())))
+
+
+async def _look(record: Record) -> dict[str, Any]:
+    patience = _patience()
+    http, websocket = await asyncio.gather(
+        _in_time(_ask_http(record.http), patience), _in_time(_ask_websocket(record.websocket, patience), patience)
+    )
+    reached = http is not None and (websocket is not None or record.websocket is None)
+    well = reached and all(each.get("status") == "healthy" for each in (http, websocket) if each is not None)
+    state = "running" if well else "unhealthy" if reached else "not_answering"
+    return {"state": state, **facts_of(record), "health": {"http": http, "websocket": websocket}}
+
+
+async def _in_time(question: Coroutine[Any, Any, Answer], seconds: float) -> Answer:
+    """What is answered; None if nothing comes in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await question
+    except (OSError, TimeoutError, BusError):
+        return None
+
+
+async def _ask_http(url: str) -> Answer:
+    return _body(await _get(url, "/health"))
+
+
+async def _ask_websocket(url: str | None, timeout: float) -> Answer:
+    if url is None:
+        return None
+    async with EventRouterClient(url, auto_reconnect=False, timeout=timeout) as client:
+        return await client.get_health()
+
+
+async def _get(url: str, path: str) -> bytes:
+    """One request over a connection of its own, in as few words as HTTP takes."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n".encode())
+        answer = b""
+        while len(answer) < _LARGEST and (chunk := await reader.read(_LARGEST)):
+            answer += chunk
+        return answer
+    finally:
+        writer.close()
+
+
+def _body(answer: bytes) -> Answer:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    try:
+        said = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return said if re.match(rb"HTTP/1\.1 (200|503) ", head) and isinstance(said, dict) else None
+
+
+def facts_of(record: Record) -> dict[str, Any]:
+    """What is told of a service: where it is, and since when, in seconds."""
+    return {
+        "pid": record.pid,
+        "uptime": max(0.0, time.time() - record.created),
+        "http": record.http,
+        "websocket": record.websocket,
+        "engine": record.engine,
+        "namespace": record.namespace,
+        "log": record.log,
+        "version": record.version,
+    }
+
+
+def show(answer: Mapping[str, Any]) -> None:
+    """The same for a person."""
+    rows = {name: value for name, value in answer.items() if name != "health" and value is not None}
+    if "uptime" in rows:
+        rows["uptime"] = span(rows["uptime"])
+    if "state" in rows:
+        rows["state"] = rows["state"].replace("_", " ")
+    facts([*rows.items(), *_health(answer.get("health") or {})])
+
+
+def _health(health: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(f"{name} says", str(said["status"]) if said else "nothing") for name, said in health.items()]

@@ -1,0 +1,250 @@
+"""The shapes of what is asked and answered; GET /openapi.json describes them from here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from starlette.responses import Response
+
+from wowevent.broker import Attempt, DeadLetter, Reason, Stored, SubscriptionInfo
+from wowevent.bus import Receipt
+from wowevent.codec import to_fields
+from wowevent.errors import printable
+
+_LINE_ENDS: Final = "\u2028\u2029\u0085"  # JSON escapes the others itself
+
+EventFields = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Event"})]
+PositionText = Annotated[
+    str, Meta(description="A place in the log, as `after` takes it.", extra_json_schema={"example": "1f0c2a9e-42"})
+]
+UnixSeconds = Annotated[float, Meta(description="Unix seconds.")]
+
+
+class ReceiptShown(Struct):
+    """That the engine has one event, as durably as it promises."""
+
+    event_id: str
+    position: PositionText | None
+    duplicate: Annotated[bool, Meta(description="An event of that id was there already; nothing was added.")]
+    matched: Annotated[int, Meta(description="How many known subscriptions it goes to.")]
+
+
+class Receipts(Struct):
+    """One receipt an event, in their order."""
+
+    receipts: list[ReceiptShown]
+
+
+class StoredEvent(Struct):
+    """One event of the log."""
+
+    event: EventFields
+    position: PositionText
+    stored_at: UnixSeconds
+
+
+class History(Struct):
+    """A page of the log, oldest first; `next`, if not null, goes on with `?after=`."""
+
+    events: list[StoredEvent]
+    next: PositionText | None
+
+
+class Wishes(Struct):
+    """What a subscription wants of the topics it matches; null is no wish."""
+
+    types: list[str] | None
+    priorities: list[int] | None
+    sources: list[str] | None
+
+
+class SubscriptionShown(Struct):
+    """One subscription as the engine sees it now; a number is null where the engine cannot tell it."""
+
+    id: str
+    agent: str | None
+    durable: Annotated[bool, Meta(description="False: it is live, nothing is kept for it.")]
+    patterns: list[str]
+    filter: Wishes | None
+    ready: int
+    leased: int | None
+    delayed: int | None
+    dead: int
+    consumers: int
+    oldest: Annotated[float | None, Meta(description="Seconds since the oldest unsettled event was stored.")]
+    lost: Annotated[int | None, Meta(description="Unread events that were dropped and not yet reported.")]
+    lapsed: Annotated[bool, Meta(description="Unserved for too long: nothing is kept for it until it is served again.")]
+
+
+class Subscriptions(Struct):
+    """All that the engine remembers, and the live ones that are there now, by id."""
+
+    subscriptions: list[SubscriptionShown]
+
+
+class Purged(Struct):
+    """How many events were dropped."""
+
+    purged: int
+
+
+class DeadLetterShown(Struct):
+    """One event that one subscription could not handle."""
+
+    id: str
+    event: EventFields
+    subscription: str
+    reason: Reason
+    error: str
+    traceback: str
+    attempts: list[Attempt]
+    time: UnixSeconds
+
+
+class DeadLetters(Struct):
+    """Dead letters, oldest first; `more` says whether there are others behind the limit."""
+
+    dead_letters: list[DeadLetterShown]
+    more: bool
+
+
+class Choice(Struct, forbid_unknown_fields=True):
+    """Which dead letters: `ids`, or filters, of which at least one must be given."""
+
+    ids: list[str] | None = None
+    subscription: Annotated[str | None, Meta(description="An id, or the name of an agent.")] = None
+    reason: Reason | None = None
+    event_id: str | None = None
+    correlation_id: str | None = None
+
+
+class Redelivered(Struct):
+    """How many were handed to their subscriptions again."""
+
+    redelivered: int
+
+
+class Discarded(Struct):
+    """How many were forgotten."""
+
+    discarded: int
+
+
+class ReplayOrder(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which events of the log to publish again, into which topic, and how fast."""
+
+    topic: Annotated[str, Meta(description="Where the new events go.")]
+    pattern: str | list[str] | None = None
+    start_time: Annotated[str | None, Meta(description="ISO 8601; naive is UTC. Ends are included.")] = None
+    end_time: str | None = None
+    correlation_id: str | None = None
+    event_ids: list[str] | None = None
+    speed_multiplier: Annotated[
+        float, Meta(ge=0, description="0 is at once, 1 as far apart as they were, 2 twice as fast.")
+    ] = 0.0
+    max_events: Annotated[int, Meta(description="At most so many.", ge=0, le=2**63 - 1)] | None = None
+
+
+class Failure(Struct):
+    """Why a replay ended early."""
+
+    error: Annotated[str, Meta(description="A stable code, as in problems.")]
+    message: str
+
+
+class ReplayShown(Struct):
+    """One replay as it is now."""
+
+    id: str
+    state: Literal["running", "done", "cancelled", "failed"]
+    order: ReplayOrder
+    replayed: Annotated[int, Meta(description="How many events were published again.")]
+    position: Annotated[PositionText | None, Meta(description="That of the last event that was published again.")]
+    end: Annotated[PositionText, Meta(description="Where the log ended when the replay began, and it ends.")]
+    started_at: UnixSeconds
+    ended_at: Annotated[float | None, Meta(description="Unix seconds.")]
+    failure: Failure | None
+
+
+class Replays(Struct):
+    """The replays of this process, the newest first."""
+
+    replays: list[ReplayShown]
+
+
+class Problem(Struct, omit_defaults=True):
+    """What went wrong, by RFC 9457; `error` and `message` say the same as `type` and `detail`, shorter."""
+
+    type: Annotated[str, Meta(description="Stable: `urn:wowevent:error:` and the code.")]
+    title: str
+    status: int
+    detail: str
+    error: Annotated[str, Meta(description="The code of the error, stable.")]
+    message: str
+    lost: Annotated[int | UnsetType, Meta(description="How many events are gone, where that is known.")] = UNSET
+    errors: Annotated[list[str] | UnsetType, Meta(description="Every wrong field, a line each.")] = UNSET
+
+
+def answer(body: Struct, status: int = 200, **headers: str) -> Response:
+    """One of these shapes as JSON."""
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def line(body: Struct) -> bytes:
+    """One of these shapes as JSON in one line, also to readers that take more than CR and LF for its end."""
+    text = msgspec.json.encode(body)
+    for character in _LINE_ENDS:
+        text = text.replace(character.encode(), b"\\u%04x" % ord(character))
+    return text
+
+
+def shown_receipt(receipt: Receipt) -> ReceiptShown:
+    """A receipt for outside."""
+    position = None if receipt.position is None else str(receipt.position)
+    return ReceiptShown(receipt.event_id, position, receipt.duplicate, receipt.matched)
+
+
+def shown_stored(stored: Stored) -> StoredEvent:
+    """An event of the log for outside."""
+    return StoredEvent(to_fields(stored.event), str(stored.position), stored.stored_at)
+
+
+def shown_subscription(info: SubscriptionInfo) -> SubscriptionShown:
+    """A subscription for outside."""
+    spec = info.subscription
+    wish = spec.filter
+    return SubscriptionShown(
+        id=spec.id,
+        agent=spec.agent or None,
+        durable=spec.durable,
+        patterns=list(spec.patterns),
+        filter=None if wish is None else Wishes(_sorted(wish.types), _sorted(wish.priorities), _sorted(wish.sources)),
+        ready=info.ready,
+        leased=info.leased,
+        delayed=info.delayed,
+        dead=info.dead,
+        consumers=info.consumers,
+        oldest=info.oldest,
+        lost=info.lost,
+        lapsed=info.lapsed,
+    )
+
+
+def shown_letter(letter: DeadLetter) -> DeadLetterShown:
+    """A dead letter for outside."""
+    return DeadLetterShown(
+        id=letter.id,
+        event=to_fields(letter.event),
+        subscription=letter.subscription,
+        reason=letter.reason,
+        error=printable(letter.error),
+        traceback=printable(letter.traceback),
+        attempts=[Attempt(each.number, each.time, printable(each.error)) for each in letter.attempts],
+        time=letter.time,
+    )
+
+
+def _sorted(values: frozenset[Any] | None) -> list[Any] | None:
+    return None if values is None else sorted(values)

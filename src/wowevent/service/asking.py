@@ -1,0 +1,74 @@
+"""What a request asks: the bus, and the parts of its query, each checked before anything is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from wowevent.broker import Position
+from wowevent.errors import Closed, InvalidEvent
+from wowevent.event import check_name, utc
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from starlette.datastructures import QueryParams
+    from starlette.requests import Request
+
+    from wowevent.bus import EventBus
+
+FURTHEST: Final = 2**63 - 1
+"""The largest number that a position or a limit can be."""
+
+
+def bus_of(request: Request) -> EventBus:
+    """The bus; Closed while it is switched off or draining."""
+    bus = cast("EventBus | None", request.app.state.bus)
+    if bus is None:
+        raise Closed("the event bus is disabled (EVENT_BUS_ENABLED)")
+    if request.app.state.draining:
+        raise Closed("the service is draining; ask another one")
+    return bus
+
+
+def known(asked: QueryParams, names: Collection[str]) -> None:
+    """A misspelt filter must not be ignored: the answer would be to another question."""
+    if strange := sorted(set(asked) - set(names)):
+        raise InvalidEvent(f"unknown query parameter {strange[0]!r:.80}; known are {', '.join(names) or 'none'}")
+
+
+def time_of(asked: QueryParams, name: str) -> datetime | None:
+    """A time of the query; a '+' of its offset that came unescaped, and so as a blank, is put back."""
+    return utc(asked[name].replace(" ", "+") if "T" in asked[name] else asked[name], name) if name in asked else None
+
+
+def limit_of(text: str | None, most: int) -> int | None:
+    """A number of items, from 1 to `most`."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        raise InvalidEvent(f"limit: {text!r:.40} is not a number from 1 to {most}")
+    return int(text)
+
+
+def name_of(asked: QueryParams, name: str) -> str | None:
+    """A name or an id of the query."""
+    return check_name(asked[name]) if name in asked else None
+
+
+def level_of(text: str) -> int | str:
+    """A priority of the query: a number, or a name that is looked up later."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= len("10") else text
+
+
+def position_of(text: str | None, name: str) -> Position | None:
+    """A place in the log, from what `name` says."""
+    if text is None:
+        return None
+    try:
+        position = Position.parse(text)
+    except ValueError as error:
+        raise InvalidEvent(f"{name}: {error}") from error
+    if not 0 <= position.offset <= FURTHEST:
+        raise InvalidEvent(f"{name}: {text!r:.80} is not a position")
+    return position

@@ -1,0 +1,225 @@
+"""Every path and method of the service, in one table: what it calls, what it takes, what it answers.
+
+The application is made of it, and so is GET /openapi.json; a query parameter that does not stand here is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.routing import Route
+
+from wowevent.broker import Reason
+from wowevent.service import answers, dead_letters, events, health, intake, replays, stream, subscriptions
+from wowevent.service.access import check_access
+from wowevent.service.asking import known
+
+Call = Callable[[Request], Awaitable[Any]]
+Schema = Mapping[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string"}
+_TIME: Final[Schema] = {"type": "string", "description": "ISO 8601; naive is UTC."}
+_LEVEL: Final[Schema] = {"type": "string", "pattern": "^([1-9]|10|[A-Za-z]+)$"}
+
+
+class Parameter(Struct, frozen=True):
+    """One query parameter, or a header if `place` says so."""
+
+    name: str
+    about: str
+    schema: Schema | None = None
+    """None is text."""
+    place: str = "query"
+
+
+class Body(Struct, frozen=True):
+    """What a request carries: schemas, or shapes of `answers`, by media type."""
+
+    content: Mapping[str, Any]
+    required: bool = True
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One method of one path. `problems` are the statuses that it can fail with, beside those that any can."""
+
+    method: str
+    path: str
+    call: Call
+    about: str
+    status: int = 200
+    content: Mapping[str, Any] = {}
+    """Schemas, or shapes of `answers`, by media type; empty where the answer is."""
+    parameters: Sequence[Parameter] = ()
+    body: Body | None = None
+    problems: Sequence[int] = ()
+    others: Mapping[int, Mapping[str, Any]] = {}
+    """Answers with another status that are no problem documents, as `content`."""
+    headers: Mapping[str, str] = {}
+    """Headers of the answer, and what they say."""
+    open: bool = False
+    """Whoever asks is answered."""
+
+
+def _several(schema: Schema) -> Schema:
+    return {"type": "array", "items": schema}
+
+
+def _limit(about: str, **more: int) -> Parameter:
+    return Parameter("limit", about, {"type": "integer", "minimum": 1, "default": 100, **more})
+
+
+def _json(shape: Any) -> dict[str, Any]:
+    return {intake.JSON: shape}
+
+
+_PATTERN: Final = Parameter("pattern", "Topics such as `task.*`; may be given several times.", _several(_TEXT))
+_AFTER: Final = Parameter("after", "A position: what lies behind it.")
+_CORRELATION: Final = Parameter("correlation_id", "What belongs together.")
+_REASONS: Final[Schema] = {"type": "string", "enum": [reason.value for reason in Reason]}
+_EVENT: Final[Schema] = {"$ref": "#/components/schemas/EventIn"}
+_CLOUD: Final[Schema] = {"$ref": "#/components/schemas/CloudEvent"}
+_ONE: Final[Schema] = {"anyOf": [_EVENT, _CLOUD]}
+_HEALTH: Final[Schema] = {"$ref": "#/components/schemas/Health"}
+_READY: Final[Schema] = {"$ref": "#/components/schemas/Ready"}
+_NOTHING: Final = Body(_json({"type": "object", "maxProperties": 0}), required=False)
+_SUBSCRIPTION: Final = "/subscriptions/{id:path}"
+_LETTER: Final = "/dead-letters/{id}"
+_REPLAY: Final = "/replays/{id}"
+
+OPERATIONS: Final = (
+    Operation(
+        method="GET", path="/health", call=health.health, about="Is everything well? Always open.", open=True,
+        content=_json(_HEALTH), others={503: _json(_HEALTH)},
+    ),
+    Operation(
+        method="GET", path="/ready", call=health.ready, about="May traffic come? Always open.", open=True,
+        content=_json(_READY), others={503: _json(_READY)},
+    ),
+    Operation(
+        method="POST", path="/events", call=events.publish, about="Publish one event, or several in their order.",
+        status=202, content=_json(answers.Receipts), problems=(413, 415, 507),
+        parameters=(
+            Parameter("delay", "Seconds after which they are sent.", {"type": "number", "minimum": 0}),
+            Parameter("at", "When they are sent; excludes delay.", _TIME),
+        ),
+        body=Body({
+            intake.JSON: {"anyOf": [_EVENT, _CLOUD, {"type": "array", "minItems": 1, "items": _ONE}]},
+            intake.CLOUD: _CLOUD,
+            intake.CLOUD_BATCH: {"type": "array", "minItems": 1, "items": _CLOUD},
+        }),
+    ),
+    Operation(
+        method="GET", path="/events", call=events.history, about="The history, oldest first; as NDJSON all of it.",
+        content={**_json(answers.History), events.NDJSON: answers.StoredEvent}, problems=(410,),
+        parameters=(
+            _PATTERN,
+            Parameter("start_time", "Events from then on, by their own time.", _TIME),
+            Parameter("end_time", "Events up to then, by their own time.", _TIME),
+            _CORRELATION, _AFTER, _limit(f"At most so many: {events.MOST} as JSON, any number as NDJSON."),
+        ),
+    ),
+    Operation(
+        method="GET", path="/events/stream", call=stream.stream, problems=(429,),
+        about="Server-Sent Events: what is published, live, or behind a position first. An event is a `message` whose "
+        "data is as in GET /events; `reset` (data: lost, message) says that the log no longer holds what lay here.",
+        content={stream.MEDIA_TYPE: _TEXT},
+        parameters=(
+            _PATTERN,
+            Parameter("types", "Only these event types.", _several(_TEXT)),
+            Parameter("priorities", "Only these levels, each widened to its band.", _several(_LEVEL)),
+            Parameter("min_priority", "Only this level and above: 1 to 10, or a name.", _LEVEL),
+            Parameter("sources", "Only of these sources.", _several(_TEXT)),
+            _AFTER,
+            Parameter("Last-Event-ID", "As `after`, and wins over it: what EventSource sends.", place="header"),
+        ),
+    ),
+    Operation(
+        method="GET", path="/subscriptions", call=subscriptions.subscriptions,
+        about="What the engine remembers, and who listens live.", content=_json(answers.Subscriptions),
+    ),
+    Operation(
+        method="POST", path=f"{_SUBSCRIPTION}/purge", call=subscriptions.purge, body=_NOTHING,
+        about="Drop what is ready; what is leased, delayed or dead stays.",
+        content=_json(answers.Purged), problems=(404, 409, 413, 415),
+    ),
+    Operation(
+        method="GET", path=_SUBSCRIPTION, call=subscriptions.subscription, about="One subscription and its numbers.",
+        content=_json(answers.SubscriptionShown), problems=(404,),
+    ),
+    Operation(
+        method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, status=204, problems=(404, 409),
+        about="Forget a subscription, with its backlog and its dead letters.",
+    ),
+    Operation(
+        method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",
+        content=_json(answers.DeadLetters), problems=(404,),
+        parameters=(
+            Parameter("subscription", "Of this subscription, or of this agent's."),
+            Parameter("reason", "Only those that died of this.", _REASONS),
+            Parameter("event_id", "Only those of this event."),
+            _CORRELATION, _limit("At most so many.", maximum=dead_letters.MOST),
+        ),
+    ),
+    Operation(
+        method="POST", path="/dead-letters/redeliver", call=dead_letters.redeliver_several,
+        about="Hand several to their subscriptions again.", body=Body(_json(answers.Choice)),
+        content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
+    ),
+    Operation(
+        method="POST", path="/dead-letters/discard", call=dead_letters.discard_several,
+        about="Forget several.", body=Body(_json(answers.Choice)),
+        content=_json(answers.Discarded), problems=(404, 413, 415),
+    ),
+    Operation(
+        method="GET", path=_LETTER, call=dead_letters.dead_letter, about="One dead letter.",
+        content=_json(answers.DeadLetterShown), problems=(404,),
+    ),
+    Operation(
+        method="DELETE", path=_LETTER, call=dead_letters.discard, about="Forget it.", status=204, problems=(404,),
+    ),
+    Operation(
+        method="POST", path=f"{_LETTER}/redeliver", call=dead_letters.redeliver, body=_NOTHING,
+        about="Hand it to its subscription again, with fresh attempts.",
+        content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
+    ),
+    Operation(
+        method="POST", path="/replays", call=replays.start, status=202, body=Body(_json(answers.ReplayOrder)),
+        about="Publish a range of the log again, into a topic, as new events with `replay_of`; in the background.",
+        content=_json(answers.ReplayShown), problems=(413, 415, 429), headers={"Location": "Where to look at it."},
+    ),
+    Operation(
+        method="GET", path="/replays", call=replays.replays, about="The replays of this process, the newest first.",
+        content=_json(answers.Replays),
+    ),
+    Operation(
+        method="GET", path=_REPLAY, call=replays.replay, about="How far a replay is.",
+        content=_json(answers.ReplayShown), problems=(404,),
+    ),
+    Operation(
+        method="DELETE", path=_REPLAY, call=replays.cancel, problems=(404,),
+        about="Cancel a replay; it has ended when this is answered. One that had ended stays as it is.",
+        content=_json(answers.ReplayShown),
+    ),
+)  # fmt: skip
+
+
+def make_routes(operations: Sequence[Operation]) -> list[Route]:
+    """A route for each path, with all of its methods: so that a refusal of another one can name them."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = operation
+    return [Route(path, _endpoint(methods), methods=list(methods)) for path, methods in paths.items()]
+
+
+def _endpoint(methods: Mapping[str, Operation]) -> Call:
+    async def endpoint(request: Request) -> Any:
+        operation = methods["GET" if request.method == "HEAD" else request.method]
+        if not operation.open:
+            check_access(request)
+            known(request.query_params, [each.name for each in operation.parameters if each.place == "query"])
+        return await operation.call(request)
+
+    return endpoint

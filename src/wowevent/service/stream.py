@@ -1,0 +1,183 @@
+"""GET /events/stream: the log as Server-Sent Events, at the client's pace, and on from where the client was.
+
+    retry: 1000                     once, with the id from where it goes on
+    id: 1f0c2a9e-41
+
+    id: 1f0c2a9e-42                 one event, in the shape of GET /events
+    data: {"event":{…},"position":"1f0c2a9e-42","stored_at":…}
+
+    event: reset                    what lay here, so many at least, is gone; it goes on behind the gap
+    data: {"lost":7,"message":"…"}
+
+    : ping                          nothing happened for a while
+
+An event has no `event:` field: so it is a `message`, which EventSource hands to `onmessage`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from wowevent.broker import Position, Stored
+from wowevent.errors import BusError, PositionLost, printable
+from wowevent.log import logger
+from wowevent.service.answers import line, shown_stored
+from wowevent.service.asking import bus_of, level_of, position_of
+from wowevent.service.failures import Refusal
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Message, Receive, Scope, Send
+
+MEDIA_TYPE: Final = "text/event-stream"
+ABORT: Final = "wowevent.abort"
+"""The extension of an ASGI scope that ends its connection at once, unsent bytes and all."""
+
+_RETRY: Final = 1000  # milliseconds
+_LAST_WORDS: Final = 1.0  # seconds for the end of a stream to go out
+_HEADERS: Final = (
+    (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would keep events until it has a buffer full of them
+)
+
+Follow = Callable[[Position | None], AsyncIterator[Stored]]
+
+
+class Streams:
+    """The open streams of one application: bounded in number, and ended together."""
+
+    def __init__(self, *, limit: int = 1000, ping: float = 15.0, patience: float = 30.0) -> None:
+        """Seconds: without an event until a `ping`, and for which a client may take nothing before it is cut off."""
+        self.limit: int = limit
+        self.ping: float = ping
+        self.patience: float = patience
+        self.open: int = 0
+        self.ended: asyncio.Event = asyncio.Event()
+
+    def check_room(self) -> None:
+        """Refusal if there are as many as there may be."""
+        if self.open >= self.limit:
+            message = f"{self.limit} streams are open; that is the most"
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", message)
+
+    def end(self) -> None:
+        """End all, those to come included."""
+        self.ended.set()
+
+
+async def stream(request: Request) -> EventStream:
+    """What is published from now on, or behind `Last-Event-ID` or `?after=`; the first of these wins."""
+    bus, asked, streams = bus_of(request), request.query_params, request.app.state.streams
+    seen = request.headers.get("last-event-id")
+    after = position_of(seen, "Last-Event-ID") if seen else position_of(asked.get("after"), "after")
+    follow = partial(
+        bus.follow,
+        asked.getlist("pattern") or None,
+        types=asked.getlist("types") or None,
+        priorities=[level_of(each) for each in asked.getlist("priorities")] or None,
+        min_priority=level_of(asked["min_priority"]) if "min_priority" in asked else None,
+        sources=asked.getlist("sources") or None,
+    )
+    follow()  # refuses wrong filters while there still is a status to say so
+    head = (await bus.broker.ping()).head
+    streams.check_room()
+    return EventStream(lambda place: follow(after=place), after or head, streams)
+
+
+class EventStream:
+    """The answer, an ASGI application of its own: it ends when the client, the bus or the service does."""
+
+    def __init__(self, follow: Follow, after: Position, streams: Streams) -> None:
+        """`follow(position)` reads the log from behind it, `follow(None)` from what is left of it."""
+        self._follow = follow
+        self._after = after
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until one of them ends; a client that takes nothing for too long is cut off."""
+        self._streams.open += 1
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            if scope["method"] != "HEAD":
+                await self._until_the_end(receive, send)
+            await self._send(send, {"type": "http.response.body", "body": b""}, _LAST_WORDS)
+        except TimeoutError:
+            logger.warning("stream cut off, its client does not read", path=scope["path"])
+            scope.get("extensions", {}).get(ABORT, _nothing)()
+        finally:
+            self._streams.open -= 1
+
+    async def _until_the_end(self, receive: Receive, send: Send) -> None:
+        ends = self._pump(send), _gone(receive), self._streams.ended.wait()
+        tasks = [asyncio.create_task(end, name="wowevent:stream") for end in ends]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+
+    async def _pump(self, send: Send) -> None:
+        after: Position | None = self._after
+        words = b"retry: %d\nid: %s\n\n" % (_RETRY, str(after).encode())
+        while True:
+            try:
+                async with aclosing(self._follow(after)) as log:  # type: ignore[type-var]  # an async generator
+                    return await self._relay(log, send, words)
+            except PositionLost as lost:
+                data = msgspec.json.encode({"lost": lost.lost, "message": printable(str(lost))})
+                after, words = None, b"event: reset\ndata: %s\n\n" % data
+            except BusError as error:  # the client comes again, with the id of the last event that it has
+                logger.error("stream ended early", code=error.code, error=error)
+                return None
+
+    async def _relay(self, log: AsyncIterator[Stored], send: Send, words: bytes) -> None:
+        """Say these words, then hand over what comes until the log ends.
+
+        The log is asked first: who is slow to hear of a gap must not lose more behind it meanwhile.
+        """
+        while True:
+            coming = asyncio.create_task(_next(log))
+            try:
+                if words:
+                    await self._write(send, words)
+                while not (await asyncio.wait({coming}, timeout=self._streams.ping))[0]:
+                    await self._write(send, b": ping\n\n")
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+            if (stored := coming.result()) is None:
+                return
+            words = b"id: %s\ndata: %s\n\n" % (str(stored.position).encode(), line(shown_stored(stored)))
+
+    async def _write(self, send: Send, data: bytes) -> None:
+        await self._send(send, {"type": "http.response.body", "body": data, "more_body": True}, self._streams.patience)
+
+    async def _send(self, send: Send, message: Message, patience: float) -> None:
+        """Send; TimeoutError if the client, who has what is before this to read, does not."""
+        async with asyncio.timeout(patience):
+            await send(message)
+
+
+async def _next(log: AsyncIterator[Stored]) -> Stored | None:
+    return await anext(log, None)
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client is."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _nothing() -> None:
+    """For servers that have no way to end a connection at once."""

@@ -1,0 +1,143 @@
+"""GET /openapi.json is valid, says all that there is, and what it says is so."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from tests.service.described import Described
+from wowevent import Event, EventBus, Reject
+from wowevent.broker import Subscription
+from wowevent.codec import to_fields
+from wowevent.service import create_app, drain
+from wowevent.service.openapi import document
+
+METHODS = [(path, method) for path, methods in document()["paths"].items() for method in methods]
+
+
+async def test_it_is_served(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/openapi.json")
+
+    assert answer.status_code == 200
+    assert answer.json() == document()
+    assert (await client.get("/openapi.json", headers={"origin": "https://evil.example"})).status_code == 403
+
+
+def test_it_is_valid() -> None:
+    validate(document())
+    assert document()["openapi"].startswith("3.1.")
+
+
+def test_every_route_and_method_is_described_and_no_other() -> None:
+    routes = {
+        (re.sub(r":\w+\}", "}", route.path), method.lower())  # type: ignore[attr-defined]
+        for route in create_app(None).routes
+        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
+    }
+    assert routes == set(METHODS)
+
+
+@pytest.mark.parametrize(("path", "method"), METHODS)
+async def test_the_parameters_that_are_described_are_those_that_are_known(
+    client: httpx.AsyncClient, path: str, method: str
+) -> None:
+    described = document()["paths"][path][method]["parameters"]
+    names = [each["name"] for each in described if each["in"] == "query"]
+    assert [each["name"] for each in described if each["in"] == "path"] == re.findall(r"\{(\w+)\}", path)
+    if path in {"/health", "/ready"}:
+        return
+    answer = await client.request(method, f"{path.format(id='x')}?unheard_of=1")
+    assert answer.status_code == 400
+    assert answer.json()["message"].endswith(f"known are {', '.join(names) or 'none'}")
+
+
+@pytest.mark.parametrize(("path", "method"), METHODS)
+async def test_a_body_is_described_where_one_is_read(client: httpx.AsyncClient, path: str, method: str) -> None:
+    body = document()["paths"][path][method].get("requestBody")
+    if method != "post":
+        assert body is None
+        return
+    url = path.format(id="x")
+    refused = await client.post(url, content=b"[", headers={"content-type": "application/json"})
+    assert refused.status_code == 400, "what is no JSON is read, and refused"
+    assert (await client.post(url, content=b"{}", headers={"content-type": "text/plain"})).status_code == 415
+    for media in body["content"]:
+        answer = await client.post(url, content=b"[", headers={"content-type": media})
+        assert answer.status_code == 400
+    assert body["required"] == (await client.post(url)).json()["error"].startswith(("unsupported", "invalid"))
+
+
+def test_an_event_is_described_in_full() -> None:
+    schema = document()["components"]["schemas"]["Event"]
+    assert set(schema["properties"]) == set(schema["required"]) == set(to_fields(Event(topic="a")))
+    full = Event(
+        topic="a.b", event_type="c", payload={"x": 1}, source_agent="s", source_service="s", target_agent="t",
+        priority=9, correlation_id="c", parent_event_id="p", trace_id="t", traceparent="00-1-2-00", execution_id="e",
+        ttl_seconds=1.5, not_before="2030-01-01", max_retries=2, reply_to="r", hops=3, replay_of="o",
+        headers={"a": "b"},
+    )  # fmt: skip
+    for event in (full, Event(topic="a")):
+        Described().validate({"$ref": "#/components/schemas/Event"}, json.loads(json.dumps(to_fields(event))))
+
+
+@pytest.mark.parametrize(
+    ("shape", "good"),
+    [
+        ("EventIn", {"topic": "a"}),
+        ("EventIn", {"type": "a.b", "source": "s", "priority": "high", "payload": None, "unheard_of": 1}),
+        ("CloudEvent", {"specversion": "1.0", "id": "1", "source": "/s", "type": "a.b", "data": {"n": 1}}),
+    ],
+)
+async def test_what_is_described_as_an_event_is_taken(
+    client: httpx.AsyncClient, shape: str, good: dict[str, Any]
+) -> None:
+    Described().validate({"$ref": f"#/components/schemas/{shape}"}, good)
+    assert (await client.post("/events", json=good)).status_code == 202
+
+
+async def test_every_operation_answers_as_described(bus: EventBus) -> None:
+    """Each with its success and, where it can be had, a failure."""
+    described = Described()
+
+    async def reject(_event: Event) -> None:
+        raise Reject
+
+    await bus.subscribe("task.*", reject, "worker")
+    await bus.broker.declare(Subscription(id="resting", patterns=("task.*",)))
+    app = create_app(bus)
+    hooks = {"response": [described.check]}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://bus", event_hooks=hooks) as client:
+        events = [{"topic": "task.created", "payload": {"n": n}} for n in range(6)]
+        await client.post("/events", json=events)
+        await bus.join(5)
+        letters = [letter.id for letter in await bus.dead_letters.list()]
+        replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
+        for path in ("/health", "/ready", "/events", "/subscriptions", "/dead-letters", "/replays", "/openapi.json"):
+            await client.get(path)
+        await client.get("/events", headers={"accept": "application/x-ndjson"})
+        await client.get(f"/replays/{replay}")
+        await client.delete(f"/replays/{replay}")
+        await client.get("/subscriptions/resting")
+        await client.post("/subscriptions/resting/purge")
+        await client.delete("/subscriptions/resting")
+        await client.get(f"/dead-letters/{letters[0]}")
+        await client.delete(f"/dead-letters/{letters[0]}")
+        await client.post(f"/dead-letters/{letters[1]}/redeliver")
+        await client.post("/dead-letters/redeliver", json={"ids": letters[2:3]})
+        await client.post("/dead-letters/discard", json={"subscription": "worker"})
+        await bus.join(5)
+        succeeded = {(path, method) for method, path, status in described.seen if status.startswith("2")}
+        assert set(METHODS) - succeeded == {("/events/stream", "get")}  # over a socket in test_stream
+        for path, method in METHODS:
+            await client.request(method, f"{path.format(id='x')}?unheard_of=1")
+        app.state.bus = None
+        for path, method in METHODS:
+            await client.request(method, path.format(id="x"), json={"topic": "a", "ids": ["1"]})
+        await drain(app)
+        assert (await client.get("/ready")).status_code == 503
+    statuses = {status for _, _, status in described.seen}
+    assert statuses >= {"200", "202", "204", "400", "503"}

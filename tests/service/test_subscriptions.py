@@ -1,0 +1,142 @@
+"""/subscriptions: listed, looked at, purged, removed; by ids with every character that ids have."""
+
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from wowevent import Event, EventBus, Reject
+from wowevent.broker import Subscription
+
+IDS = ("worker", "team/worker:1@host.x-y_z", "a/purge", "agent~a.*,b.#,c", "a//b")
+
+
+async def nothing(event: Event) -> None:
+    """A handler."""
+
+
+async def reject(event: Event) -> None:
+    raise Reject
+
+
+async def waiting(bus: EventBus, id: str, count: int = 3) -> None:
+    """A subscription that nobody serves, with events that wait for it."""
+    await bus.broker.declare(Subscription(id=id, patterns=("task.*",), agent="agent"))
+    await bus.publish_many([Event(topic="task.created", payload={"n": n}) for n in range(count)])
+
+
+def path(id: str) -> str:
+    return f"/subscriptions/{quote(id, safe='')}"
+
+
+async def test_what_is_remembered_and_who_listens_live(engine_client: httpx.AsyncClient, engine_bus: EventBus) -> None:
+    await engine_bus.subscribe(["b.*", "a.*"], nothing, "agent", types=["x", "y"], priorities=["high"], sources=["s"])
+    await engine_bus.subscribe("task.*", nothing, durable=False)
+    await waiting(engine_bus, "resting")
+
+    live, named, resting = by_kind((await engine_client.get("/subscriptions")).json()["subscriptions"])
+    assert (live["durable"], live["agent"], live["patterns"], live["consumers"]) == (False, None, ["task.*"], 1)
+    assert named["filter"] == {"types": ["x", "y"], "priorities": [7, 8], "sources": ["s"]}
+    assert (named["id"], named["agent"], named["durable"]) == ("agent~a.*,b.*", "agent", True)
+    assert (resting["id"], resting["ready"], resting["consumers"], resting["filter"]) == ("resting", 3, 0, None)
+    assert resting["oldest"] >= 0
+    for each in (live, named, resting):
+        answer = await engine_client.get(path(each["id"]))
+        assert answer.status_code == 200
+        assert set(answer.json()) == set(each)
+        assert answer.json() | {"oldest": None} == each | {"oldest": None}
+
+
+def by_kind(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The live one, the one that is served, the one that rests."""
+    assert [each["id"] for each in found] == sorted(each["id"] for each in found)
+    return sorted(found, key=lambda each: (each["durable"], each["id"] == "resting"))
+
+
+@pytest.mark.parametrize("id", IDS)
+async def test_one_is_found_purged_and_removed_by_any_id(
+    engine_client: httpx.AsyncClient, engine_bus: EventBus, id: str
+) -> None:
+    await waiting(engine_bus, id)
+    await waiting(engine_bus, "another", count=1)
+
+    assert (await engine_client.get(path(id))).json()["id"] == id
+    answer = await engine_client.post(f"{path(id)}/purge")
+    assert answer.json() == {"purged": 4}
+    assert (await engine_client.get(path(id))).json()["ready"] == 0
+    answer = await engine_client.delete(path(id))
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert [info.subscription.id for info in await engine_bus.subscriptions()] == ["another"]
+    for answer in (
+        await engine_client.get(path(id)),
+        await engine_client.delete(path(id)),
+        await engine_client.post(f"{path(id)}/purge"),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (404, "subscription_not_found")
+
+
+async def test_dead_letters_go_with_their_subscription(engine_client: httpx.AsyncClient, engine_bus: EventBus) -> None:
+    await engine_bus.subscribe("task.*", reject, "worker")
+    await engine_bus.publish(Event(topic="task.created"))
+    await engine_bus.join(5)
+    assert (await engine_client.get(path("worker~task.*"))).json()["dead"] == 1
+    assert (await engine_client.delete(path("worker~task.*"))).status_code == 204
+    assert await engine_bus.dead_letters.list() == []
+
+
+async def test_an_agent_is_no_id(engine_client: httpx.AsyncClient, engine_bus: EventBus) -> None:
+    """What removes is exact: the name of an agent stands for all of its subscriptions."""
+    await waiting(engine_bus, "one")
+
+    assert (await engine_client.delete(path("agent"))).status_code == 404
+    assert (await engine_client.post(f"{path('agent')}/purge")).status_code == 404
+    assert len(await engine_bus.subscriptions()) == 1
+
+
+async def test_a_live_one_ends_with_its_process_alone(engine_client: httpx.AsyncClient, engine_bus: EventBus) -> None:
+    live = await engine_bus.subscribe("task.*", nothing, durable=False)
+    for answer in (
+        await engine_client.delete(path(live.subscription_id)),
+        await engine_client.post(f"{path(live.subscription_id)}/purge"),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (409, "subscription_conflict")
+    assert live.active
+
+
+@pytest.mark.parametrize("id", ["", "a" * 5000, "\0", "ä", "%2F", "x\ud800"])
+async def test_an_id_that_cannot_be(engine_client: httpx.AsyncClient, id: str) -> None:
+    answer = await engine_client.get(f"/subscriptions/{quote(id, safe='', errors='replace')}")
+
+    assert (answer.status_code, answer.json()["error"]) == (404, "subscription_not_found")
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_pages_of_others_may_not_change_anything(client: httpx.AsyncClient, bus: EventBus, method: str) -> None:
+    await waiting(bus, "one")
+    url = f"{path('one')}/purge" if method == "POST" else path("one")
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"host": "evil.example"}):
+        assert (await client.request(method, url, headers=headers)).status_code == 403
+    (info,) = await bus.subscriptions()
+    assert info.ready == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "status"),
+    [
+        (b"", None, 200),
+        (b"{}", "application/json", 200),
+        (b'{"all":true}', "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"", "application/x-www-form-urlencoded", 415),
+        (b" " * 1_100_000, "application/json", 413),
+    ],
+)
+async def test_purge_takes_no_orders(
+    client: httpx.AsyncClient, bus: EventBus, body: bytes, media: str | None, status: int
+) -> None:
+    await waiting(bus, "one")
+    headers = {} if media is None else {"content-type": media}
+    assert (await client.post(f"{path('one')}/purge", content=body, headers=headers)).status_code == status
+    (info,) = await bus.subscriptions()
+    assert info.ready == (0 if status == 200 else 3)
