@@ -29,13 +29,16 @@ class Listening(Struct, frozen=True):
 def listen(scheme: str, host: str, port: int, *, allow_anonymous: bool) -> Listening:
     """Listen on a port, 0 for any that is free; `scheme` is that of the URL.
 
-    Raises NotPermitted for a host that others can reach unless that is allowed, OSError if the port cannot be had.
+    Raises NotPermitted for a host that others can reach unless that is allowed, ValueError for what is no port, OSError
+    if it cannot be had.
     """
     if not is_loopback(host) and not allow_anonymous:
         raise NotPermitted(
             f"{host} can be reached by others, and whoever reaches it may publish and read everything; "
             "say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is meant"
         )
+    if not 0 <= port <= 65_535:  # resolvers take the lower 16 bits, and say nothing
+        raise ValueError(f"port: {port} is not from 0 to 65535")
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listening = socket.create_server(address[:2], family=family, backlog=2048)
     bound = listening.getsockname()[1]

@@ -69,6 +69,8 @@ class Position(Struct, frozen=True, order=True, gc=False):
         epoch, _, offset = text.rpartition("-")
         if not epoch:
             raise ValueError(f"{text!r:.80} is not a position")
+        if not (offset.isascii() and offset.isdigit()):  # int() would take blanks, underscores and signs
+            raise ValueError(f"{text!r:.80} is not a position")
         return cls(epoch, int(offset))
 
 

@@ -135,10 +135,13 @@ def test_following_through_several_rotations_between_two_looks(home: Path) -> No
     assert shown(read(home)) == [1, 2, 3, 4, 5]
 
 
-def test_what_is_written_just_before_a_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_just_before_a_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     file = tmp_path / "x.log"
     file.write_text(lines(1))
     follower = Follower(file)
+    request.addfinalizer(follower.close)
     number = follower.number
 
     def rotate_first() -> int:
@@ -148,8 +151,9 @@ def test_what_is_written_just_before_a_rename(tmp_path: Path, monkeypatch: pytes
         file.write_text(lines(3))
         return number()
 
+    assert list(follower.more()) == lines(1).splitlines()
     monkeypatch.setattr(follower, "number", rotate_first)
-    assert shown("\n".join(follower.more()).encode()) == [1, 2, 3]
+    assert shown("\n".join(follower.more()).encode()) == [2, 3]
 
 
 def test_following_through_truncation(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -192,3 +193,16 @@ async def test_an_extension_by_nothing_ends_the_lease_as_a_crash(rig: Rig):
     await rig.clock.advance(0.1)
     again = await take_one(broker)
     assert (again.crashes, again.failures) == (1, 0)
+
+
+async def test_a_lease_that_is_cut_short_is_noticed_by_who_waits(rig: Rig):
+    one, two = rig.broker(), rig.broker()
+    await declare(one, lease=30.0)
+    await one.publish([event()])
+    lease = await take_one(one)
+    waiting = asyncio.create_task(two.fetch(WORKER, limit=1, wait=600))
+    await rig.breathe()
+    await one.settle(WORKER, [Extend(lease.token, 0.0)])
+    await rig.advance(0.1)
+    (again,) = await asyncio.wait_for(waiting, 5)
+    assert again.crashes == 1

@@ -637,6 +637,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # it starts many processes
 def test_the_commands_that_start_and_stop_it(home: Path):
     first = started(home)  # start --daemon
     code, said = status(home)
@@ -657,6 +658,7 @@ def test_the_commands_that_start_and_stop_it(home: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)  # it starts many processes
 def test_the_commands_that_talk(home: Path):
     started(home)
     with Terminal(home, "monitor") as terminal:  # shows live events

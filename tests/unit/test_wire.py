@@ -305,6 +305,11 @@ def test_an_event_is_from_its_source_and_else_from_the_agent(fields, agent, sour
     assert event_of(Publish(event=fields), agent).source_agent == source
 
 
+def test_an_event_that_was_read_already_is_taken_as_it_is():
+    event = Event(topic="a", source_agent="you")
+    assert event_of(Publish(event=event), "me") is event
+
+
 @pytest.mark.parametrize("event", [None, [], "task.created", 1, {"payload": {}}, {"topic": "a b"}])
 def test_what_is_no_event_is_said(event):
     for frame in (Publish(event=event), Request(event=event)):

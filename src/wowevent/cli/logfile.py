@@ -75,7 +75,7 @@ class Follower:
             yield from self._read()  # what came between the last read and the rename
             if self._rest:
                 yield _text(self._rest)
-            self._leave()
+            self.close()
             if not self._begin(newer):
                 return
 
@@ -95,7 +95,8 @@ class Follower:
         self._rest = b""
         return True
 
-    def _leave(self) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         if self._open is not None:
             self._open.close()
         self._open = None

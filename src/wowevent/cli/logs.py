@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -38,14 +39,11 @@ def logs(
             raise CommandError("io_error", f"there is no log yet: {file}")
         _print(last(file, count, wanted.of))
         return
-    try:
-        follower = Follower(file)
+    with suppress(KeyboardInterrupt), closing(Follower(file)) as follower:
         _print(last(file, count, wanted.of, until=follower))
         while True:
             _print(wanted.of(follower.more()))
             time.sleep(_LOOK)
-    except KeyboardInterrupt:
-        return
 
 
 def _file() -> Path:

@@ -24,7 +24,7 @@ from wowevent.settings import Settings
 if TYPE_CHECKING:
     from wowevent.cli.pidfile import Record
 
-_ANSWER: Final = (0.25, 1.0, 1.5)  # seconds: least and most to wait for an answer, and when to be through in all
+_ANSWER: Final = (0.25, 0.75, 1.2)  # seconds: least and most to wait for an answer, and when to be through in all
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
 
 Answer = dict[str, Any] | None

@@ -48,10 +48,14 @@ class Connection(WSListener):
         self.waiting: deque[bytes] = deque()
         """Messages that came while an earlier one is being carried out."""
         self.busy: bool = False
+        self.carried: int = 0
+        """Messages of this client that were carried out in this turn of the loop."""
         self.storing: int = 0
         """Events of this client on their way to the engine."""
         self.jobs: int = 0
         """Questions of this client that are being answered."""
+        self.asking: set[asyncio.Task[None]] = set()
+        """Requests of this client that are not answered yet."""
         self.outstanding: int = 0
         self.reserved: bool = False
         self.idle: Wakeup = Wakeup()

@@ -12,6 +12,7 @@ suspect goes to a client that holds nothing else.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -31,6 +32,7 @@ PARKED: Final = 5.0
 """Seconds for which the leases of a broken connection wait for their client."""
 _WAIT: Final = 5.0  # seconds that one fetch waits
 _MOST: Final = 512  # events of one fetch
+_PIECE: Final = 128 * 1024  # bytes of payloads that go to one client at a time
 
 
 class Client(Protocol):
@@ -156,6 +158,7 @@ class Courier:
         for other in self.seats:  # a connection that broke, though we have not noticed
             if other.instance == seat.instance:
                 leases |= other.empty()
+                other.credit = 0
         seat.held = {token: leases.pop(token) for token in kept if token in leases}
         seat.client.outstanding += len(seat.held)
         self._give_back(leases)
@@ -273,25 +276,16 @@ class Courier:
         elif worth:
             self._share(worth)
 
-    def _share(self, leases: list[Lease]) -> None:
-        """Seats in turn, each by its free credit; who left meanwhile leaves his part to be given back."""
-        at = 0
-        for _ in range(len(self.seats)):
-            if at == len(leases):
-                return
-            self._turn = (self._turn + 1) % len(self.seats)
-            seat = self.seats[self._turn]
-            fair = -(-(len(leases) - at) // max(1, sum(1 for each in self.seats if each.free > 0)))
-            count = min(seat.free, fair if len(self.seats) > 1 else seat.free)
-            if count > 0:
-                seat.take(leases[at : at + count])
-                at += count
-        for seat in self.seats:
-            if at < len(leases) and seat.free > 0:
-                part = leases[at : at + seat.free]
-                seat.take(part)
-                at += len(part)
-        self._give_back({lease.token: lease for lease in leases[at:]})
+    def _share(self, leases: Sequence[Lease]) -> None:
+        """Seats in turn, in pieces that fill no outbox; what nobody has room for is given back."""
+        left = deque(leases)
+        while left and (seats := [seat for seat in self.seats if seat.free > 0]):
+            fair = -(-len(left) // len(seats))
+            self._turn += 1
+            for seat in seats[self._turn % len(seats) :] + seats[: self._turn % len(seats)]:
+                if piece := _piece(left, min(fair, seat.free)):
+                    seat.take(piece)
+        self._give_back({lease.token: lease for lease in left})
 
     def _spawn_alone(self, lease: Lease) -> None:
         """A suspect goes to the client that holds least, and waits there until it holds nothing."""
@@ -375,6 +369,16 @@ class Courier:
     def _report_death(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("named subscription stopped by an internal error", subscription=self.spec.id, exc_info=error)
+
+
+def _piece(left: deque[Lease], most: int) -> list[Lease]:
+    """The next leases, up to so many, and not many more bytes than a piece has."""
+    piece: list[Lease] = []
+    size = 0
+    while left and len(piece) < most and size < _PIECE:
+        piece.append(left.popleft())
+        size += memoryview(piece[-1].event.body).nbytes
+    return piece
 
 
 def _blind(token: str, outcome: Outcome | None) -> Settlement:

@@ -37,6 +37,7 @@ from wowevent.router.wire import Answer, Bad, Health, Ref, Settled, Subscribed, 
 
 _INTERNAL: Final = 1011
 _NOT_UTF8: Final = 1007
+_TURN: Final = 500  # messages of one client that are carried out before others have their turn
 _JOBS: Final = 256  # questions of one client that are answered at a time
 
 
@@ -51,6 +52,7 @@ class Desk:
         self._bus = bus
         self._clock = clock
         self._health = health
+        self._loop = asyncio.get_running_loop()
         self._draining = False
         self._jobs: set[asyncio.Task[None]] = set()
         self._endings: set[asyncio.Task[None]] = set()  # of couriers, which give back what they hold
@@ -75,11 +77,14 @@ class Desk:
         await asyncio.gather(*jobs, return_exceptions=True)
 
     def received(self, connection: Connection, text: bytes) -> None:
-        """One message; it waits if an earlier one of this client is not carried out yet."""
-        if connection.busy:
+        """One message; it waits if an earlier one of this client is not carried out yet, or if others had no turn."""
+        if connection.busy or connection.carried >= _TURN:
             connection.waiting.append(text)
             connection.read(on=False)
             return
+        if not connection.carried:
+            self._loop.call_soon(self._next_turn, connection)
+        connection.carried += 1
         frame = decode(text)
         if isinstance(frame, Bad) and not _is_utf8(text):
             connection.close(_NOT_UTF8, "text is UTF-8")
@@ -95,6 +100,8 @@ class Desk:
             self._retire(courier)
         connection.members.clear()
         connection.seats.clear()
+        for asking in connection.asking:  # nobody hears the answers
+            asking.cancel()
 
     # --- effects ------------------------------------------------------------------------------------------------
 
@@ -123,7 +130,9 @@ class Desk:
             case Leave():
                 self._leave(connection, effect)
             case Ask():
-                self._job(connection, effect.ref, self._ask(connection, effect))
+                if (asking := self._job(connection, effect.ref, self._ask(connection, effect))) is not None:
+                    connection.asking.add(asking)
+                    asking.add_done_callback(connection.asking.discard)
             case Respond():
                 self._job(connection, effect.ref, self._respond(effect))
             case Look():
@@ -183,11 +192,16 @@ class Desk:
         connection.seats[effect.id] = (courier, seat)
         courier.join(seat, effect.held, effect.policy)
 
+    def _next_turn(self, connection: Connection) -> None:
+        connection.carried = 0
+        if connection.waiting and not connection.busy:
+            self._resume(connection)
+
     def _resume(self, connection: Connection) -> None:
-        """Carry out what came meanwhile."""
-        while connection.waiting and not connection.busy and connection.connected:
+        """Carry out what came meanwhile, a turn's worth of it."""
+        while connection.waiting and not connection.busy and connection.connected and connection.carried < _TURN:
             self.received(connection, connection.waiting.popleft())
-        if not connection.busy:
+        if not connection.waiting and not connection.busy:
             connection.read(on=True)
 
     def _leave(self, connection: Connection, effect: Leave) -> None:
@@ -238,14 +252,14 @@ class Desk:
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
-    def _job(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> None:
-        """Carry out what takes time; what goes wrong is answered. A client has so many questions at a time."""
+    def _job(self, connection: Connection, ref: Ref, job: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Carry out what takes time; what goes wrong is answered. None if a client has too many questions open."""
         if connection.jobs >= _JOBS:
             job.close()
             self._refuse(connection, ref)
-            return
+            return None
         connection.jobs += 1
-        self._spawn(self._answered(connection, ref, job))
+        return self._spawn(self._answered(connection, ref, job))
 
     def _refuse(self, connection: Connection, ref: Ref) -> None:
         connection.send(refusal(OutboxFull(f"{_JOBS} questions of this client are open"), ref).frame)

@@ -20,6 +20,7 @@ from wowevent.router.wire import Published
 from wowevent.wakeup import Wakeup
 
 _TOGETHER: Final = 500  # events of one call
+_INTERNAL: Final = 1011
 _AHEAD: Final = 1_000  # events of one client that may be on their way
 _REMEMBERED: Final = 1_024  # calls whose duration is known
 
@@ -64,7 +65,7 @@ class Intake:
                 await self._filled.wait()
             self._calling, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
             began = self._calling[0][0].heard_at
-            await self._store(self._calling)
+            await self._store_or_say(self._calling)
             self.seconds.append(self._loop.time() - began)
             calling, self._calling = self._calling, []
             for connection in {connection for connection, _ in calling}:
@@ -76,6 +77,15 @@ class Intake:
         """Return once everything taken in is stored or refused."""
         while self._waiting or self._calling:
             await self._empty.wait()
+
+    async def _store_or_say(self, entries: Sequence[Entry]) -> None:
+        """A fault of ours ends those connections, and not the publishing of everybody."""
+        try:
+            await self._store(entries)
+        except Exception as error:  # noqa: BLE001 - said, and the clients told
+            logger.error("events could not be stored", exc_info=error)
+            for connection, _ in entries:
+                connection.close(_INTERNAL, "an internal error; it is in the router's log")
 
     async def _store(self, entries: Sequence[Entry]) -> None:
         """One call for all; if one event spoils it, one call each, so that the others do not suffer."""

@@ -155,7 +155,7 @@ class EventRouter:
             max_frame_size=self._max_message,
             read_buffer_init_size=_READ_BUFFER,
             # On uvloop aiofastnet's transports never hear of a reset that finds data unread (1.2.0, uvloop 0.23.0).
-            use_aiofastnet=None,
+            use_aiofastnet=False if type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
             logger_name="wowevent",
         )
         self._listening = listening

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import Final
 
 from wowevent.broker import (
@@ -246,15 +246,14 @@ class MemoryBroker:
         lease = cursor.leases.pop(settlement.token, None)
         if lease is None:
             return False
-        entry, _, holder = lease
+        entry, deadline, holder = lease
         match settlement:
             case Ack():
                 pass
             case Extend(token, seconds, error):
                 if error is not None:
                     entry.failed(now, error)
-                cursor.leases[token] = (entry, monotonic + seconds, holder)
-                cursor.next_expiry = min(cursor.next_expiry, monotonic + seconds)
+                self._extend(cursor, token, (entry, monotonic + seconds, holder), deadline)
             case Retry(_, delay, error, charge):
                 if charge:
                     entry.failed(now, error)
@@ -268,6 +267,12 @@ class MemoryBroker:
         if cursor.subscription.exclusive and cursor.waiters:
             cursor.wake()
         return True
+
+    def _extend(self, cursor: Cursor, token: str, lease: tuple[Entry, float, Hashable], before: float) -> None:
+        cursor.leases[token] = lease
+        cursor.next_expiry = min(cursor.next_expiry, lease[1])
+        if lease[1] < before:
+            cursor.wake()  # who waits has reckoned with the longer lease
 
     def _bury(self, cursor: Cursor, entry: Entry, bury: Bury, now: float) -> None:
         if bury.error is not None:
