@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import termios
 import time
-import tty
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -21,12 +19,14 @@ from wowevent.cli.engine import settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import find
 from wowevent.cli.show import open_console, print_json
-from wowevent.client import EventRouterClient
 from wowevent.errors import BrokerUnavailable
 from wowevent.event import Event
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import ending, run
 from wowevent.settings import Settings
+
+if TYPE_CHECKING:
+    from wowevent.client import EventRouterClient
 
 _KEPT: Final = 200  # events that are kept to be shown
 _ANSWER: Final = 5.0  # seconds for the router to answer
@@ -76,6 +76,8 @@ def _address(settings: Settings) -> str:
 async def _monitor(url: str, wanted: dict[str, Any], interval: float, *, json: bool, once: bool) -> None:
     told = ending()
     first, longest = _COME_BACK
+    from wowevent.client import EventRouterClient
+
     client = EventRouterClient(
         url, reconnect_interval=first, max_reconnect_interval=longest, heartbeat_interval=_ANSWER, timeout=_ANSWER
     )
@@ -219,6 +221,9 @@ async def _within(told: asyncio.Event, seconds: float) -> bool:
 @contextmanager
 def _keys(told: asyncio.Event) -> Iterator[None]:
     """Take keys as they are pressed, without showing them; q ends. The terminal is left as it was found."""
+    import termios
+    import tty
+
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     loop = asyncio.get_running_loop()

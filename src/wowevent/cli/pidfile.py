@@ -9,7 +9,6 @@ ours if it was started at the same moment and its command line is ours; only the
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -138,6 +137,8 @@ def forget(data_dir: Path) -> None:
 
 
 def _hold(data_dir: Path) -> int | None:
+    import fcntl
+
     make_private_folder(data_dir)
     lock = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -15,10 +15,8 @@ from wowevent.cli.engine import Namespace, Url, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import Record, moments, registered
 from wowevent.log import logger
-from wowevent.router import EventRouter
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
-from wowevent.service.server import serve as serve_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +115,9 @@ class _Service:
 
     async def run(self, register: Callable[[Record], None] | None, *, detached: bool) -> None:
         """Serve; once it does, say so on stdout and in the record, and with `detached` let go of stderr."""
+        from wowevent.router import EventRouter
+        from wowevent.service.server import serve as serve_http
+
         settings = self._settings
         bus = router = None
         if self._websocket is not None:

@@ -16,7 +16,6 @@ import typer
 from wowevent.cli.exits import STATUS
 from wowevent.cli.pidfile import find
 from wowevent.cli.show import facts, print_json, span
-from wowevent.client import EventRouterClient
 from wowevent.errors import BusError
 from wowevent.service.loop import run
 from wowevent.settings import Settings
@@ -84,6 +83,8 @@ async def _ask_http(url: str) -> Answer:
 async def _ask_websocket(url: str | None, timeout: float) -> Answer:
     if url is None:
         return None
+    from wowevent.client import EventRouterClient
+
     async with EventRouterClient(url, auto_reconnect=False, timeout=timeout) as client:
         return await client.get_health()
 
