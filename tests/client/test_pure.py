@@ -38,9 +38,9 @@ def test_each_wait_is_the_part_that_chance_says():
 def test_a_connection_that_held_ends_the_growth_and_one_that_broke_at_once_does_not():
     backoff = Backoff(1.0, 30.0, 2.0)
     assert [backoff.pause(1.0), backoff.pause(1.0)] == [1.0, 2.0]
-    backoff.lasted(1.9)
+    backoff.lasted(0.9)
     assert backoff.pause(1.0) == 4.0
-    backoff.lasted(4.0)
+    backoff.lasted(1.0)
     assert backoff.pause(1.0) == 1.0
 
 

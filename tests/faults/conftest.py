@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
+from tests.faults.router_lab import RouterLab
 
 _FIGURES = pytest.StashKey[list[str]]()
 
@@ -20,6 +21,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
     yield lab
     lab.close()
+
+
+@pytest.fixture
+def routed(lab: Lab) -> RouterLab:
+    """A router on that log, once it is started."""
+    return RouterLab(lab)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,15 @@ class Lab:
 
     def _start(self, kind: str, settings: Publisher | Consumer | Filler, before: Sequence[str] = ()) -> Program:
         arguments = [*before, sys.executable, "-m", "tests.faults.worker", kind, msgspec.json.encode(settings).decode()]
+        return self.run(settings.name, arguments)
+
+    def run(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Program:
+        """Start any program; it ends with the test."""
         # What is killed cannot write its coverage down, and measuring only slows the race.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+        kept = {key: value for key, value in environment.items() if not key.startswith("COVERAGE_")}
         with (self.folder / "output.txt").open("ab") as output:
             process = subprocess.Popen(arguments, cwd=_ROOT, env=kept, stdout=output, stderr=output)
-        program = Program(settings.name, process)
+        program = Program(name, process)
         self._programs.append(program)
         return program
 
