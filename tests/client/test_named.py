@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pydantic
@@ -444,3 +445,23 @@ async def test_the_delivery_says_what_the_frame_has():
         True,
     )
     assert delivery.event.retry_count == 2
+
+
+async def test_a_subscription_that_somebody_removed_is_over_here_too(client: EventRouterClient, bus: EventBus):
+    got, again = Got(), Got()
+    await client.subscribe("a.*", callback=got, name="worker-1")
+    await client.publish("a.b", {"n": 0})
+    await got.count(1)
+    await bus.remove("worker-1")
+
+    async def free() -> bool:
+        """Until the client has heard of it, the name is taken."""
+        with suppress(SubscriptionConflict):
+            await client.subscribe("a.*", callback=again, name="worker-1")
+            return True
+        return False
+
+    await until(free)
+    await client.publish("a.b", {"n": 1})
+    await again.count(1)
+    assert (got.ns, again.ns) == ([0], [1])

@@ -500,3 +500,21 @@ async def test_connections_that_flap_charge_nobody(router: EventRouter, join: Jo
     await client.subscribe(name=NAME, held=[each["token"] for each in held])
     assert (await settle(client, "ack", *held))["settled"] == 20
     assert event()
+
+
+# --- removed by somebody ----------------------------------------------------------------------------------------------
+
+
+async def test_clients_of_a_subscription_that_was_removed_are_told_and_may_begin_anew(
+    router: EventRouter, client: Talker
+):
+    first = await client.subscribe(name=NAME)
+    await client.publish(n=1)
+    await client.event()
+    await bus_of(router).remove(NAME)
+    assert await client.hear("unsubscribed") == {"type": "unsubscribed", "subscription_id": first["subscription_id"]}
+    again = await client.subscribe(name=NAME)
+    await client.publish(n=2)
+    (delivery,) = await client.events(1)
+    assert (delivery["event"]["payload"]["n"], delivery["subscription_id"]) == (2, again["subscription_id"])
+    assert (await settle(client, "ack", delivery))["settled"] == 1

@@ -31,6 +31,7 @@ from wowevent.router.wire import (
     Published,
     Reset,
     ServerFrame,
+    Unsubscribed,
 )
 from wowevent.wakeup import Wakeup
 
@@ -385,6 +386,8 @@ class EventRouterClient:
                 self._outgoing.answer(frame)
             case Reset():
                 self._roster.lose(frame)
+            case Unsubscribed():
+                self._roster.removed(frame)
             case _:
                 logger.debug("the router answers what nobody waits for any more")
 

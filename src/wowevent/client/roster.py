@@ -26,6 +26,7 @@ from wowevent.router.wire import (
     Reset,
     Subscribed,
     Unsubscribe,
+    Unsubscribed,
     Wanted,
     encode,
 )
@@ -134,6 +135,19 @@ class Roster:
             if not subscription.seen.subscriptions:
                 self._seen.pop(_key(member.callback), None)
             subscription.seen = None
+
+    def removed(self, frame: Unsubscribed) -> None:
+        """Somebody has removed a named subscription, with what waited for it: here it is over, too."""
+        member = self._served.get(frame.subscription_id)
+        if member is None:  # the answer to a question that nobody waits for
+            return
+        subscription, workers = member.subscription, member.workers
+        logger.warning("subscription was removed", subscription=subscription.id, topics=subscription.wanted.topics)
+        if workers is not None:
+            workers.stopped = True
+            self._leaving.append(workers)
+        self.drop(member)
+        member.wake()
 
     async def leave(self, member: Member, timeout: float) -> None:
         """End one; returns when the router has said that it ended.

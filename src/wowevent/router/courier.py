@@ -67,11 +67,14 @@ class Client(Protocol):
 class Seat:
     """One client's share of the subscription."""
 
-    __slots__ = ("client", "credit", "held", "id", "instance")
+    __slots__ = ("client", "credit", "held", "id", "instance", "name")
 
     def __init__(self, client: Client, id: str, instance: str, credit: int) -> None:
         self.client: Client = client
+        self.name: str = id
+        """The subscription's id with this client,"""
         self.id: bytes = encode(id)
+        """and the same as JSON."""
         self.instance: str = instance
         self.credit: int = credit
         self.held: dict[str, Lease] = {}
@@ -116,16 +119,19 @@ class Courier:
         clock: Clock,
         fail: Callable[[Event, str], None],
         abandoned: Callable[[Courier], None],
+        removed: Callable[[Courier], None],
     ) -> None:
         """`fail(request, error)` answers a request that failed for good.
 
-        `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more.
+        `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more;
+        `removed(courier)` when somebody has removed the subscription.
         """
         self.spec: Subscription = spec
         self.seats: list[Seat] = []
         self.expected: int = 0
         """Clients that are about to take a seat."""
         self._abandoned = abandoned
+        self._removed = removed
         self._broker = broker
         self._clock = clock
         self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
@@ -245,14 +251,17 @@ class Courier:
                 continue
             try:
                 leases = await self._broker.fetch(self.spec.id, limit=credit, wait=_WAIT)
-            except (Closed, SubscriptionNotFound) as end:
-                logger.warning("named subscription ends here", subscription=self.spec.id, reason=end.code)
+            except Closed:
+                return
+            except SubscriptionNotFound:
+                logger.warning("subscription was removed, its clients are told", subscription=self.spec.id)
+                self._removed(self)
                 return
             except PositionLost as lost:
                 self.counts.lost += lost.lost or 0
                 logger.error("subscription lost unread events", subscription=self.spec.id, lost=lost.lost)
                 for seat in self.seats:
-                    reset = Reset(subscription_id=seat.id.decode()[1:-1], lost=lost.lost)
+                    reset = Reset(subscription_id=seat.name, lost=lost.lost)
                     seat.client.push(message(encode(reset)), 0, None)
                 continue
             except BrokerError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
@@ -169,7 +169,13 @@ class Desk:
             courier = self.couriers.get(id)
             if courier is None:
                 courier = self.couriers[id] = Courier(
-                    effect.spec, effect.policy, broker, clock=self._clock, fail=self._fail, abandoned=self._retire
+                    effect.spec,
+                    effect.policy,
+                    broker,
+                    clock=self._clock,
+                    fail=self._fail,
+                    abandoned=self._retire,
+                    removed=self._end,
                 )
             courier.expected += 1
             try:
@@ -218,15 +224,26 @@ class Desk:
             courier.leave(seat, goodbye=True)
             self._retire(courier)
 
+    def _end(self, courier: Courier) -> None:
+        """Somebody has removed the subscription: its clients have it no longer."""
+        for seat in list(courier.seats):
+            connection = cast("Connection", seat.client)
+            self._forget(connection, seat.name)
+            connection.send(Unsubscribed(subscription_id=seat.name))
+        self._dismiss(courier)
+
     def _retire(self, courier: Courier) -> None:
         """A courier that nobody needs ends; one that may be needed again is looked at later."""
         if courier.unused:
-            if self.couriers.get(courier.spec.id) is courier:
-                del self.couriers[courier.spec.id]
-            ending = self._spawn(courier.stop())
-            self._jobs.discard(ending)
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._dismiss(courier)
+
+    def _dismiss(self, courier: Courier) -> None:
+        if self.couriers.get(courier.spec.id) is courier:
+            del self.couriers[courier.spec.id]
+        ending = self._spawn(courier.stop())
+        self._jobs.discard(ending)
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
     async def _settle(self, connection: Connection, effect: Settle, courier: Courier, seat: Seat) -> None:
         settled = await courier.settle_now(seat, effect.tokens, effect.outcome)

@@ -51,11 +51,14 @@ class Reader(Protocol):
 class Member:
     """One subscription of one client."""
 
-    __slots__ = ("audience", "gone", "held", "held_bytes", "id", "overflowed", "reader", "since")
+    __slots__ = ("audience", "gone", "held", "held_bytes", "id", "name", "overflowed", "reader", "since")
 
     def __init__(self, reader: Reader, id: str, audience: Audience, since: Position) -> None:
         self.reader: Reader = reader
+        self.name: str = id
+        """The subscription's id with this client,"""
         self.id: bytes = encode(id)
+        """and the same as JSON."""
         self.audience: Audience = audience
         self.since: Position | None = since
         """What lies up to here is not for it; None once that is past."""
@@ -328,5 +331,4 @@ async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) ->
 
 def tell_reset(member: Member, lost: int | None) -> None:
     """The frame that says that something is missing."""
-    id = member.id.decode()[1:-1]
-    member.reader.push(message(encode(Reset(subscription_id=id, lost=lost))), 0, None)
+    member.reader.push(message(encode(Reset(subscription_id=member.name, lost=lost))), 0, None)
