@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -195,9 +194,8 @@ def _show(file: Path, *, json: bool) -> None:
     if json:
         print_json({"file": str(file), "settings": values, "sources": sources})
         return
-    rows: list[tuple[str, str]] = [("file", f"{file}{'' if file.exists() else ' (not there)'}")]
-    print_row: Callable[[str], str] = lambda name: f"{_for_people(values[name])}  ({sources[name]})"  # noqa: E731
-    facts([*rows, *((name, print_row(name)) for name in values)])
+    rows = [(name, f"{_for_people(value)}  ({sources[name]})") for name, value in values.items()]
+    facts([("file", f"{file}{'' if file.exists() else ' (not there)'}"), *rows])
 
 
 def _shown(name: str, value: Any) -> Any:
