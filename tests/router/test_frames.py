@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from tests.router.conftest import Join, Talker, event, talking
 from wowevent import EventBus
-from wowevent.router import EventRouter
+from wowevent.router import EventRouter, desk
+from wowevent.router.connection import Connection
 
 
 async def test_the_welcome_is_the_first_frame_and_names_the_client(router: EventRouter):
@@ -221,3 +223,22 @@ async def test_a_handler_of_the_buss_own_process_answers_a_client_and_the_other_
         question = asyncio.create_task(bus.request("client.ask", {"n": 1}))
         await client.say("reply", event=(await client.event())["event"], reply="yes")
         assert await question == "yes"
+
+
+async def test_a_burst_takes_turns_and_all_of_it_is_carried_out_in_order(
+    join: Join, router: EventRouter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(desk, "_TURN", 5)
+    most = 0
+
+    def watch(self: Connection, frame: object, send: Any = Connection.send) -> None:
+        nonlocal most
+        most = max(most, self.carried)
+        send(self, frame)
+
+    monkeypatch.setattr(Connection, "send", watch)
+    client = await join(router)
+    await asyncio.gather(*(client.say("ping", echo=n) for n in range(300)))
+    assert [(await client.hear("pong"))["echo"] for _ in range(300)] == list(range(300))
+    assert most == 5
+    assert (await client.publish(n=1))["status"] == "queued"

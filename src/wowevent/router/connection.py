@@ -241,6 +241,10 @@ class Connection(WSListener):
         else:
             self._socket.pause_reading()
 
+    def fail(self) -> None:
+        """A fault of ours, which the log tells: the client may come back."""
+        self.close(WSCloseCode.INTERNAL_ERROR.value, "an internal error; it is in the router's log")
+
     def close(self, code: int, reason: str, afterwards: float = _AFTERWARDS) -> None:
         """Say why, and end; the outbox is dropped, since a client that does not read would keep it for ever."""
         if self._closing:

@@ -217,13 +217,11 @@ class Courier:
 
     # --- settle -------------------------------------------------------------------------------------------------
 
-    def settle(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> list[Settlement]:
-        """What a client says of its tokens, as settlements; they are on their way already."""
-        settlements = [self._settlement(seat, token, outcome) for token in tokens]
-        self._settler.outbox.extend(settlements)
+    def settle(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> None:
+        """What a client says of its tokens; it goes to the engine with what else gathers."""
+        self._settler.outbox.extend([self._settlement(seat, token, outcome) for token in tokens])
         self._settler.wake()
         self._room.notify()
-        return settlements
 
     async def settle_now(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> int:
         """`settle`, and how many were in time."""

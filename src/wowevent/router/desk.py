@@ -35,7 +35,6 @@ from wowevent.router.session import (
 )
 from wowevent.router.wire import Answer, Bad, Health, Ref, Settled, Subscribed, Unsubscribed, decode
 
-_INTERNAL: Final = 1011
 _NOT_UTF8: Final = 1007
 _TURN: Final = 500  # messages of one client that are carried out before others have their turn
 _JOBS: Final = 256  # questions of one client that are answered at a time
@@ -288,7 +287,7 @@ class Desk:
             connection.send(refusal(error, ref).frame)
         except Exception as error:  # noqa: BLE001 - said, and the client told
             logger.error("a frame could not be carried out", exc_info=error)
-            connection.close(_INTERNAL, "an internal error; it is in the router's log")
+            connection.fail()
         finally:
             connection.jobs -= 1
 

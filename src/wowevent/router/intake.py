@@ -20,7 +20,6 @@ from wowevent.router.wire import Published
 from wowevent.wakeup import Wakeup
 
 _TOGETHER: Final = 500  # events of one call
-_INTERNAL: Final = 1011
 _AHEAD: Final = 1_000  # events of one client that may be on their way
 _REMEMBERED: Final = 1_024  # calls whose duration is known
 
@@ -85,7 +84,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - said, and the clients told
             logger.error("events could not be stored", exc_info=error)
             for connection, _ in entries:
-                connection.close(_INTERNAL, "an internal error; it is in the router's log")
+                connection.fail()
 
     async def _store(self, entries: Sequence[Entry]) -> None:
         """One call for all; if one event spoils it, one call each, so that the others do not suffer."""
