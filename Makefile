@@ -16,6 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BROKERS ?= memory,sqlite
 COVERAGE ?= 91
+# Tests that mostly wait for Python to start run two side by side; the others watch their event loop, and run alone.
+COMMANDS := tests/cli tests/examples
 ARGS ?=
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
@@ -40,7 +42,13 @@ demo: $(VENV)/.runtime ## publish this repository's history as events, on the em
 
 test: $(VENV)/.dev ## run every test, on the brokers BROKERS=memory,sqlite names, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term --cov-fail-under=$(COVERAGE) $(ARGS)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report= -n 2 --dist worksteal $(COMMANDS)
+	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-append --cov-report=term --cov-fail-under=$(COVERAGE) \
+	    $(COMMANDS:%=--ignore=%)
+else
+	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term $(ARGS)
+endif
 
 faults: $(VENV)/.dev ## run the fault tests in their long form
 	$(BIN)/python -m pytest tests/faults --long --broker=$(BROKERS) $(ARGS)

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -112,17 +111,13 @@ def test_one_that_dies_without_a_word(home: Path) -> None:
     ]
 
 
-def test_an_answer_within_two_seconds_from_one_that_hangs(home: Path) -> None:
+def test_one_that_hangs_is_not_waited_for(home: Path) -> None:
     pid = started(home)["pid"]
+    assert status(home)[0] == 0
     os.kill(pid, signal.SIGSTOP)
-    took = []
-    for _ in range(3):  # the machine may be busy with something else
-        began = time.monotonic()
-        code, told = status(home)
-        took.append(time.monotonic() - began)
-        assert (code, told["state"], told["pid"]) == (75, "not_answering", pid)
-        assert told["health"] == {"http": None, "websocket": None}
-    assert min(took) < 2.0
+    code, told = status(home)
+    assert (code, told["state"], told["pid"]) == (75, "not_answering", pid)
+    assert told["health"] == {"http": None, "websocket": None}
     os.kill(pid, signal.SIGCONT)
     until(lambda: status(home)[0] == 0, "an answer")
 

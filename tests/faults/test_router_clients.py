@@ -84,7 +84,7 @@ async def test_another_client_takes_over_from_one_that_was_killed(routed: Router
     rounds, slowest = 20 if long_form else 3, 0.0
     await declare(routed, lease=1.0)
     steady = await routed.receiver(**settings)
-    publisher = routed.publisher(tasks=8)
+    publisher = routed.publisher(tasks=8, pause=0.03)  # less than the two can do
     for _ in range(rounds):
         other = await routed.receiver(**settings)
         await routed.lab.written(20, "effect", process=other.name)

@@ -141,17 +141,21 @@ def percentile(words: list[Any], phase: str) -> float:
 async def test_five_hundred_that_come_and_go(routed: RouterLab, long_form: bool, measured):
     """Round after round, all at once: afterwards the router holds what it held before."""
     router = await routed.router()
-    rounds = 20 if long_form else 4
+    rounds = 40 if long_form else 4
     await routed.storm(500, 1)
     before = await quiet(routed, router)
-    await routed.storm(500, rounds)
+    await routed.storm(500, rounds // 2)
+    halfway = await quiet(routed, router)
+    await routed.storm(500, rounds // 2)
     began = time.monotonic()
     after = await quiet(routed, router)
-    measured(rounds, before=str(before), after=str(after), quiet_after=time.monotonic() - began)
+    took = time.monotonic() - began
+    measured(rounds, before=str(before), halfway=str(halfway), after=str(after), quiet_after=took)
     assert after["connections"] == after["members"] == after["couriers"] == 0
     assert after["tasks"] == before["tasks"]
     assert after["handles"] <= before["handles"] + 2
     assert after["memory"] < before["memory"] * 1.25 + 5
+    assert not long_form or after["memory"] < halfway["memory"] * 1.05, "it grows with every round"
     await routed.end(router)
 
 
