@@ -4,6 +4,7 @@ import asyncio
 import asyncio.constants
 import importlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in its background with Ctrl-C ignored, and commands under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Debug mode notes where each callback came from. One frame says it; ten make the loop 15 times slower.
     asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
     unknown = set(_named_brokers(config)) - set(BROKERS)
