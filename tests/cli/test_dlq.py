@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.broken import EVIL, URL, WORKER, broken, dead, obeys, said
+from tests.cli.dialogue import Terminal
 from tests.cli.terminal import answered
 from tests.processes import wowevent
 
@@ -115,6 +116,28 @@ def test_discard_forgets_them(tmp_path: Path) -> None:
         assert done.stdout == f"discarded {count} dead letter{'' if count == 1 else 's'}\n".encode()
         assert left is None or set(dead(tmp_path)) == left
     assert said(tmp_path, "info", "worker")[0]["ready"] == 0
+
+
+def test_a_letter_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    broken(tmp_path)
+    done = wowevent(tmp_path, "dlq", "discard", *ids(tmp_path, 2), *ids(tmp_path, 2), "--yes", *URL)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"discarded 1 dead letter\n", b"")
+    assert sorted(dead(tmp_path)) == [0, 1, 3]
+
+
+@BOTH
+def test_what_went_while_the_person_thought_is_said(tmp_path: Path, verb: str) -> None:
+    broken(tmp_path)
+    with Terminal(tmp_path, "dlq", verb, "--all", *URL) as person:
+        person.wait_for("4 dead letters will be ")
+        wowevent(tmp_path, "dlq", "discard", *ids(tmp_path, 2), "--yes", *URL)
+        person.answer("[y/N]", "y")
+        status, seen = person.end()
+
+    assert status == 0
+    assert "ed 3 dead letters" in seen
+    assert "1 of them were gone already" in seen
 
 
 @BOTH

@@ -108,3 +108,13 @@ def test_what_it_refuses(tmp_path: Path, arguments: tuple[str, ...], status: int
     assert done.returncode == status
     assert done.stderr.startswith(b"error[")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["purge", "remove"])
+def test_no_name_is_nobodys_and_not_all_that_have_no_agent(tmp_path: Path, verb: str) -> None:
+    broken(tmp_path)
+    for name in ("", "nix"):
+        done = wowevent(tmp_path, "subscriptions", verb, name, "--yes", *URL)
+        assert (done.returncode, done.stdout) == (69, b"")
+        assert done.stderr == f"error[subscription_not_found]: no subscription or agent '{name}' is known\n".encode()
+    assert ready(tmp_path) == 5

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from tests.client.scripted import WELCOME, Got, Peer, envelope, scripted, until
+from tests.client.scripted import WELCOME, Got, Peer, envelope, line, scripted, until
 from wowevent import BrokerUnavailable, Closed, EventBus, InvalidEvent, NotPermitted
 from wowevent.client import EventRouterClient
 from wowevent.router import EventRouter
@@ -49,6 +49,15 @@ async def test_a_host_that_does_not_resolve_is_told():
 async def test_a_server_that_accepts_and_says_nothing_is_given_up_after_the_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
+        assert "0.3 s" in await refused(EventRouterClient(url, timeout=0.3))
+
+
+async def test_a_host_that_swallows_what_is_sent_to_it_is_given_up_after_the_timeout():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())  # now it has no room, and Linux drops what else knocks
+        url = f"ws://127.0.0.1:{full.getsockname()[1]}"
         assert "0.3 s" in await refused(EventRouterClient(url, timeout=0.3))
 
 
@@ -342,6 +351,30 @@ async def test_without_auto_reconnect_everything_ends_with_the_connection():
         await client.disconnect()
         with pytest.raises(Closed):
             await client.publish("a.b")
+
+
+async def test_a_router_that_does_not_welcome_the_next_connection_is_given_up_and_dialled_again():
+    async def script(peer: Peer) -> None:
+        if peer.number != 2:
+            await peer.greet()
+        if peer.number != 1:
+            await peer.silent()
+
+    async with scripted(script) as url, EventRouterClient(url, reconnect_interval=0.02, timeout=0.3) as client:
+        await until(lambda: client.counters.reconnects == 1, 3.0)
+
+
+async def test_a_line_that_swallows_the_next_handshake_is_given_up_and_dialled_again(router: EventRouter):
+    async with (
+        line(router.port) as wire,
+        EventRouterClient(wire.url, reconnect_interval=0.02, timeout=0.3) as client,
+    ):
+        wire.swallowing = True
+        wire.break_now()
+        await asyncio.sleep(0.2)  # by now it has dialled
+        assert not client.connected
+        wire.swallowing = False
+        await until(lambda: client.counters.reconnects == 1, 3.0)
 
 
 async def test_a_router_that_does_not_answer_pings_is_left_and_the_next_is_used():

@@ -383,6 +383,67 @@ async def test_a_subscribe_that_the_router_cannot_serve_now_is_asked_for_again()
         await client.disconnect()
 
 
+async def test_what_the_router_refused_is_not_asked_for_with_the_next_connection():
+    asked: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        frame = await peer.read()
+        asked.append(frame["type"])
+        if peer.number == 1:
+            await peer.send({"type": "error", "ref": frame["ref"], "error": "not_supported", "message": "never"})
+            await peer.expect("get_health")
+        else:
+            await peer.confirm(frame)
+            await peer.silent()
+
+    async with scripted(script) as url, EventRouterClient(url, reconnect_interval=0.02) as client:
+        with pytest.raises(NotSupported, match="never"):
+            await client.subscribe("a.*", callback=Got())
+        with pytest.raises(BrokerUnavailable):
+            await client.get_health()
+        await client.publish("a.b")
+        await until(lambda: len(asked) == 2)
+        assert asked == ["subscribe", "publish"]
+
+
+async def test_what_was_given_up_before_its_next_try_is_not_asked_for_again():
+    clock, refused = ManualClock(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        frame = await peer.expect("subscribe")
+        await peer.send({"type": "error", "ref": frame["ref"], "error": "broker_unavailable", "message": "wait"})
+        refused.set()
+        frame = await peer.read()
+        assert frame["type"] == "get_health"
+        await peer.send({"type": "health", "ref": frame["ref"], "health": {}})
+        await peer.silent()
+
+    async with scripted(script) as url:
+        client = EventRouterClient(url, clock=clock, reconnect_interval=1.0)
+        id = await client.subscribe("task.*", callback=Got(), name="worker")
+        await client.connect()
+        await refused.wait()
+        await client.unsubscribe(id)
+        await clock.advance(1.0)
+        await client.get_health()
+        await client.disconnect()
+
+
+async def test_an_unsubscribe_that_is_not_answered_ends_with_the_timeout():
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+        await peer.silent()
+
+    async with scripted(script) as url, EventRouterClient(url, timeout=0.2) as client:
+        id = await client.subscribe("a.*", callback=Got())
+        with pytest.raises(BrokerUnavailable, match="unsubscribe"):
+            async with asyncio.timeout(1.5):
+                await client.unsubscribe(id)
+
+
 # --- after a break ------------------------------------------------------------------------------------------------
 
 

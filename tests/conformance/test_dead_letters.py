@@ -145,7 +145,9 @@ async def test_letters_survive_a_reopening_and_the_trimming_of_the_log(rig: Rig)
     assert numbers(await take_all(after)) == [1]
 
 
-@pytest.mark.parametrize("id", ["", "x", "-1", "1.0", "9" * 25, "9" * 5_000, "\N{SUPERSCRIPT TWO}", "\0", "../1"])
+@pytest.mark.parametrize(
+    "id", ["", "x", "-1", "1.0", "9" * 25, "9" * 5_000, "\N{SUPERSCRIPT TWO}", "\0", "../1", "\udcff"]
+)
 async def test_an_id_of_no_letter_is_not_there_whatever_it_looks_like(rig: Rig, id: str):
     broker = rig.broker()
     await declare(broker)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.router.conftest import Join, Talker, event, talking
+from tests.router.conftest import Join, Talker, connections_of, event, eventually, talking
 from wowevent import EventBus
 from wowevent.router import EventRouter, desk
 from wowevent.router.connection import Connection
@@ -204,6 +204,18 @@ async def test_a_request_whose_responder_fails_for_good_fails_at_once(router: Ev
     token = (await responder.event())["token"]
     await responder.say("nack", subscription_id=id, tokens=[token], error="broken")
     assert (await asker.hear(ref="q"))["error"] == "request_failed"
+
+
+async def test_the_requests_of_a_client_that_is_gone_are_given_up(router: EventRouter, join: Join):
+    asker, responder = await join(router), await join(router)
+    await responder.subscribe("agent.ask")
+    for n in range(3):
+        await asker.say("request", event=event("agent.ask", n), timeout=3600)
+    await responder.events(3)
+    (gone,) = [connection for connection in connections_of(router) if connection.asking]
+    assert (len(gone.asking), gone.jobs) == (3, 3)
+    asker.cut()
+    await eventually(lambda: (len(gone.asking), gone.jobs) == (0, 0))
 
 
 async def test_a_reply_that_goes_nowhere_is_answered_with_its_ref(client: Talker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.router.conftest import (
     Serve,
     Talker,
     bus_of,
+    connections_of,
     desk_of,
     event,
     events,
@@ -242,6 +244,23 @@ async def test_a_client_shares_a_name_with_the_buss_own_process(router: EventRou
             mine += numbers([frame])
             await client.say("ack", subscription_id="sub-1", tokens=[frame["token"]])
         assert sorted(seen + mine) == list(range(50))
+
+
+async def test_what_one_that_does_not_read_has_no_room_for_goes_to_another(router: EventRouter, join: Join):
+    writer = await join(router)
+    for n in range(100):
+        await writer.publish(n=n, payload={"n": n, "text": "x" * 200_000})
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little is enough
+        silent.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(silent, ("127.0.0.1", router.port))
+        async with talking(router, sock=silent, close_timeout=0.1) as slow:
+            slow.socket.transport.pause_reading()
+            await slow.say("subscribe", subscription={"name": NAME, "start": "first", "credit": 100})
+            await eventually(lambda: any(connection.congested for connection in connections_of(router)))
+            await writer.subscribe(name=NAME, credit=100)
+            assert len(await writer.events(50)) == 50
+            slow.cut()
 
 
 async def test_who_reads_late_is_not_cut_since_nothing_more_is_handed_to_it(router: EventRouter, join: Join):

@@ -24,7 +24,6 @@ from wowevent.settings import Settings
 
 _EVERY: Final = 2**31  # letters: no limit
 _TOGETHER: Final = 500  # letters of one call
-_LONGEST: Final = 128  # characters of an id
 _DONE: Final = {"redeliver": "redelivered", "discard": "discarded"}
 _COLUMNS: Final = ("ID", "BURIED", "SUBSCRIPTION", "TOPIC", "REASON", "ATTEMPTS", "ERROR")
 
@@ -176,9 +175,8 @@ async def _find(settings: Settings, choice: _Choice) -> Sequence[DeadLetter]:
 
 async def _named(bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
     """The letters of these ids, all of them."""
-    asked = [id for id in ids if id.isascii() and len(id) <= _LONGEST]  # no engine makes any other
-    parts = [asked[start : start + _TOGETHER] for start in range(0, len(asked), _TOGETHER)]
-    found = [await bus.broker.dead(DeadQuery(ids=tuple(part), limit=_TOGETHER)) for part in parts]
+    parts = [tuple(ids[start : start + _TOGETHER]) for start in range(0, len(ids), _TOGETHER)]
+    found = [await bus.broker.dead(DeadQuery(ids=part, limit=_TOGETHER)) for part in parts]
     there = {letter.id: letter for letters in found for letter in letters}
     if missing := [id for id in ids if id not in there]:
         raise CommandError("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing))}")

@@ -67,7 +67,7 @@ async def dial(url: str, hello: Hello, *, timeout: float, took: Took, gone: Call
     connection = Connection(took, gone)
     try:
         async with asyncio.timeout(timeout):
-            await connection.open(url, hello, timeout)
+            await connection.open(url, hello)
     except TimeoutError as error:
         connection.abort()
         raise BrokerUnavailable(f"{url} did not answer within {timeout:g} s") from error
@@ -121,7 +121,7 @@ class Connection(WSListener):
 
     # --- opening --------------------------------------------------------------------------------------------------
 
-    async def open(self, url: str, hello: Hello, timeout: float) -> None:
+    async def open(self, url: str, hello: Hello) -> None:
         """For `dial`.
 
         Not aiofastnet's transports on uvloop: there they never hear of a reset that finds data unread (1.2.0, 0.23.0).
@@ -129,7 +129,7 @@ class Connection(WSListener):
         transport, _ = await ws_connect(
             lambda: self,
             url,
-            websocket_handshake_timeout=timeout,
+            websocket_handshake_timeout=None,  # `dial` sees to the time
             max_frame_size=MAX_FRAME,
             max_redirects=0,
             socket_factory=self._reach,
