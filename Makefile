@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BROKERS ?= memory,sqlite
+BROKERS ?= memory,sqlite,redis
 COVERAGE ?= 91
 # Tests that mostly wait for Python to start run two side by side; the others watch their event loop, and run alone.
 COMMANDS := tests/cli tests/examples
@@ -40,7 +40,7 @@ demo: $(VENV)/.runtime ## publish this repository's history as events, on the em
 
 # ------------------------------------------------------------------------------------------------ to test it
 
-test: $(VENV)/.dev ## run every test, on the brokers BROKERS=memory,sqlite names, with coverage
+test: $(VENV)/.dev servers ## run every test, on the brokers that BROKERS=memory,sqlite,redis names, with coverage
 	$(BIN)/coverage erase
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report= -n 2 --dist worksteal $(COMMANDS)
@@ -50,14 +50,14 @@ else
 	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term $(ARGS)
 endif
 
-faults: $(VENV)/.dev ## run the fault tests in their long form
+faults: $(VENV)/.dev servers ## run the fault tests in their long form
 	$(BIN)/python -m pytest tests/faults --long --broker=$(BROKERS) $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
 
-servers: ## install the Redis and RabbitMQ servers that tests start, where apt can
-	scripts/servers.sh
+servers: ## install the servers that tests of BROKERS start, where apt can
+	scripts/servers.sh $(BROKERS)
 
 # ------------------------------------------------------------------------------------------------ to change it
 

@@ -3,8 +3,10 @@
 set -euo pipefail
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
+# The argument names brokers, joined by commas; only what they need is installed.
 missing=()
 for server in redis-server rabbitmq-server; do
+  [[ ",${1:-redis,rabbitmq}," == *",${server%-server},"* ]] || continue
   command -v "$server" >/dev/null || missing+=("$server")
 done
 if [ ${#missing[@]} -eq 0 ]; then

@@ -26,7 +26,7 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
-from wowevent.brokers import open_broker
+from wowevent.brokers import open_broker, open_client
 from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
 from wowevent.dead_letter import DeadLetters
@@ -38,7 +38,6 @@ from wowevent.errors import (
     InvalidEvent,
     InvalidTopic,
     NoResponders,
-    NotSupported,
     PayloadTooLarge,
     RequestTimeout,
     SubscriptionConflict,
@@ -100,16 +99,14 @@ class EventBus:
         self.name: str = check_name(name) if name else ""
         self._clock = clock or SystemClock()
         self._max_payload = max_payload or settings.max_payload
-        if url is not None and not isinstance(url, str) and not hasattr(url, "settle"):
-            raise NotSupported(f"a {type(url).__name__} is neither a URL nor a broker; there is no Redis engine yet")
-        self._own_broker = url is None or isinstance(url, str)
+        self._own_broker = not hasattr(url, "settle")
         if url is None and settings.url is None:
             logger.info("embedded log", url=settings.engine_url())
-        self._broker: Broker = (
-            open_broker(url or settings.engine_url(), namespace=self.namespace, retention=retention, clock=self._clock)
-            if url is None or isinstance(url, str)
-            else url
-        )
+        given: dict[str, Any] = {"namespace": self.namespace, "retention": retention, "clock": self._clock}
+        if url is None or isinstance(url, str):
+            self._broker: Broker = open_broker(url or settings.engine_url(), **given)
+        else:
+            self._broker = open_client(url, **given) if self._own_broker else url
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(self._append)
         self._gate = Gate()

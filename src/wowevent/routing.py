@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from wowevent.broker import Subscription
+from typing import Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from wowevent.broker import Filter, Subscription
+from wowevent.errors import InvalidTopic, StorageDamaged
 from wowevent.event import Event
 from wowevent.topic import Trie, check_pattern, matches_key
 from wowevent.topic import matches as matches_topic
 
 _CACHE = 10_000
+
+
+class _Spec(Struct, frozen=True, omit_defaults=True):
+    """A subscription as an engine keeps it: all but the id, which it is found by, and the start, which is past."""
+
+    patterns: tuple[str, ...]
+    agent: str = ""
+    filter: Filter | None = None
+    durable: bool = True
+    exclusive: bool = False
+    keyed: bool = False
+    lease: float = 30.0
+
+
+_encoder: Final = msgspec.json.Encoder(order="deterministic")  # so that equal specs are equal texts
+_decoder: Final = msgspec.json.Decoder(_Spec)
+
+
+def spec_of(subscription: Subscription) -> str:
+    """The text of a declaration."""
+    fields = {name: getattr(subscription, name) for name in _Spec.__struct_fields__}
+    return _encoder.encode(_Spec(**fields)).decode()
+
+
+def subscription_of(id: str, spec: str) -> Subscription:
+    """The declaration of a row; StorageDamaged if it cannot be one."""
+    try:
+        found = _decoder.decode(spec)
+        for pattern in found.patterns:
+            check_pattern(pattern)
+    except (msgspec.MsgspecError, TypeError, UnicodeError, InvalidTopic) as error:
+        raise StorageDamaged(f"the declaration of subscription {id!r} is not what was written") from error
+    return Subscription(id=id, **structs.asdict(found))
 
 
 class Routes:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import inspect
+import itertools
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.servers import Server, redis_says, redis_server
 from wowevent import EventBus
 from wowevent.broker import Broker, Retention
 from wowevent.brokers import open_broker
@@ -19,6 +25,15 @@ from wowevent.testing import ManualClock, settle
 
 Open = Callable[[Retention | None, Clock], Broker]
 """Opens one more instance over one log."""
+
+
+def url_of(engine: str, folder: Path) -> str:
+    """A URL of that engine, of a log that only this test uses."""
+    if engine == "redis":
+        port, database = shared_redis().port, 1 + next(_numbers) % 15
+        redis_says(port, f"SELECT {database}\r\nFLUSHDB\r\nPING\r\n".encode())
+        return f"redis://127.0.0.1:{port}/{database}"
+    return {"memory": f"memory://{folder.name}", "sqlite": f"sqlite:///{folder / 'events.db'}"}[engine]
 
 
 def memory(_folder: Path) -> Open:
@@ -31,7 +46,25 @@ def sqlite(folder: Path) -> Open:
     return lambda retention, clock: open_broker(url, retention=retention, clock=clock)
 
 
-ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite}
+def redis(folder: Path) -> Open:
+    url = f"redis://127.0.0.1:{shared_redis().port}"
+    namespace = f"{folder.name[-40:]}-{next(_numbers)}"  # a log of its own
+    return lambda retention, clock: open_broker(url, namespace=namespace, retention=retention, clock=clock)
+
+
+@functools.lru_cache(maxsize=1)
+def shared_redis() -> Server:
+    """One server for all tests of a run, ended with it."""
+    folder = Path(tempfile.mkdtemp(prefix="wowevent-redis-"))
+    server = redis_server(folder, "--appendfsync", "everysec")  # its syncing is the faults' matter
+    server.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    return server
+
+
+_numbers = itertools.count()
+ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite, "redis": redis}
 
 
 class Rig:

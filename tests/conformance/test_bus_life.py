@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.engines import Rig, eventually
+from tests.conformance.engines import Rig, eventually, url_of
 from tests.conformance.making import Seen, event, events, failing, unsettled
 from wowevent import Closed, Event, EventBus, NotSupported, RetryPolicy
 
@@ -274,7 +274,7 @@ async def test_join_does_not_wait_for_what_is_delayed_or_expired_or_a_duplicate(
 
 
 async def test_two_buses_with_urls_of_their_own_close_everything(rig: Rig, tmp_path: Any):
-    url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'own.db'}"}[rig.engine]
+    url = url_of(rig.engine, tmp_path)
     for _ in range(3):
         async with EventBus(url) as bus:
             seen = Seen()

@@ -13,23 +13,18 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.conformance.engines import eventually
+from tests.conformance.engines import eventually, url_of
 from wowevent import BrokerUnavailable, Event, EventPriority
 from wowevent.client import EventRouterClient
 from wowevent.router import EventRouter
 
 Make = Callable[..., EventRouterClient]
 
-ENGINES: dict[str, Callable[[Path], str]] = {
-    "memory": lambda _folder: "memory://",
-    "sqlite": lambda folder: f"sqlite:///{folder / 'events.db'}",
-}
-
 
 @pytest.fixture
 async def router(broker_name: str, tmp_path: Path) -> AsyncIterator[EventRouter]:
     """One on every engine."""
-    async with EventRouter(port=0, url=ENGINES[broker_name](tmp_path)) as router:
+    async with EventRouter(port=0, url=url_of(broker_name, tmp_path)) as router:
         yield router
 
 

@@ -27,9 +27,9 @@ from websockets.asyncio.client import connect
 
 from tests.cli.daemons import processes_of, started, status
 from tests.cli.dialogue import Terminal
-from tests.conformance.engines import eventually
+from tests.conformance.engines import eventually, url_of
 from tests.processes import end, environment, running, until, wowevent
-from wowevent import Event, EventMetadata, EventPriority, EventType, NotPermitted, NotSupported
+from wowevent import Event, EventBus, EventMetadata, EventPriority, EventType, NotPermitted
 from wowevent.client import EventRouterClient
 from wowevent.router import EventRouter
 
@@ -497,9 +497,14 @@ async def test_a_client_with_all_its_settings(page: Page):
         assert client.connected
 
 
-async def test_redis_says_that_it_is_not_there_yet(page: Page):
-    with pytest.raises(NotSupported, match="redis"):
-        await page.run(REDIS)
+async def test_the_redis_transport(page: Page):
+    url = url_of("redis", Path())
+    await page.run(REDIS.replace("redis://localhost:6379", url))
+    async with EventRouter(port=0, transport="redis", redis_url=url) as router:
+        client = page.client(url=f"ws://127.0.0.1:{router.port}")
+        async with client, EventBus(url) as other:
+            id = await client.publish("task.created", {"n": 1})
+            assert [stored.event.event_id async for stored in other.history()] == [id]
 
 
 # --- reference ------------------------------------------------------------------------------------------------------

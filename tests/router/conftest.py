@@ -16,6 +16,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.conformance.engines import url_of
 from wowevent import EventBus
 from wowevent.router import EventRouter
 from wowevent.router.connection import Connection
@@ -154,7 +155,7 @@ class Serve(Protocol):
 @pytest.fixture
 def url(broker_name: str, tmp_path: Path) -> str:
     """The engine's, a log of the test's own."""
-    return {"memory": f"memory://{tmp_path.name}", "sqlite": f"sqlite:///{tmp_path / 'events.db'}"}[broker_name]
+    return url_of(broker_name, tmp_path)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conformance.engines import url_of
 from tests.processes import address, running
 from tests.service.described import Described
 from tests.service.sockets import Served, serving
@@ -28,8 +29,7 @@ async def client(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def engine_bus(broker_name: str, tmp_path: Path) -> AsyncIterator[EventBus]:
     """A bus on each engine."""
-    url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'events.db'}"}[broker_name]
-    async with EventBus(url) as bus:
+    async with EventBus(url_of(broker_name, tmp_path)) as bus:
         yield bus
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from wowevent.broker import Retention
 from wowevent.clock import SystemClock
@@ -12,6 +12,7 @@ from wowevent.event import check_name
 
 if TYPE_CHECKING:
     from wowevent.broker import Broker
+    from wowevent.brokers.redis import RedisBroker
     from wowevent.clock import Clock
 
 
@@ -45,7 +46,31 @@ def open_broker(
         _refuse_rest(url, options)
         path = _namespaced(unquote(parts.path[1:]), namespace)
         return SqliteBroker(path, synchronous=synchronous, retention=retention, clock=clock)
-    raise NotSupported(f"{parts.scheme or url!r}: known here are memory:// and sqlite:///path")
+    if parts.scheme in {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}:
+        redis = _redis()
+        strict = options.pop("strict", "false").lower() == "true"
+        ours = {*Retention.__struct_fields__, "strict"}
+        rest = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
+        server = parts._replace(query=rest).geturl()
+        return redis(server, namespace=namespace, strict=strict, retention=retention, clock=clock)
+    raise NotSupported(f"{parts.scheme or url!r}: known here are memory://, sqlite:///path and redis://")
+
+
+def open_client(
+    client: object, *, namespace: str = "default", retention: Retention | None = None, clock: Clock | None = None
+) -> Broker:
+    """The engine behind a `redis.asyncio` client, which stays the caller's. NotSupported for anything else."""
+    if not type(client).__module__.startswith("redis.asyncio"):
+        raise NotSupported(f"a {type(client).__name__} is neither a URL nor a broker nor a redis.asyncio client")
+    return _redis()(client, namespace=namespace, retention=retention, clock=clock)
+
+
+def _redis() -> type[RedisBroker]:
+    try:
+        from wowevent.brokers.redis import RedisBroker
+    except ImportError as error:
+        raise NotSupported("redis:// needs its driver: pip install 'wowevent[redis]'") from error
+    return RedisBroker
 
 
 def _namespaced(path: str, namespace: str) -> str:

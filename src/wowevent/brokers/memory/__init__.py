@@ -38,7 +38,7 @@ from wowevent.brokers.memory.log import MemoryLog, Reader, shared_log
 from wowevent.clock import Clock, SystemClock, Timer
 from wowevent.errors import Closed, SubscriptionNotFound
 from wowevent.event import Event
-from wowevent.topic import matches_any
+from wowevent.reading import asked_for, wanted
 
 __all__ = ["MemoryBroker", "MemoryLog", "shared_log"]
 
@@ -293,7 +293,7 @@ class MemoryBroker:
         """See Broker."""
         with self._log.lock:
             self._enter()
-            found = (letter for letter, _ in self._log.dead.values() if _asked_for(query, letter))
+            found = (letter for letter, _ in self._log.dead.values() if asked_for(query, letter))
             return list(itertools.islice(found, query.limit))
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
@@ -341,7 +341,7 @@ class MemoryBroker:
                     continue
                 offset += len(chunk)
                 for stored in itertools.chain(live, chunk):
-                    if _wanted(query, stored.event):
+                    if wanted(query, stored.event):
                         yield Stored(stored.event.__copy__(), stored.position, stored.stored_at)
                         left = None if left is None else left - 1
                         if left == 0:
@@ -435,24 +435,3 @@ class MemoryBroker:
         if cursor is None:
             raise SubscriptionNotFound(f"no subscription {id!r} is remembered")
         return cursor
-
-
-def _asked_for(query: DeadQuery, letter: DeadLetter) -> bool:
-    return (
-        (query.ids is None or letter.id in query.ids)
-        and query.subscription in (None, letter.subscription)
-        and query.reason in (None, letter.reason)
-        and query.event_id in (None, letter.event.event_id)
-        and query.correlation_id in (None, letter.event.correlation_id)
-    )
-
-
-def _wanted(query: Query, event: Event) -> bool:
-    """Whether a read asked for this event."""
-    return (
-        (query.start_time is None or event.timestamp >= query.start_time)
-        and (query.end_time is None or event.timestamp <= query.end_time)
-        and query.correlation_id in (None, event.correlation_id)
-        and (query.event_ids is None or event.event_id in query.event_ids)
-        and matches_any(query.patterns, event.topic)
-    )

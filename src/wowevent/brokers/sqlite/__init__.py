@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 from wowevent.broker import Capabilities, Ping, Position, Retention
 from wowevent.brokers.sqlite import dead, entries, log, reader, settling, subscriptions
 from wowevent.brokers.sqlite.jobs import Fetch, GiveUp, Publish
-from wowevent.brokers.sqlite.reader import Place, Reading
+from wowevent.brokers.sqlite.reader import Place
 from wowevent.brokers.sqlite.session import Session
 from wowevent.clock import SystemClock
 from wowevent.errors import Closed
+from wowevent.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
         Subscription,
         SubscriptionInfo,
     )
-    from wowevent.brokers.sqlite.reader import Page
     from wowevent.brokers.sqlite.store import Store
     from wowevent.clock import Clock
+    from wowevent.errors import BusError
     from wowevent.event import Event
 
 __all__ = ["SqliteBroker"]
@@ -185,9 +186,10 @@ class SqliteBroker:
 
     def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
         """See Broker. Behind a PositionLost or StorageDamaged the iteration can be gone on with."""
-        return Reading(query, Place(after, since=self._clock.time()), partial(self._page, follow=follow))
+        place = Place(after, since=self._clock.time())
+        return Reading(partial(self._page, query, place, follow=follow), query.limit)
 
-    async def _page(self, query: Query, place: Place, *, follow: bool) -> Page | None:
+    async def _page(self, query: Query, place: Place, *, follow: bool) -> Sequence[Stored | BusError] | None:
         """The next page that has something; None when there will be none."""
         try:
             session = await self._enter()
@@ -199,7 +201,7 @@ class SqliteBroker:
                 growth = session.growth
                 page = await session.ask(reader.page, query, place, follow=follow)
                 if page.items:
-                    return page
+                    return page.items
                 if page.at_end and not follow:
                     return None
                 if page.at_end:

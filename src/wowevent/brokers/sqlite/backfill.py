@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wowevent.broker import URGENT, Position, Subscription
 from wowevent.brokers.sqlite.log import checked, head, micros
-from wowevent.brokers.sqlite.registry import spec_of, subscription_of
 from wowevent.brokers.sqlite.schema import insert, one, rows
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import BANDS
-from wowevent.routing import Routes
+from wowevent.routing import Routes, spec_of, subscription_of
 from wowevent.topic import matches_any, matches_key
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +16,6 @@ from wowevent.errors import BusError, StorageDamaged
 from wowevent.topic import matches_any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     import apsw
 
 _SCAN: Final = 2_000  # rows looked at for a page
@@ -171,42 +168,3 @@ def _live(db: apsw.Connection, query: Query, place: Place, epoch: str) -> list[S
             except BusError as error:
                 found.append(error)
     return found
-
-
-class Reading:
-    """An iteration over the log. After it raised PositionLost or StorageDamaged it goes on behind the gap."""
-
-    def __init__(self, query: Query, place: Place, turn: Callable[[Query, Place], Awaitable[Page | None]]) -> None:
-        """`turn` gives the next page; when it has none it waits, or None says that there will be no more."""
-        self._query = query
-        self._place = place
-        self._turn = turn
-        self._left = query.limit
-        self._items: deque[Stored | BusError] = deque()
-        self._at_end = False
-
-    def __aiter__(self) -> Reading:
-        return self
-
-    async def __anext__(self) -> Stored:
-        if self._left == 0:
-            raise StopAsyncIteration
-        while not self._items:
-            if self._at_end:
-                raise StopAsyncIteration
-            found = await self._turn(self._query, self._place)
-            if found is None:
-                self._at_end = True
-                continue
-            self._items.extend(found.items)
-        item = self._items.popleft()
-        if isinstance(item, BusError):
-            raise item
-        if self._left is not None:
-            self._left -= 1
-        return item
-
-    async def aclose(self) -> None:
-        """Read no more."""
-        self._at_end = True
-        self._items.clear()

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from wowevent.broker import Filter, Subscription
+from wowevent.broker import Subscription
 from wowevent.brokers.sqlite.schema import one
-from wowevent.errors import InvalidTopic, StorageDamaged, SubscriptionNotFound
-from wowevent.routing import Routes
-from wowevent.topic import check_pattern
+from wowevent.errors import SubscriptionNotFound
+from wowevent.routing import Routes, subscription_of
 
 if TYPE_CHECKING:
     import apsw
@@ -26,39 +25,6 @@ BEAT_SECONDS: Final = 5.0
 PRESENT_SECONDS: Final = 15.0
 _CACHE: Final = 1_000
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-
-class Spec(Struct, frozen=True, omit_defaults=True):
-    """A subscription as its row keeps it: all but the id, which is a column, and the start, which is past."""
-
-    patterns: tuple[str, ...]
-    agent: str = ""
-    filter: Filter | None = None
-    durable: bool = True
-    exclusive: bool = False
-    keyed: bool = False
-    lease: float = 30.0
-
-
-_encoder: Final = msgspec.json.Encoder(order="deterministic")  # so that equal specs are equal texts
-_decoder: Final = msgspec.json.Decoder(Spec)
-
-
-def spec_of(subscription: Subscription) -> str:
-    """The text of a declaration."""
-    fields = {name: getattr(subscription, name) for name in Spec.__struct_fields__}
-    return _encoder.encode(Spec(**fields)).decode()
-
-
-def subscription_of(id: str, spec: str) -> Subscription:
-    """The declaration of a row; StorageDamaged if it cannot be one."""
-    try:
-        found = _decoder.decode(spec)
-        for pattern in found.patterns:
-            check_pattern(pattern)
-    except (msgspec.MsgspecError, TypeError, UnicodeError, InvalidTopic) as error:
-        raise StorageDamaged(f"the declaration of subscription {id!r} is not what was written") from error
-    return Subscription(id=id, **structs.asdict(found))
 
 
 def boot_id() -> str:

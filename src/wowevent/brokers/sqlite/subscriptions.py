@@ -8,8 +8,8 @@ from wowevent.broker import Position, Subscription, SubscriptionInfo
 from wowevent.brokers.sqlite import backfill
 from wowevent.brokers.sqlite import registry as presence
 from wowevent.brokers.sqlite.log import head
-from wowevent.brokers.sqlite.registry import spec_of, subscription_of
 from wowevent.brokers.sqlite.schema import one
+from wowevent.routing import spec_of, subscription_of
 
 if TYPE_CHECKING:
     import apsw

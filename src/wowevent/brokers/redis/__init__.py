@@ -1,0 +1,524 @@
+"""The Redis engine: one log a namespace, all of it in one slot; every step is one script that the server runs whole.
+
+    __init__       RedisBroker
+    dial, line     reaching the server; the one connection that calls share
+    session        what an instance has joined: epoch, registry, wake-ups, beat
+    appending      publishing;   reader: pages and the growing end of the log
+    entries        entries and dead letters, read;   registry: who wants what, cached
+    server         what the server's settings promise;   faults: the errors
+    script, scripts/   the scripts, and the keys that they work on
+
+Redis cannot be asked for less than what a script does at once, so what would be long (a new subscription's past, the
+limits) is done in pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from msgspec import structs
+
+from wowevent.broker import (
+    URGENT,
+    Ack,
+    Appended,
+    Bury,
+    Capabilities,
+    DeadLetter,
+    DeadQuery,
+    Discard,
+    Extend,
+    Lease,
+    Ping,
+    Position,
+    Query,
+    Reason,
+    Redeliver,
+    Retention,
+    Settlement,
+    Stored,
+    Subscription,
+    SubscriptionInfo,
+)
+from wowevent.brokers.redis import appending
+from wowevent.brokers.redis.dial import SCHEMES, Dial, dial_client, dial_url
+from wowevent.brokers.redis.entries import json_of, lease_of, letter_of, number_of, offset_of
+from wowevent.brokers.redis.faults import Refused
+from wowevent.brokers.redis.reader import Pages, Tail, next_of, parse
+from wowevent.brokers.redis.registry import text_of
+from wowevent.brokers.redis.server import promise_of
+from wowevent.brokers.redis.session import Session
+from wowevent.clock import Clock, SystemClock
+from wowevent.errors import BrokerError, BusError, Closed, PositionLost, SubscriptionNotFound
+from wowevent.event import Event, check_name
+from wowevent.reading import Reading, asked_for
+from wowevent.routing import matches
+
+__all__ = ["SCHEMES", "RedisBroker"]
+
+_LONGEST_WAIT: Final = 86_400.0
+_PIECE: Final = 500  # events of the past that one step looks at
+_PAGE: Final = 100
+
+
+class RedisBroker:
+    """One instance of the Redis engine; see `Broker` for what each call promises.
+
+    Nothing is connected before the first call. All calls come from one event loop. Leases and delays go by the server's
+    clock, unless another clock is given.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        *,
+        namespace: str = "default",
+        strict: bool = False,
+        retention: Retention | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`server` is a URL (see `dial`), or a `redis.asyncio` client, which stays the caller's.
+
+        `strict` refuses a server whose settings may forget what was confirmed, rather than to warn.
+        """
+        self.capabilities: Capabilities = Capabilities(
+            name="redis", durable=True, shared=True, promise="Known once the server's settings are read."
+        )
+        self._key = f"wowevent:{{{check_name(namespace)}}}"
+        self._dial: Dial = dial_url(server, self._key) if isinstance(server, str) else dial_client(server, self._key)
+        self._strict = strict
+        self._retention = retention or Retention()
+        self._clock = clock or SystemClock()
+        self._session: Session | None = None
+        self._opening: asyncio.Task[Session] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._tails: set[Tail] = set()
+        self._ends: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Join the log now, rather than with the first call. BrokerUnavailable, NotPermitted, NotSupported."""
+        await self._enter()
+
+    async def _enter(self) -> Session:
+        """Every call starts here."""
+        if self._closed:
+            raise Closed("this broker is closed")
+        if self._session is not None:
+            return self._session
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_seen)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Session:
+        session = Session(self._dial, self._key, self._retention, self._clock)
+        try:
+            promise = await promise_of(session.line, strict=self._strict)
+            await session.join(partial(appending.release, session))
+        except BaseException:
+            await session.line.close()
+            raise
+        self.capabilities = structs.replace(self.capabilities, promise=promise)
+        self._session = session
+        return session
+
+    async def close(self) -> None:
+        """See Broker."""
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.create_task(self._close())
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:  # no more time to say goodbye; but nothing stays behind
+            self._closing.cancel()
+            await asyncio.gather(self._closing, return_exceptions=True)
+            raise
+
+    async def _close(self) -> None:
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        await asyncio.gather(*(tail.close() for tail in list(self._tails)), *self._ends)
+        if self._session is not None:
+            session = self._session
+            nums = [session.registry.nums[id] for id in session.serving if id in session.registry.nums]
+            session.serving.clear()
+            await session.close(nums)
+
+    # --- publish ------------------------------------------------------------------------------------------------
+
+    async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
+        """See Broker."""
+        return await appending.publish(await self._enter(), events)
+
+    async def cancel(self, event_id: str) -> bool:
+        """See Broker."""
+        return bool(await (await self._enter()).call("cancel", event_id))
+
+    # --- subscriptions ------------------------------------------------------------------------------------------
+
+    async def declare(self, subscription: Subscription) -> SubscriptionInfo:
+        """See Broker. PositionLost for a start at a position that the log does not go on from."""
+        session = await self._enter()
+        first, since = _start(subscription, session.epoch)
+        instance = "" if subscription.durable else session.instance
+        try:
+            await session.call("declare", subscription.id, text_of(subscription), instance, first, since)
+        except Refused as refused:
+            raise _lost(refused, "that position is not one that the log goes on from") from refused
+        session.declared[subscription.id] = structs.replace(subscription, start="new")
+        await session.fold()
+        if not subscription.durable:
+            return SubscriptionInfo(subscription=subscription, consumers=1)
+        found = await self.info(subscription.id)
+        if found is None:
+            raise SubscriptionNotFound(f"{subscription.id!r} was removed while it was declared")
+        return found
+
+    async def detach(self, id: str) -> None:
+        """See Broker."""
+        session = await self._enter()
+        session.serving.discard(id)
+        session.declared.pop(id, None)
+        num = session.registry.nums.get(id)
+        if num is not None:
+            session.wake(num)
+            await session.call("detach", session.instance, 0, num)
+
+    async def remove(self, id: str) -> None:
+        """See Broker."""
+        session = await self._enter()
+        session.declared.pop(id, None)
+        num = await session.call("remove", id)
+        await session.fold()
+        session.serving.discard(id)
+        if num is not None:
+            session.wake(num.decode())
+
+    async def subscriptions(self) -> Sequence[SubscriptionInfo]:
+        """See Broker."""
+        session = await self._enter()
+        await session.fold()
+        found = session.registry.routes.all()
+        live = [SubscriptionInfo(subscription=each, consumers=1) for each in found if not each.durable]
+        return await self._infos(session, [each for each in found if each.durable]) + live
+
+    async def info(self, id: str) -> SubscriptionInfo | None:
+        """See Broker."""
+        session = await self._enter()
+        await session.fold()
+        subscription = session.registry.routes.get(id)
+        if subscription is None:
+            return None
+        if not subscription.durable:
+            return SubscriptionInfo(subscription=subscription, consumers=1)
+        return next(iter(await self._infos(session, [subscription])), None)
+
+    async def _infos(self, session: Session, wanted: Sequence[Subscription]) -> list[SubscriptionInfo]:
+        infos: list[SubscriptionInfo] = []
+        nums = [session.registry.nums[each.id] for each in wanted]
+        for first in range(0, len(nums), _PAGE):
+            answer = await session.call("info", *nums[first : first + _PAGE])
+            for subscription, facts in zip(wanted[first : first + _PAGE], answer, strict=True):
+                if facts[0] is not None:
+                    unseen = 0 if facts[9] is None else await self._unseen(session, subscription, facts[9:])
+                    infos.append(self._info(subscription, facts, unseen))
+        return infos
+
+    def _info(self, subscription: Subscription, facts: list[Any], unseen: int) -> SubscriptionInfo:
+        lost, oldest = number_of(facts[2]), facts[8]
+        return SubscriptionInfo(
+            subscription=subscription,
+            ready=facts[3] + unseen,
+            leased=facts[4],
+            delayed=facts[5],
+            dead=facts[6],
+            consumers=facts[7],
+            oldest=None if oldest is None else max(0.0, self._clock.time() - int(oldest) / 1000),
+            lost=None if lost < 0 else lost,
+            lapsed=facts[1] == b"1",
+        )
+
+    async def purge(self, id: str) -> int:
+        """See Broker."""
+        session = await self._enter()
+        num, subscription = await session.find(id)
+        (info,) = await self._infos(session, [subscription])
+        unseen = info.ready - int(await session.call("purge", num))
+        return info.ready if unseen >= 0 else info.ready - unseen
+
+    # --- fetch and settle ---------------------------------------------------------------------------------------
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        """See Broker."""
+        session = await self._enter()
+        until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
+        joined = False
+        while True:
+            num, subscription = await session.find(id)
+            if joined and id not in session.serving:  # detached while this call was waiting
+                return []
+            left = until - self._clock.monotonic()
+            news = session.waiter(num) if left > 0 and limit > 0 else None
+            try:
+                leases, due = await self._take(session, num, subscription, limit, waits=news is not None)
+                joined = True
+                if due is None and not leases:  # it has come to more of its past
+                    continue
+                if leases or news is None:
+                    return leases
+                await self._wait(news, left if due is None or due < 0 else min(left, due / 1000 + 0.001))
+            finally:
+                if news is not None:
+                    session.leave_waiting(num, news)
+
+    async def _wait(self, news: asyncio.Future[None], seconds: float) -> None:
+        def over() -> None:
+            if not news.done():
+                news.set_result(None)
+
+        timer = self._clock.call_later(seconds, over)
+        try:
+            await news
+        finally:
+            timer.cancel()
+        if self._closed:
+            raise Closed("this broker is closed")
+
+    async def _take(
+        self, session: Session, num: str, subscription: Subscription, limit: int, *, waits: bool
+    ) -> tuple[list[Lease], float | None]:
+        """What can be leased now, and in how many milliseconds there may be more: None at once, negative never."""
+        id, prefix = subscription.id, session.next_prefix()
+        joins, lost = id not in session.serving, session.lost.pop(id, [])
+        session.serving.add(id)
+        lease = f"{subscription.lease * 1000:.3f}"
+        switches = (int(joins), int(subscription.exclusive), int(waits))
+        try:
+            entries, due, behind = await session.call(
+                "fetch", num, session.instance, prefix, limit, lease, *switches, *lost
+            )
+        except Refused as refused:
+            session.serving.discard(id)
+            if refused.word == "GONE":
+                await session.fold()
+                raise SubscriptionNotFound(f"no subscription {id!r} is remembered") from refused
+            session.serving.add(id)
+            raise _lost(refused, f"{id}: unread events were dropped by the log's limits") from refused
+        except asyncio.CancelledError:
+            self._give_back(session, num, session.instance, [*lost, prefix])
+            raise
+        except BrokerError:  # the answer may be on its way, or not: the next fetch says so
+            session.lost[id] = [*session.lost.get(id, []), *lost, prefix]
+            if joins:
+                session.serving.discard(id)
+            raise
+        leases = await self._leases(session, id, prefix, entries)
+        if behind is not None and len(leases) < limit:
+            await self._fill(session, num, subscription, behind)
+            return leases, None
+        return leases, float(due)
+
+    def _give_back(self, session: Session, num: str, instance: str, prefixes: list[str]) -> None:
+        """What a fetch leased that nobody waits for any more."""
+        try:
+            session.ask("fetch", num, instance, "", 0, 0, 0, 0, 0, *prefixes)
+        except Closed:
+            return
+
+    async def _leases(self, session: Session, id: str, prefix: str, entries: Sequence[bytes]) -> list[Lease]:
+        """The leases of entries; one that cannot be read becomes a dead letter."""
+        leases: list[Lease] = []
+        for raw in entries:
+            try:
+                leases.append(lease_of(raw, prefix, session.epoch))
+            except BusError as error:
+                bury = Bury(f"{prefix}.{offset_of(raw)}", Reason.DESERIALIZATION_ERROR, str(error))
+                await self.settle(id, [bury])
+        return leases
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        num, subscription = await session.find(id)
+        acks: list[str] = []
+        others: list[Any] = []
+        for each in settlements:
+            if isinstance(each, Ack):
+                acks.append(each.token)
+            elif isinstance(each, Bury):
+                error = "" if each.error is None else json_of(each.error)
+                others += ("b", each.token, each.reason.value, error, each.traceback.encode(errors="replace"))
+            elif isinstance(each, Extend):
+                error = "" if each.error is None else json_of(each.error)
+                others += ("x", each.token, f"{each.seconds * 1000:.3f}", error, "")
+            else:
+                error = json_of(each.error) if each.charge else ""
+                others += ("r", each.token, f"{each.delay * 1000:.3f}", error, "")
+        try:
+            return int(
+                await session.call("settle", num, int(subscription.exclusive), len(acks), *map(_token, acks), *others)
+            )
+        except Refused as refused:
+            await session.fold()
+            raise SubscriptionNotFound(f"no subscription {id!r} is remembered") from refused
+
+    # --- a new subscription's past ------------------------------------------------------------------------------
+
+    async def _fill(self, session: Session, num: str, subscription: Subscription, behind: list[bytes]) -> None:
+        """Take in a piece of it; the fetch that comes next has it."""
+        first, upto = int(behind[0]), int(behind[1])
+        last = min(first + _PIECE - 1, upto)
+        found = await self._past(session, subscription, (first, last, behind[2]))
+        parts: list[Any] = []
+        for stored in found:
+            urgent = stored.event.priority >= URGENT and not subscription.exclusive
+            parts += (stored.position.offset, int(stored.stored_at * 1000), "u" if urgent else "n")
+        await session.call("fill", num, first, "" if last == upto else last + 1, *parts)
+
+    async def _past(self, session: Session, subscription: Subscription, piece: tuple[int, int, bytes]) -> list[Stored]:
+        """What of a piece of the log it wants: from the first position to the last, since then if it says so."""
+        first, last, since = piece
+        entries = await session.line.call("XRANGE", f"{session.key}:log", first, last)
+        found = [parse(entry, session.epoch)[1] for entry in entries]
+        return [
+            each
+            for each in found
+            if isinstance(each, Stored)
+            and (not since or each.event.timestamp.timestamp() * 1000 >= float(since))
+            and matches(subscription, each.event)
+        ]
+
+    async def _unseen(self, session: Session, subscription: Subscription, behind: list[bytes]) -> int:
+        """How many events of its past it has to come to."""
+        count, first, upto = 0, int(behind[0]), int(behind[1])
+        while first <= upto:
+            last = min(first + _PIECE - 1, upto)
+            count += len(await self._past(session, subscription, (first, last, behind[2])))
+            first = last + 1
+        return count
+
+    # --- dead letters -------------------------------------------------------------------------------------------
+
+    async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
+        """See Broker."""
+        session = await self._enter()
+        await session.fold()
+        nums = {num: id for id, num in session.registry.nums.items() if query.subscription in (None, id)}
+        found: list[DeadLetter] = []
+        if query.ids is not None:
+            for letter in map(_letter, dict.fromkeys(query.ids)):
+                if letter is not None and letter[0] in nums:
+                    found += await self._letters(session, letter[0], nums[letter[0]], query, only=letter[1])
+        else:
+            for num, id in nums.items():
+                found += await self._letters(session, num, id, query)
+        found.sort(key=lambda letter: letter.time)
+        return found[: query.limit]
+
+    async def _letters(
+        self, session: Session, num: str, id: str, query: DeadQuery, only: str | None = None
+    ) -> list[DeadLetter]:
+        found: list[DeadLetter] = []
+        first = only or "-"
+        while len(found) < query.limit:
+            page = await session.line.call("XRANGE", f"{session.key}:q:{num}:dead", first, only or "+", "COUNT", _PAGE)
+            letters = [letter_of(f"{num}.{entry.decode()}", id, fields) for entry, fields in page]
+            found += [letter for letter in letters if asked_for(query, letter)]
+            if only or len(page) < _PAGE:
+                break
+            first = f"({page[-1][0].decode()}"
+        return found
+
+    async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        parts: list[Any] = []
+        for order in letters:
+            letter = _letter(order.id)
+            if letter is not None:
+                parts += (*letter, int(isinstance(order, Redeliver)))
+        return int(await session.call("resolve", *parts)) if parts else 0
+
+    # --- read ---------------------------------------------------------------------------------------------------
+
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+        """See Broker. Behind a PositionLost or an unreadable event the iteration can be gone on with."""
+        if not follow:
+            return Reading(partial(self._next_page, Pages(query, after)), query.limit)
+        # Where the live path is now, is asked at once: what is sent after this call must be seen.
+        tails = (
+            [Tail(query, after, self._session, self._dial)] if self._session is not None and not self._closed else []
+        )
+        self._tails.update(tails)
+        return Reading(partial(self._next_news, query, after, tails), query.limit, partial(self._end, tails))
+
+    async def _next_page(self, pages: Pages) -> Sequence[Stored | BusError] | None:
+        return await pages.next(await self._enter())
+
+    async def _next_news(
+        self, query: Query, after: Position | None, tails: list[Tail]
+    ) -> Sequence[Stored | BusError] | None:
+        if not tails:
+            if self._closed:
+                return None
+            tails.append(Tail(query, after, await self._enter(), self._dial))
+            self._tails.add(tails[0])
+        return await next_of(tails[0])
+
+    def _end(self, tails: list[Tail]) -> None:
+        for tail in tails:
+            if tail in self._tails:
+                self._tails.discard(tail)
+                end = asyncio.create_task(tail.close())
+                self._ends.add(end)
+                end.add_done_callback(self._ends.discard)
+
+    async def ping(self) -> Ping:
+        """See Broker."""
+        session = await self._enter()
+        started = self._clock.monotonic()
+        head = await session.head()
+        return Ping(self._clock.monotonic() - started, head)
+
+
+def _start(subscription: Subscription, epoch: str) -> tuple[Any, str]:
+    """The first position that a new one gets, or "new" or "first"; and since when, in milliseconds."""
+    start = subscription.start
+    if isinstance(start, Position):
+        if start.epoch != epoch:
+            raise PositionLost("that position is of another log")
+        return start.offset + 1, ""
+    if isinstance(start, datetime):
+        return "first", f"{start.timestamp() * 1000:.3f}"
+    return start, ""
+
+
+def _lost(refused: Refused, text: str) -> PositionLost:
+    lost = None if refused.number < 0 else refused.number
+    return PositionLost(f"{text} ({'their number is not known' if lost is None else lost})", lost)
+
+
+def _token(token: str) -> bytes:
+    return token.encode(errors="replace")
+
+
+def _letter(id: str) -> tuple[str, str] | None:
+    """Number of the subscription and stream id of a letter's id; None for what is none of ours."""
+    num, _, entry = id.partition(".")
+    at, _, sequence = entry.partition("-")
+    fits = all(part.isascii() and part.isdigit() and len(part) < 20 for part in (num, at, sequence))
+    return (num, entry) if fits else None
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Whoever waited for this may be gone; then its error is nobody's."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,33 @@
+-- What each instance does once a second. ARGV: 4 instance, 5 "1" to say that it is here, then the numbers of what it
+-- waits for. Reply: delayed events that are due, milliseconds until the next one (negative: there is none), the numbers
+-- that have something.
+local me = ARGV[4]
+if ARGV[5] == '1' then
+  call('ZADD', P .. ':present', score(mono + 15000), me)
+  for _, gone in ipairs(call('ZRANGEBYSCORE', P .. ':present', '-inf', score(mono))) do
+    call('ZREM', P .. ':present', gone)
+    for _, num in ipairs(call('SMEMBERS', P .. ':live:' .. gone)) do
+      forget(num)
+    end
+    call('DEL', P .. ':live:' .. gone)
+    for _, num in ipairs(call('HVALS', P .. ':num')) do
+      if call('SISMEMBER', queue(num) .. ':c', gone) == 1 then
+        leave(num, gone, now)
+      end
+    end
+  end
+end
+local events = {}
+for _, id in ipairs(call('ZRANGEBYSCORE', P .. ':later', '-inf', score(now + NEAR), 'LIMIT', 0, 500)) do
+  events[#events + 1] = call('HGET', P .. ':later:body', id)
+end
+local later = call('ZRANGE', P .. ':later', 0, 0, 'WITHSCORES')[2]
+local news = {}
+for i = 6, #ARGV do
+  local Q = queue(ARGV[i])
+  tick(ARGV[i])
+  if ready(Q) > 0 or call('EXISTS', Q) == 0 then
+    news[#news + 1] = ARGV[i]
+  end
+end
+return {events, later and whole(math.max(0, math.ceil(later - now))) or '-1', news}

@@ -1,0 +1,3 @@
+if call('HGET', S, 'epoch') ~= ARGV[1] then
+  return redis.error_reply('EPOCH this is another log')
+end

@@ -1,0 +1,284 @@
+"""What one instance has joined: the log's epoch, its own number, the registry, its wake-ups, and its beat."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from wowevent.broker import Position, Retention, Subscription
+from wowevent.brokers.redis.dial import Dial
+from wowevent.brokers.redis.faults import Refused
+from wowevent.brokers.redis.line import Line
+from wowevent.brokers.redis.registry import Registry, text_of
+from wowevent.brokers.redis.script import SCRIPTS
+from wowevent.clock import Clock, SystemClock, Timer
+from wowevent.errors import BrokerError, BrokerUnavailable, Closed, FormatTooNew, SubscriptionNotFound
+from wowevent.log import logger
+
+LAYOUT: Final = 1
+_BEAT: Final = 1.0  # seconds between looks at what is due
+_RENEW: Final = 5.0  # seconds between signs of life, which hold for 15, and between looks at the limits
+_RECONNECT: Final = (0.05, 1.0)
+_DUE: Final = 500  # delayed events that one look gives at most
+_STALE: Final = 50  # times that a registry may change under one call
+
+Release = Callable[[Sequence[bytes]], Any]
+"""Appends delayed events whose moment has come."""
+
+
+class Session:
+    """One instance of the engine, joined to its log."""
+
+    def __init__(self, dial: Dial, key: str, retention: Retention, clock: Clock) -> None:
+        self.key = key
+        self.clock = clock
+        self.epoch: str = ""
+        self.instance: str = ""
+        self.registry: Registry = Registry()
+        self.serving: set[str] = set()
+        self.lost: dict[str, list[str]] = {}
+        """By subscription, the fetches whose answers were lost."""
+        self.declared: dict[str, Subscription] = {}
+        self._dial = dial
+        self._retention = retention
+        self._own_clock = not isinstance(clock, SystemClock)
+        self.line: Line = Line(dial, [("SCRIPT", "LOAD", script.text) for script in SCRIPTS.values()])
+        self._fetches = 0
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._listener: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
+        self._beat_at = 0.0
+        self._renewed = float("-inf")
+        self._rejoining: asyncio.Task[None] | None = None
+        self._release: Release | None = None
+        self.closed: bool = False
+
+    # --- joining ------------------------------------------------------------------------------------------------
+
+    async def join(self, release: Release) -> None:
+        """Join the log, which is made if there is none; from here on wake-ups are heard, and time has effects."""
+        self._release = release
+        await self._open()
+        await self.fold()
+        self._listener = asyncio.create_task(self._listen(), name="redis:wake")
+        self._renewed = self.clock.monotonic()
+        self.soon(0.0)
+
+    async def _open(self) -> None:
+        epoch, instance, layout = await self.call("open", secrets.token_hex(4))
+        if int(layout) > LAYOUT:
+            raise FormatTooNew(f"the log was written by a newer WowEvent (layout {int(layout)})")
+        self.epoch, self.instance = epoch.decode(), str(instance)
+
+    async def rejoin(self) -> None:
+        """The log is not the one that we joined: say so, join the new one, and declare again what we declared."""
+        if self._rejoining is None or self._rejoining.done():
+            self._rejoining = asyncio.create_task(self._rejoin(), name="redis:rejoin")
+        await asyncio.shield(self._rejoining)
+
+    async def _rejoin(self) -> None:
+        old = self.epoch
+        await self._open()
+        if self.epoch == old:
+            return
+        logger.error(
+            "the log was emptied or replaced: it begins anew, and what it held is gone", was=old, now=self.epoch
+        )
+        self.registry = Registry()
+        self.serving.clear()
+        self.lost.clear()
+        for subscription in self.declared.values():
+            instance = "" if subscription.durable else self.instance
+            answer = await self.call("declare", subscription.id, text_of(subscription), instance, "first", "")
+            if subscription.durable and int(answer[1]):
+                await self.line.call("HSET", f"{self.key}:q:{answer[0].decode()}", "lost", -1)
+        await self.fold()
+        if self._listener is not None:  # our number is another one
+            self._listener.cancel()
+            self._listener = asyncio.create_task(self._listen(), name="redis:wake")
+        self.wake_all()
+
+    async def close(self, serving: Sequence[str]) -> None:
+        """Leave, with what was asked for before; wait for nothing that does not come."""
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [task for task in (self._listener, self._beating, self._rejoining) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            with suppress(BrokerError, Refused, Closed):
+                await self.call("detach", self.instance, 1, *serving)
+        finally:
+            self.closed = True
+            self.wake_all()
+            await self.line.close()
+
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    def times(self) -> tuple[str, str]:
+        """Now, in milliseconds of the clock that was given; nothing where that is the server's own."""
+        if not self._own_clock:
+            return ("", "")
+        return (f"{self.clock.time() * 1000:.3f}", f"{self.clock.monotonic() * 1000:.3f}")
+
+    def ask(self, name: str, *arguments: Any) -> asyncio.Future[Any]:
+        """Run a script; its answer is the future's result, or Refused."""
+        return self.line.call("EVALSHA", SCRIPTS[name].sha, 1, self.key, self.epoch, *self.times(), *arguments)
+
+    async def call(self, name: str, *arguments: Any) -> Any:
+        """`ask`, and what can be done about a refusal: another log is joined, and the caller may try again."""
+        try:
+            return await self.ask(name, *arguments)
+        except Refused as refused:
+            if refused.word != "EPOCH":
+                raise
+        await self.rejoin()
+        raise BrokerUnavailable("redis: the log was emptied or replaced; it begins anew")
+
+    async def routed(self, name: str, compose: Callable[[], Sequence[Any]]) -> Any:
+        """A script that goes by the registry, composed anew when that was old."""
+        for _ in range(_STALE):
+            try:
+                return await self.call(name, *compose())
+            except Refused as refused:
+                if refused.word != "STALE":
+                    raise
+            await self.fold()
+        raise BrokerUnavailable("redis: the subscriptions change faster than events can be routed")
+
+    async def fold(self) -> None:
+        """Know the registry as it is now."""
+        registry = self.registry
+        answer = await self.call("fold", registry.version, registry.removals)
+        if registry is self.registry:
+            registry.fold(answer)
+
+    async def find(self, id: str) -> tuple[str, Subscription]:
+        """The number and the declaration of a remembered subscription."""
+        subscription = self.registry.routes.get(id)
+        if subscription is None:
+            await self.fold()
+            subscription = self.registry.routes.get(id)
+        if subscription is None or not subscription.durable:
+            raise SubscriptionNotFound(f"no subscription {id!r} is remembered")
+        return self.registry.nums[id], subscription
+
+    def next_prefix(self) -> str:
+        """What the tokens of the next fetch begin with."""
+        self._fetches += 1
+        return f"{self.instance}.{self._fetches}"
+
+    async def head(self) -> Position:
+        """Where the log ends now."""
+        epoch, head = await self.line.call("HMGET", f"{self.key}:state", "epoch", "head")
+        if epoch is None or epoch.decode() != self.epoch:
+            await self.rejoin()
+            epoch, head = await self.line.call("HMGET", f"{self.key}:state", "epoch", "head")
+        return Position(self.epoch, int(head or 0))
+
+    # --- wake-ups -----------------------------------------------------------------------------------------------
+
+    def waiter(self, num: str) -> asyncio.Future[None]:
+        """Done when there may be something for this subscription."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(num, []).append(future)
+        return future
+
+    def wake(self, num: str) -> None:
+        """Let those who wait for it look again."""
+        for future in self._waiting.pop(num, ()):
+            if not future.done():
+                future.set_result(None)
+
+    def wake_all(self) -> None:
+        """Let all look again."""
+        for num in list(self._waiting):
+            self.wake(num)
+
+    def leave_waiting(self, num: str, future: asyncio.Future[None]) -> None:
+        """It is not waited for any more."""
+        left = [each for each in self._waiting.get(num, ()) if each is not future]
+        if left:
+            self._waiting[num] = left
+        else:
+            self._waiting.pop(num, None)
+
+    async def _listen(self) -> None:
+        """Hear wake-ups, on a connection of its own; what was said while it was broken is looked for."""
+        pause, broken = _RECONNECT[0], False
+        while True:
+            try:
+                connection = await self._dial()
+                try:
+                    await connection.send_command("SUBSCRIBE", f"{self.key}:wake:{self.instance}")
+                    await connection.read_response(disable_decoding=True, timeout=_BEAT)
+                    if broken:
+                        self.wake_all()
+                    pause, broken = _RECONNECT[0], True
+                    while True:
+                        said = await connection.read_response(disable_decoding=True, timeout=float("inf"))
+                        self.wake(said[2].decode())
+                finally:
+                    await connection.disconnect(nowait=True)
+            except Exception as error:  # noqa: BLE001 - whatever it was: it is said, and tried again
+                logger.debug("wake-ups are not heard now", error=error, retry_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _RECONNECT[1])
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def soon(self, seconds: float) -> None:
+        """Something is due then: the next beat is not later."""
+        at = self.clock.monotonic() + min(seconds, _BEAT)
+        if self.closed or (self._timer is not None and self._beat_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._beat_at = at
+        self._timer = self.clock.call_later(max(0.0, at - self.clock.monotonic()), self._begin_beat)
+
+    def _begin_beat(self) -> None:
+        self._timer = None
+        if self._beating is None or self._beating.done():
+            self._beating = asyncio.create_task(self._beat(), name="redis:beat")
+        else:
+            self.soon(_BEAT)
+
+    async def _beat(self) -> None:
+        """Release what is due, say that we are here, keep the limits, and look whether a wake-up got lost."""
+        left = _BEAT
+        try:
+            renew = self.clock.monotonic() - self._renewed >= _RENEW
+            if renew:
+                self._renewed = self.clock.monotonic()
+            answer = await self.call("beat", self.instance, int(renew), *self._waiting)
+            events, due, news = answer
+            for num in news:
+                self.wake(num.decode())
+            if events and self._release is not None:
+                await self._release(events)
+                left = 0.0 if len(events) >= _DUE else left
+            if int(due) >= 0:
+                left = min(left, int(due) / 1000 + 0.001)
+            if renew:
+                await self._retain()
+        except (BrokerError, Refused) as error:
+            logger.debug("redis does not answer the beat", error=error)
+            self._renewed = float("-inf")
+        except Closed:
+            return
+        finally:
+            self.soon(left)
+
+    async def _retain(self) -> None:
+        limits = self._retention
+        age = "" if limits.max_age is None else limits.max_age * 1000
+        most = "" if limits.max_bytes is None else limits.max_bytes
+        count = "" if limits.max_count is None else limits.max_count
+        while await self.call("retain", age, most, count, limits.unserved_after * 1000):
+            pass

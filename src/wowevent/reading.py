@@ -1,0 +1,81 @@
+"""What engines share that look through their log by themselves: what was asked for, and an iteration that goes on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from wowevent.broker import DeadLetter, DeadQuery, Query, Stored
+from wowevent.errors import BusError
+from wowevent.event import Event
+from wowevent.topic import matches_any
+
+
+def wanted(query: Query, event: Event) -> bool:
+    """Whether a read asked for this event."""
+    return (
+        (query.start_time is None or event.timestamp >= query.start_time)
+        and (query.end_time is None or event.timestamp <= query.end_time)
+        and query.correlation_id in (None, event.correlation_id)
+        and (query.event_ids is None or event.event_id in query.event_ids)
+        and matches_any(query.patterns, event.topic)
+    )
+
+
+def asked_for(query: DeadQuery, letter: DeadLetter) -> bool:
+    """Whether this dead letter was asked for."""
+    return (
+        (query.ids is None or letter.id in query.ids)
+        and query.subscription in (None, letter.subscription)
+        and query.reason in (None, letter.reason)
+        and query.event_id in (None, letter.event.event_id)
+        and query.correlation_id in (None, letter.event.correlation_id)
+    )
+
+
+class Reading:
+    """An iteration over the log. After it raised PositionLost or StorageDamaged it goes on behind the gap."""
+
+    def __init__(
+        self,
+        turn: Callable[[], Awaitable[Sequence[Stored | BusError] | None]],
+        limit: int | None,
+        end: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`turn` gives what comes next; when it has nothing it waits, or None says that there will be no more.
+
+        `end` is called when nothing is read any more, perhaps more than once.
+        """
+        self._turn = turn
+        self._left = limit
+        self._end = end
+        self._items: deque[Stored | BusError] = deque()
+        self._at_end = False
+
+    def __aiter__(self) -> Reading:
+        return self
+
+    async def __anext__(self) -> Stored:
+        if self._left == 0:
+            await self.aclose()
+            raise StopAsyncIteration
+        while not self._items:
+            if self._at_end:
+                raise StopAsyncIteration
+            found = await self._turn()
+            if found is None:
+                await self.aclose()
+                continue
+            self._items.extend(found)
+        item = self._items.popleft()
+        if isinstance(item, BusError):
+            raise item
+        if self._left is not None:
+            self._left -= 1
+        return item
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._at_end = True
+        self._items.clear()
+        self._end()
