@@ -57,7 +57,8 @@ from wowevent.settings import Settings
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.topic import is_reserved
 
-_PATIENCE: Final = 10.0  # seconds for which a publish is tried again while the engine does not answer
+_PATIENCE: Final = 10.0  # seconds for which a publish is tried while the engine does not answer
+_LEAST: Final = 0.5  # of which a try has this at least
 
 
 class Receipt(Struct, frozen=True, gc=False):
@@ -309,15 +310,17 @@ class EventBus:
 
     async def _append(self, events: Sequence[Event]) -> Sequence[Appended]:
         """The engine's publish, tried again while it does not answer: ids make that safe."""
-        until, pause = 0.0, 0.05
+        until, pause = self._clock.monotonic() + _PATIENCE, 0.05
         while True:
             try:
-                return await self._broker.publish(events)
+                async with asyncio.timeout(max(_LEAST, until - self._clock.monotonic())):
+                    return await self._broker.publish(events)
             except BrokerUnavailable as error:
-                until = until or self._clock.monotonic() + _PATIENCE
                 if self._clock.monotonic() + pause > until:
                     raise
                 logger.warning("publish is tried again", error=error, retry_in=pause)
+            except TimeoutError:
+                raise BrokerUnavailable(f"the engine did not take it within {_PATIENCE:.0f} s") from None
             await self._clock.sleep(pause)
             pause = min(2 * pause, 1.0)
 

@@ -44,7 +44,7 @@ from wowevent.wakeup import Wakeup
 
 _HOLD: Final = 0.1  # seconds of work to hold
 _MOST: Final = 512  # events to hold
-_WAIT: Final = 5.0  # seconds that one fetch waits
+_WAIT: Final = 60.0  # seconds that one fetch waits
 _ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
 
 

@@ -61,11 +61,18 @@ async def append(session: Session, items: Sequence[Item], *, due: bool = False) 
     def compose() -> list[Any]:
         matched[:] = [session.registry.routes.match(event) for event, _ in items]
         ids = [part for event, body in items for part in (event.event_id, body)]
-        head = (session.registry.version, "due" if due else "", KNOWN_SECONDS * 1000, KNOWN_IDS, len(items))
+        head = (
+            session.registry.version,
+            "due" if due else "",
+            KNOWN_SECONDS * 1000,
+            KNOWN_IDS,
+            session.known,
+            len(items),
+        )
         return [*head, *ids, *_lanes(session, items, matched)]
 
     offsets = await session.routed("append", compose)
-    epoch = session.epoch
+    epoch, session.known = session.epoch, max(session.known, *offsets)
     return [
         Appended(Position(epoch, offset), matched=ids)
         if offset > 0

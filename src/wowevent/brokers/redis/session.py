@@ -22,6 +22,7 @@ LAYOUT: Final = 1
 _BEAT: Final = 1.0  # seconds between looks at what is due
 _RENEW: Final = 5.0  # seconds between signs of life, which hold for 15, and between looks at the limits
 _RECONNECT: Final = (0.05, 1.0)
+_PATIENCE: Final = 3.0  # seconds that a call waits for another log to be joined
 _DUE: Final = 500  # delayed events that one look gives at most
 _STALE: Final = 50  # times that a registry may change under one call
 
@@ -42,6 +43,8 @@ class Session:
         self.lost: dict[str, list[str]] = {}
         """By subscription, the fetches whose answers were lost."""
         self.declared: dict[str, Subscription] = {}
+        self.known: int = 0
+        """The last position that we were told of: the log must not end before it."""
         self._dial = dial
         self._retention = retention
         self._own_clock = not isinstance(clock, SystemClock)
@@ -78,29 +81,48 @@ class Session:
         """The log is not the one that we joined: say so, join the new one, and declare again what we declared."""
         if self._rejoining is None or self._rejoining.done():
             self._rejoining = asyncio.create_task(self._rejoin(), name="redis:rejoin")
-        await asyncio.shield(self._rejoining)
+        await asyncio.wait([self._rejoining], timeout=_PATIENCE)
+
+    async def found(self, head: int, known: int) -> None:
+        """A reader that has come to position `known` found that the log ends at `head`, or that it is another one."""
+        if head < known:
+            self.known = max(self.known, known)
+        with suppress(BrokerUnavailable):  # it says so once it has joined
+            await self.call("beat", self.instance, 0, self.known)
 
     async def _rejoin(self) -> None:
-        old = self.epoch
-        await self._open()
-        if self.epoch == old:
-            return
-        logger.error(
-            "the log was emptied or replaced: it begins anew, and what it held is gone", was=old, now=self.epoch
-        )
-        self.registry = Registry()
-        self.serving.clear()
-        self.lost.clear()
-        for subscription in self.declared.values():
-            instance = "" if subscription.durable else self.instance
-            answer = await self.call("declare", subscription.id, text_of(subscription), instance, "first", "")
-            if subscription.durable and int(answer[1]):
-                await self.line.call("HSET", f"{self.key}:q:{answer[0].decode()}", "lost", -1)
-        await self.fold()
+        """Until it is done: half of it would be silence."""
+        was, left = self.epoch, [self.instance, 1, *(self.registry.nums[id] for id in self.serving)]
+        while True:
+            try:
+                await self._open()
+                if self.epoch == was:
+                    return
+                await self.ask("detach", *left)
+                await self._declare_again()
+                break
+            except (BrokerError, Refused) as error:
+                logger.warning("the log cannot be joined anew now", error=error, retry_in=_RECONNECT[1])
+                await asyncio.sleep(_RECONNECT[1])
+        text = "the log was emptied or replaced, or lost its end: positions of before are lost"
+        logger.error(text, was=was, now=self.epoch)
         if self._listener is not None:  # our number is another one
             self._listener.cancel()
             self._listener = asyncio.create_task(self._listen(), name="redis:wake")
         self.wake_all()
+
+    async def _declare_again(self) -> None:
+        """What we declared, from the new log's beginning; who is served by it is told once that something is lost."""
+        for subscription in self.declared.values():
+            instance = "" if subscription.durable else self.instance
+            num, new = await self.ask("declare", subscription.id, text_of(subscription), instance, "first", "")
+            if subscription.durable and new:
+                await self.line.call("HSET", f"{self.key}:q:{num.decode()}", "lost", -1)
+        registry = Registry()
+        registry.fold(await self.ask("fold", registry.version, registry.removals))
+        self.registry, self.known = registry, 0
+        self.serving.clear()
+        self.lost.clear()
 
     async def close(self, serving: Sequence[str]) -> None:
         """Leave, with what was asked for before; wait for nothing that does not come."""
@@ -179,6 +201,7 @@ class Session:
         if epoch is None or epoch.decode() != self.epoch:
             await self.rejoin()
             epoch, head = await self.line.call("HMGET", f"{self.key}:state", "epoch", "head")
+        self.known = max(self.known, int(head or 0))
         return Position(self.epoch, int(head or 0))
 
     # --- wake-ups -----------------------------------------------------------------------------------------------
@@ -256,7 +279,7 @@ class Session:
             renew = self.clock.monotonic() - self._renewed >= _RENEW
             if renew:
                 self._renewed = self.clock.monotonic()
-            answer = await self.call("beat", self.instance, int(renew), *self._waiting)
+            answer = await self.call("beat", self.instance, int(renew), self.known, *self._waiting)
             events, due, news = answer
             for num in news:
                 self.wake(num.decode())

@@ -1,7 +1,11 @@
--- What each instance does once a second. ARGV: 4 instance, 5 "1" to say that it is here, then the numbers of what it
--- waits for. Reply: delayed events that are due, milliseconds until the next one (negative: there is none), the numbers
+-- What each instance does once a second. ARGV: 4 instance, 5 "1" to say that it is here, 6 the last position that it
+-- knows of, then the numbers of what it waits for. Reply: delayed events that are due, milliseconds until the next one (negative: there is none), the numbers
 -- that have something.
 local me = ARGV[4]
+local other = regressed(number(call('HGET', S, 'head')), tonumber(ARGV[6]))
+if other then
+  return other
+end
 if ARGV[5] == '1' then
   call('ZADD', P .. ':present', score(mono + 15000), me)
   for _, gone in ipairs(call('ZRANGEBYSCORE', P .. ':present', '-inf', score(mono))) do
@@ -23,7 +27,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', P .. ':later', '-inf', score(now + NEA
 end
 local later = call('ZRANGE', P .. ':later', 0, 0, 'WITHSCORES')[2]
 local news = {}
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local Q = queue(ARGV[i])
   tick(ARGV[i])
   if ready(Q) > 0 or call('EXISTS', Q) == 0 then

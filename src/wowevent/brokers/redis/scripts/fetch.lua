@@ -123,7 +123,9 @@ local suspect = call('ZPOPMIN', Q .. ':s')[1]
 local entries, leased, ends = {}, {}, {}
 for _, raw in ipairs(suspect and {suspect} or mixed()) do
   local entry = full(raw)
-  if entry then
+  if not entry then -- taken from the log by other hands than ours
+    call('HINCRBY', Q, 'lost', 1)
+  else
     local token = ARGV[6] .. '.' .. string.match(entry, '^%d+')
     entries[#entries + 1] = entry
     leased[#leased + 1] = token

@@ -35,6 +35,16 @@ else
 end
 local NEAR = 0.5 -- milliseconds: due is what is due so soon
 
+-- A server that came back without its last writes would give positions a second time. Whoever knows a later one than the
+-- log's last makes an epoch of the log that is there: then every position of before is one of another log.
+local function regressed(head, known)
+  if head >= known then
+    return false
+  end
+  call('HSET', S, 'epoch', ARGV[1] .. '.' .. head)
+  return redis.error_reply('EPOCH this log lost its end')
+end
+
 local function number(value) -- of a stored one that may be missing
   return tonumber(value or 0) or 0
 end
