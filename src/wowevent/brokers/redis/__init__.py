@@ -250,9 +250,10 @@ class RedisBroker:
         """See Broker."""
         session = await self._enter()
         num, subscription = await session.find(id)
-        (info,) = await self._infos(session, [subscription])
-        unseen = info.ready - int(await session.call("purge", num))
-        return info.ready if unseen >= 0 else info.ready - unseen
+        for info in await self._infos(session, [subscription]):
+            unseen = info.ready - int(await session.call("purge", num))
+            return info.ready if unseen >= 0 else info.ready - unseen
+        raise SubscriptionNotFound(f"no subscription {id!r} is remembered")
 
     # --- fetch and settle ---------------------------------------------------------------------------------------
 
@@ -274,7 +275,7 @@ class RedisBroker:
                     continue
                 if leases or news is None:
                     return leases
-                await self._wait(news, left if due is None or due < 0 else min(left, due / 1000 + 0.001))
+                await self._wait(news, left if due is None or due < 0 else min(left, due / 1000))
             finally:
                 if news is not None:
                     session.leave_waiting(num, news)
@@ -348,11 +349,11 @@ class RedisBroker:
         """See Broker."""
         session = await self._enter()
         num, subscription = await session.find(id)
-        acks: list[str] = []
+        acks: dict[str, list[bytes]] = {}
         others: list[Any] = []
         for each in settlements:
             if isinstance(each, Ack):
-                acks.append(each.token)
+                acks.setdefault(each.token.rpartition(".")[0], []).append(_token(each.token))
             elif isinstance(each, Bury):
                 error = "" if each.error is None else json_of(each.error)
                 others += ("b", each.token, each.reason.value, error, each.traceback.encode(errors="replace"))
@@ -362,10 +363,9 @@ class RedisBroker:
             else:
                 error = json_of(each.error) if each.charge else ""
                 others += ("r", each.token, f"{each.delay * 1000:.3f}", error, "")
+        named = [part for fetch, tokens in acks.items() for part in (_token(fetch), len(tokens), *tokens)]
         try:
-            return int(
-                await session.call("settle", num, int(subscription.exclusive), len(acks), *map(_token, acks), *others)
-            )
+            return int(await session.call("settle", num, int(subscription.exclusive), len(acks), *named, *others))
         except Refused as refused:
             await session.fold()
             raise SubscriptionNotFound(f"no subscription {id!r} is remembered") from refused

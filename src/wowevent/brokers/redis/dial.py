@@ -4,7 +4,8 @@
     redis+sentinel://[user:password@]host:port,host:port/service/database
     redis+cluster://[user:password@]host:port,host:port
 
-Options behind `?` are those of redis-py's connection (`ssl_ca_certs=…`, `client_name=…`).
+Options behind `?` are those of redis-py's connection (`ssl_ca_certs=…`, `client_name=…`; TLS behind a Sentinel or in a
+cluster: `ssl=true`). Those that say how answers are waited for and decoded are ours: `_OURS` stands in for them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -21,6 +22,7 @@ from redis.asyncio.connection import Connection as PlainConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from wowevent.brokers.redis.faults import translate
 from wowevent.errors import BrokerUnavailable
@@ -52,11 +54,18 @@ def once() -> Retry:
 def dial_url(url: str, key: str) -> Dial:
     """How to reach the server of a URL; in a cluster, the one that has the slot of `key`. ValueError for a bad URL."""
     parts = urlsplit(url)
-    if parts.scheme == "redis+sentinel":
-        return _sentinel(url)
-    if parts.scheme == "redis+cluster":
-        return _cluster(url, key)
-    pool: ConnectionPool = ConnectionPool.from_url(url)
+    try:  # made, and not connected: the driver takes any option until a connection is made with it
+        if parts.scheme == "redis+sentinel":
+            return _sentinel(url)
+        if parts.scheme == "redis+cluster":
+            return _cluster(url, key)
+        database = parts.path.strip("/")
+        if parts.scheme != "unix" and _port(parts, 6379) and database and not database.isdecimal():
+            raise ValueError("the database of a redis URL is a number")
+        pool: ConnectionPool = ConnectionPool.from_url(url)
+        _make(pool)
+    except (TypeError, RedisError, RedisClusterException) as error:
+        raise ValueError(f"an option of the redis URL is unknown or wrong: {error}") from error
     return _by_pool(pool)
 
 
@@ -69,16 +78,21 @@ def dial_client(client: Any, key: str) -> Dial:
 
 def _by_pool(pool: ConnectionPool) -> Dial:
     async def dial() -> AbstractConnection:
-        settings = {**pool.connection_kwargs, **_OURS, "retry": once()}
-        for name in ("maint_notifications_config", "maint_notifications_pool_handler", "parser_class"):
-            settings.pop(name, None)
-        if "path" in settings:
-            settings.pop("socket_keepalive")
-        if isinstance(pool, SentinelConnectionPool):
-            settings["connection_pool"] = pool
-        return await _connected(pool.connection_class(**settings))
+        return await _connected(_make(pool))
 
     return dial
+
+
+def _make(pool: ConnectionPool) -> AbstractConnection:
+    """A connection like those of the pool, not connected yet."""
+    settings = {**pool.connection_kwargs, **_OURS, "retry": once()}
+    for name in ("maint_notifications_config", "maint_notifications_pool_handler", "parser_class"):
+        settings.pop(name, None)
+    if "path" in settings:
+        settings.pop("socket_keepalive")
+    if isinstance(pool, SentinelConnectionPool):
+        settings["connection_pool"] = pool
+    return pool.connection_class(**settings)
 
 
 async def _connected(connection: AbstractConnection) -> AbstractConnection:
@@ -101,12 +115,14 @@ def _addresses(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, An
     """Hosts with their ports, what a connection is made with, and the path."""
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
+    if "@" in parts.path:
+        raise ValueError("a / in a password is written %2F")
     found = []
     for each in hosts.split(","):
         one = urlsplit(f"//{each}")
         if not one.hostname:
             raise ValueError("a host is missing in the list of hosts")
-        found.append((one.hostname, one.port or port))
+        found.append((one.hostname, _port(one, port)))
     like = f"redis://{credentials}@localhost" if credentials else "redis://localhost"
     query = f"?{parts.query}" if parts.query else ""
     settings = dict(ConnectionPool.from_url(like + query).connection_kwargs)
@@ -115,31 +131,55 @@ def _addresses(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, An
     return found, settings, parts.path.strip("/")
 
 
+def _port(parts: SplitResult, otherwise: int) -> int:
+    """The port. What stands in its place may be half of a password, so it is not shown."""
+    try:
+        return parts.port or otherwise
+    except ValueError:
+        raise ValueError("the port is not a number (in a password, / ? # @ are written %2F %3F %23 %40)") from None
+
+
 def _sentinel(url: str) -> Dial:
     hosts, settings, path = _addresses(url, 26379)
     service, _, database = path.partition("/")
     if not service:
         raise ValueError("redis+sentinel://host:port/service: the service is missing")
-    ask = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "retry": once()}
-    sentinel = Sentinel(hosts, sentinel_kwargs=ask)  # type: ignore[no-untyped-call]
-    settings["db"] = int(database or 0)
-    return _by_pool(SentinelConnectionPool(service, sentinel, **settings))  # type: ignore[no-untyped-call]
+    if database:
+        settings["db"] = int(database)
+
+    def ask() -> tuple[Sentinel, SentinelConnectionPool]:
+        how = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "retry": once()}
+        sentinel = Sentinel(hosts, sentinel_kwargs=how)  # type: ignore[no-untyped-call]
+        return sentinel, SentinelConnectionPool(service, sentinel, **settings)  # type: ignore[no-untyped-call]
+
+    async def dial() -> AbstractConnection:
+        sentinel, pool = ask()
+        try:
+            return await _connected(_make(pool))
+        finally:
+            await sentinel.aclose()
+
+    _make(ask()[1])
+    return dial
 
 
 def _cluster(url: str, key: str) -> Dial:
     hosts, settings, path = _addresses(url, 6379)
     if path not in {"", "0"}:
         raise ValueError("a cluster has one database, 0")
-    given = {name: value for name, value in settings.items() if name in {"username", "password"}}
+    settings = {"socket_connect_timeout": _CONNECT_SECONDS, **settings}
+
+    def ask() -> RedisCluster:
+        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **settings)
 
     async def dial() -> AbstractConnection:
-        nodes = [ClusterNode(host, port) for host, port in hosts]
-        cluster: RedisCluster = RedisCluster(startup_nodes=nodes, socket_connect_timeout=_CONNECT_SECONDS, **given)
+        cluster = ask()
         try:
             return await _node_of(cluster, key)
         finally:
             await cluster.aclose()
 
+    ask()
     return dial
 
 
@@ -151,6 +191,8 @@ async def _node_of(cluster: RedisCluster, key: str) -> AbstractConnection:
             await cluster.nodes_manager.initialize()
     except TimeoutError:
         raise BrokerUnavailable(f"the cluster does not answer within {_CONNECT_SECONDS:.0f} s") from None
+    except RedisClusterException as error:  # "cannot be connected", of whatever trouble there was
+        raise translate(error.__cause__ or error) from error
     except Exception as error:
         raise translate(error) from error
     node = cluster.get_node_from_key(key)

@@ -66,6 +66,7 @@ class Session:
         """Join the log, which is made if there is none; from here on wake-ups are heard, and time has effects."""
         self._release = release
         await self._open()
+        await self.line.call("PUBLISH", f"{self.key}:wake:", "")  # who may not must not begin: scripts would break off
         await self.fold()
         self._listener = asyncio.create_task(self._listen(), name="redis:wake")
         self._renewed = self.clock.monotonic()
@@ -232,17 +233,16 @@ class Session:
             self._waiting.pop(num, None)
 
     async def _listen(self) -> None:
-        """Hear wake-ups, on a connection of its own; what was said while it was broken is looked for."""
-        pause, broken = _RECONNECT[0], False
+        """Hear wake-ups, on a connection of its own; what was said before it was there is looked for."""
+        pause = _RECONNECT[0]
         while True:
             try:
                 connection = await self._dial()
                 try:
                     await connection.send_command("SUBSCRIBE", f"{self.key}:wake:{self.instance}")
                     await connection.read_response(disable_decoding=True, timeout=_BEAT)
-                    if broken:
-                        self.wake_all()
-                    pause, broken = _RECONNECT[0], True
+                    self.wake_all()
+                    pause = _RECONNECT[0]
                     while True:
                         said = await connection.read_response(disable_decoding=True, timeout=float("inf"))
                         self.wake(said[2].decode())
@@ -287,7 +287,7 @@ class Session:
                 await self._release(events)
                 left = 0.0 if len(events) >= _DUE else left
             if int(due) >= 0:
-                left = min(left, int(due) / 1000 + 0.001)
+                left = min(left, int(due) / 1000)
             if renew:
                 await self._retain()
         except (BrokerError, Refused) as error:

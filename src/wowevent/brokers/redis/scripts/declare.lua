@@ -7,6 +7,9 @@ if num then
     call('HSET', P .. ':subs', num, spec)
     changed(num)
   end
+  if instance == '' and call('HEXISTS', queue(num), 'served_at') == 0 then -- evicted, or deleted: its next fetch is told
+    call('HSET', queue(num), 'served_at', score(now), 'lost', -1)
+  end
   return {num, 0}
 end
 local state = call('HMGET', S, 'head', 'trimmed')

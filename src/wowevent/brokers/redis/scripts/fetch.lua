@@ -1,4 +1,4 @@
--- Lease what is ready. ARGV: 4 number, 5 instance, 6 what its tokens begin with, 7 limit, 8 lease (ms), 9 "1" to be
+-- Lease what is ready. ARGV: 4 number, 5 instance, 6 the fetch, with which its tokens begin, 7 limit, 8 lease (ms), 9 "1" to be
 -- served from here on, 10 "1" for an exclusive one, 11 "1" to leave a note if there is nothing; 12… fetches of this
 -- instance whose answers got lost: what they leased is given back. Reply: entries, milliseconds until something is due
 -- (negative: nothing will be), and next, upto, since while it takes in its past.
@@ -12,13 +12,8 @@ if ARGV[9] == '1' then
   call('SADD', Q .. ':c', me)
 end
 for i = 12, #ARGV do
-  local mine = ARGV[i] .. '.'
-  for _, token in ipairs(call('HKEYS', Q .. ':l')) do
-    if string.sub(token, 1, #mine) == mine then
-      give_back(Q, parse(call('HGET', Q .. ':l', token)))
-      call('HDEL', Q .. ':l', token)
-      call('ZREM', Q .. ':d', token)
-    end
+  for _, token in ipairs(tokens_of(Q, ARGV[i])) do
+    give_back(Q, take_back(Q, token))
   end
 end
 tick(num)
@@ -120,7 +115,7 @@ local function mixed() -- eight urgent ones, then one other
 end
 
 local suspect = call('ZPOPMIN', Q .. ':s')[1]
-local entries, leased, ends = {}, {}, {}
+local entries, leased = {}, {}
 for _, raw in ipairs(suspect and {suspect} or mixed()) do
   local entry = full(raw)
   if not entry then -- taken from the log by other hands than ours
@@ -130,8 +125,6 @@ for _, raw in ipairs(suspect and {suspect} or mixed()) do
     entries[#entries + 1] = entry
     leased[#leased + 1] = token
     leased[#leased + 1] = entry
-    ends[#ends + 1] = score(mono + ARGV[8])
-    ends[#ends + 1] = token
   end
 end
 local behind = facts[6] and {facts[6], facts[7], facts[8]} or false
@@ -141,7 +134,8 @@ if #entries == 0 then
   return answer
 end
 in_chunks(leased, 4000, function(...) call('HSET', Q .. ':l', ...) end)
-in_chunks(ends, 4000, function(...) call('ZADD', Q .. ':d', ...) end)
+call('HSET', Q .. ':b', ARGV[6], #entries)
+call('ZADD', Q .. ':d', score(mono + ARGV[8]), ARGV[6])
 if call('SCARD', Q .. ':f') > 0 and ready(Q) > 0 then -- one wake-up may stand for several events
   wake(num, 1)
 end

@@ -15,7 +15,9 @@
 --   :q:N:ru :rn        zset    position -> ready again, or of the past
 --   :q:N:s             zset    position -> ready again, a suspect
 --   :q:N:w :we         zset    due -> position; hash position -> entry: a delayed retry
---   :q:N:l :d          hash    token -> entry; zset end of the lease -> token: leased
+--   :q:N:l             hash    token -> entry: leased
+--   :q:N:b             hash    fetch -> how many of its entries are leased; a token is `fetch.position`
+--   :q:N:d             zset    end of the lease -> fetch, or token for one that was extended
 --   :q:N:c :f          set     instances that serve it, that wait for it
 --   :q:N:dead          stream  dead letters
 --
@@ -130,6 +132,35 @@ local function wake(num, most) -- instances that wait for it; those that are gon
   end
 end
 
+local function let_go(Q, fetch, count) -- so many of a fetch are not leased any more; with the last its lease is over
+  if call('HINCRBY', Q .. ':b', fetch, -count) <= 0 then
+    call('HDEL', Q .. ':b', fetch)
+    call('ZREM', Q .. ':d', fetch)
+  end
+end
+
+local function fetch_of(token)
+  return string.match(token, '^%d+%.%d+') or token
+end
+
+local function tokens_of(Q, fetch)
+  local found, begin = {}, fetch .. '.'
+  for _, token in ipairs(call('HKEYS', Q .. ':l')) do
+    if string.sub(token, 1, #begin) == begin then
+      found[#found + 1] = token
+    end
+  end
+  return found
+end
+
+local function take_back(Q, token) -- the entry of a lease that is over
+  local entry = parse(call('HGET', Q .. ':l', token))
+  call('HDEL', Q .. ':l', token)
+  call('ZREM', Q .. ':d', token)
+  let_go(Q, fetch_of(token), 1)
+  return entry
+end
+
 -- Take in what is due by now: delayed retries, and leases that ended. Whether there was any.
 local function tick(num)
   local Q, any = queue(num), false
@@ -140,12 +171,16 @@ local function tick(num)
     give_back(Q, parse(raw))
     any = true
   end
-  for _, token in ipairs(call('ZRANGEBYSCORE', Q .. ':d', '-inf', score(mono + NEAR), 'LIMIT', 0, 500)) do
-    local entry = parse(call('HGET', Q .. ':l', token))
-    call('ZREM', Q .. ':d', token)
-    call('HDEL', Q .. ':l', token)
-    crashed(entry)
-    give_back(Q, entry)
+  for _, over in ipairs(call('ZRANGEBYSCORE', Q .. ':d', '-inf', score(mono + NEAR), 'LIMIT', 0, 500)) do
+    local whole_fetch = fetch_of(over) == over
+    for _, token in ipairs(whole_fetch and tokens_of(Q, over) or {over}) do
+      if not (whole_fetch and call('ZSCORE', Q .. ':d', token)) then -- one that was extended has its own end
+        local entry = take_back(Q, token)
+        crashed(entry)
+        give_back(Q, entry)
+      end
+    end
+    call('ZREM', Q .. ':d', over)
     any = true
   end
   return any
@@ -166,7 +201,7 @@ end
 
 local function leave(num, instance, at)
   local Q = queue(num)
-  if call('SREM', Q .. ':c', instance) == 1 then
+  if call('SREM', Q .. ':c', instance) == 1 and call('HEXISTS', Q, 'served_at') == 1 then
     call('HSET', Q, 'served_at', score(at))
   end
   if call('HGET', Q, 'owner') == instance then
@@ -179,7 +214,7 @@ local function forget(num)
   local Q = queue(num)
   local id = string.match(call('HGET', P .. ':subs', num) or '', '^[^\n]*') -- the first line of a declaration
   wake(num, 1000)
-  call('UNLINK', Q, Q .. ':u', Q .. ':n', Q .. ':ru', Q .. ':rn', Q .. ':s', Q .. ':w', Q .. ':we', Q .. ':l', Q .. ':d',
+  call('UNLINK', Q, Q .. ':u', Q .. ':n', Q .. ':ru', Q .. ':rn', Q .. ':s', Q .. ':w', Q .. ':we', Q .. ':l', Q .. ':b', Q .. ':d',
     Q .. ':c', Q .. ':f', Q .. ':dead')
   call('HDEL', P .. ':subs', num)
   call('HDEL', P .. ':num', id)

@@ -1,23 +1,32 @@
 -- Settle what is leased; a token whose lease has ended settles nothing. ARGV: 4 number, 5 "1" for an exclusive one,
--- 6 how many acknowledgements, their tokens; then, for each of the others, one of
+-- 6 how many fetches are acknowledged from; for each fetch, count, tokens; then, for each of the others, one of
 --   r, token, delay (ms), error as JSON or empty if none is charged, ""
 --   x, token, lease (ms) from now, error as JSON or empty, ""
 --   b, token, reason, error as JSON or empty, traceback
 -- Reply: how many were settled.
-local num, acks = ARGV[4], tonumber(ARGV[6])
+local num, fetches = ARGV[4], tonumber(ARGV[6])
 local Q = queue(num)
 if call('EXISTS', Q) == 0 then
   return redis.error_reply('GONE no such subscription')
 end
 tick(num)
-local done = 0
-for first = 7, 6 + acks, 4000 do
-  local last = math.min(first + 3999, 6 + acks)
-  done = done + call('HDEL', Q .. ':l', unpack(ARGV, first, last))
-  call('ZREM', Q .. ':d', unpack(ARGV, first, last))
+local done, at = 0, 7
+for _ = 1, fetches do
+  local fetch, count = ARGV[at], tonumber(ARGV[at + 1])
+  local settled = 0
+  for first = at + 2, at + 1 + count, 4000 do
+    local last = math.min(first + 3999, at + 1 + count)
+    settled = settled + call('HDEL', Q .. ':l', unpack(ARGV, first, last))
+    call('ZREM', Q .. ':d', unpack(ARGV, first, last))
+  end
+  if settled > 0 then
+    let_go(Q, fetch, settled)
+  end
+  done = done + settled
+  at = at + 2 + count
 end
 local due = false
-for i = 7 + acks, #ARGV, 5 do
+for i = at, #ARGV, 5 do
   local kind, token, error = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local raw = call('HGET', Q .. ':l', token)
   if raw then
@@ -35,6 +44,7 @@ for i = 7 + acks, #ARGV, 5 do
     else
       call('HDEL', Q .. ':l', token)
       call('ZREM', Q .. ':d', token)
+      let_go(Q, fetch_of(token), 1)
       if kind == 'b' then
         call('XADD', Q .. ':dead', '*', 'e', build(entry), 'r', ARGV[i + 2], 'x', error, 't', ARGV[i + 4], 'at', score(now))
       elseif tonumber(ARGV[i + 2]) > 0 then
