@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 from msgspec import Struct, structs
 
@@ -26,7 +26,7 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
-from wowevent.brokers import open_broker, open_client
+from wowevent.brokers import RedisClient, open_broker, open_client
 from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
 from wowevent.dead_letter import DeadLetters
@@ -81,12 +81,13 @@ class EventBus:
     """Publish, subscribe and request on any engine.
 
     `EventBus()` takes WOWEVENT_URL, else opens an embedded log in the user's data directory;
-    `EventBus("sqlite:///events.db")` takes a URL; a broker that is open already is taken as it is, and not closed.
+    `EventBus("sqlite:///events.db")` takes a URL, `EventBus(redis_client)` a live `redis.asyncio` client; a client or a
+    broker that is open already is taken as it is, and not closed.
     """
 
     def __init__(
         self,
-        url: str | Broker | None = None,
+        url: str | Broker | RedisClient | None = None,
         *,
         namespace: str | None = None,
         name: str | None = None,
@@ -100,14 +101,16 @@ class EventBus:
         self.name: str = check_name(name) if name else ""
         self._clock = clock or SystemClock()
         self._max_payload = max_payload or settings.max_payload
-        self._own_broker = not hasattr(url, "settle")
         if url is None and settings.url is None:
             logger.info("embedded log", url=settings.engine_url())
         given: dict[str, Any] = {"namespace": self.namespace, "retention": retention, "clock": self._clock}
         if url is None or isinstance(url, str):
             self._broker: Broker = open_broker(url or settings.engine_url(), **given)
+        elif hasattr(url, "settle"):
+            self._broker = cast("Broker", url)
         else:
-            self._broker = open_client(url, **given) if self._own_broker else url
+            self._broker = open_client(cast("RedisClient", url), **given)
+        self._own_broker = self._broker is not url
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(self._append)
         self._gate = Gate()

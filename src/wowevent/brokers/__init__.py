@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from wowevent.broker import Retention
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from wowevent.broker import Broker
     from wowevent.brokers.redis import RedisBroker
     from wowevent.clock import Clock
+
+
+class RedisClient(Protocol):
+    """A `redis.asyncio` client: `Redis`, `RedisCluster`, or what a Sentinel's `master_for` gives."""
+
+    async def aclose(self) -> None:
+        """Close it; which is its owner's, never ours."""
+        ...
 
 
 def open_broker(
@@ -57,10 +65,10 @@ def open_broker(
 
 
 def open_client(
-    client: object, *, namespace: str = "default", retention: Retention | None = None, clock: Clock | None = None
+    client: RedisClient, *, namespace: str = "default", retention: Retention | None = None, clock: Clock | None = None
 ) -> Broker:
     """The engine behind a `redis.asyncio` client, which stays the caller's. NotSupported for anything else."""
-    if not type(client).__module__.startswith("redis.asyncio"):
+    if not hasattr(client, "connection_pool") and not hasattr(client, "nodes_manager"):
         raise NotSupported(f"a {type(client).__name__} is neither a URL nor a broker nor a redis.asyncio client")
     return _redis()(client, namespace=namespace, retention=retention, clock=clock)
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from redis.asyncio import RedisCluster
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
 from redis.asyncio.connection import Connection as PlainConnection
@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from wowevent.brokers.redis.faults import translate
-from wowevent.errors import BrokerUnavailable
+from wowevent.errors import BrokerUnavailable, NotSupported
 
 _CONNECT_SECONDS: Final = 3.0
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
@@ -73,6 +73,8 @@ def dial_client(client: Any, key: str) -> Dial:
     """How the caller's client reaches its server, on connections of our own: theirs stay theirs, and open."""
     if isinstance(client, RedisCluster):
         return lambda: _node_of(client, key)
+    if not isinstance(client, Redis):
+        raise NotSupported(f"a {type(client).__module__}.{type(client).__name__}: a redis.asyncio client is needed")
     return _by_pool(client.connection_pool)
 
 
