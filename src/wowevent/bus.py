@@ -109,8 +109,8 @@ class EventBus:
         elif hasattr(url, "settle"):
             self._broker = cast("Broker", url)
         else:
-            self._broker = open_client(cast("RedisClient", url), **given)
-        self._own_broker = self._broker is not url
+            self._broker = open_client(url, **given)
+        self._own_broker: bool = self._broker is not url
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(self._append)
         self._gate = Gate()

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection
+from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.connection import Connection as PlainConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
@@ -99,8 +99,7 @@ def _make(pool: ConnectionPool) -> AbstractConnection:
 
 async def _connected(connection: AbstractConnection) -> AbstractConnection:
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await connection.connect()  # type: ignore[no-untyped-call]
+        await _in_time(connection.connect())  # type: ignore[no-untyped-call]
     except TimeoutError:
         await connection.disconnect(nowait=True)
         raise BrokerUnavailable(f"redis does not answer within {_CONNECT_SECONDS:.0f} s") from None
@@ -111,6 +110,16 @@ async def _connected(connection: AbstractConnection) -> AbstractConnection:
         await connection.disconnect(nowait=True)
         raise
     return connection
+
+
+async def _in_time(work: Awaitable[Any]) -> None:
+    """Wait for the driver. Before Python 3.12 its `wait_for` may swallow our cancellation: that is made good."""
+    task = asyncio.current_task()
+    asked = task.cancelling() if task else 0
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        await work
+    if task and task.cancelling() > asked:
+        raise asyncio.CancelledError
 
 
 def _addresses(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
@@ -127,7 +136,7 @@ def _addresses(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, An
         found.append((one.hostname, _port(one, port)))
     like = f"redis://{credentials}@localhost" if credentials else "redis://localhost"
     query = f"?{parts.query}" if parts.query else ""
-    settings = dict(ConnectionPool.from_url(like + query).connection_kwargs)
+    settings: dict[str, Any] = {**parse_url(like + query)}
     for name in ("host", "port"):
         settings.pop(name, None)
     return found, settings, parts.path.strip("/")
@@ -188,9 +197,8 @@ def _cluster(url: str, key: str) -> Dial:
 async def _node_of(cluster: RedisCluster, key: str) -> AbstractConnection:
     """A connection to the server that has the key's slot now."""
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await cluster.initialize()
-            await cluster.nodes_manager.initialize()
+        await _in_time(cluster.initialize())
+        await _in_time(cluster.nodes_manager.initialize())
     except TimeoutError:
         raise BrokerUnavailable(f"the cluster does not answer within {_CONNECT_SECONDS:.0f} s") from None
     except RedisClusterException as error:  # "cannot be connected", of whatever trouble there was

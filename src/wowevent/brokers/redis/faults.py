@@ -67,8 +67,8 @@ class Refused(Exception):
 
     def __init__(self, word: str, rest: str) -> None:
         super().__init__(f"{word} {rest}")
-        self.word = word
-        self.number = int(rest) if rest.lstrip("-").isdigit() else 0
+        self.word: str = word
+        self.number: int = int(rest) if rest.lstrip("-").isdigit() else 0
 
 
 def translate(error: BaseException) -> Exception:

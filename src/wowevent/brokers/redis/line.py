@@ -12,6 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
+from hiredis import pack_command  # the driver packs in Python, which took a fifth of a publisher's time
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
@@ -74,7 +75,9 @@ class Line:
             for _ in self._greeting:
                 self._sent.append(asyncio.get_running_loop().create_future())
             self._heard = asyncio.get_running_loop().time()
-            await connection.send_packed_command(connection.pack_commands(self._greeting), check_health=False)
+            greeting = b"".join(map(pack_command, self._greeting))
+            if greeting:
+                await connection.send_packed_command(greeting, check_health=False)
             parts = (self._write(connection), self._read(connection), self._watch())
             jobs = [asyncio.create_task(part, name="redis:line") for part in parts]
             try:
@@ -111,7 +114,7 @@ class Line:
             batch = [(command, answer) for command, answer in self._queue if not answer.done()]
             self._queue.clear()
             self._sent.extend(answer for _, answer in batch)
-            packed = connection.pack_commands([command for command, _ in batch])
+            packed = b"".join([pack_command(command) for command, _ in batch])
             await connection.send_packed_command(packed, check_health=False)
 
     async def _read(self, connection: AbstractConnection) -> None:
