@@ -98,7 +98,7 @@ def main() -> None:
 
         costs = {kept: drain(client, fetch, ack, kept) for kept in ("token", "fetch", "token", "fetch")}
         print(
-            f"redis {client.info()['redis_version']}: fetch and acknowledgement cost the server {costs['fetch']:.1f} us "
+            f"redis {client.info()['redis_version']}: fetch and settlement cost the server {costs['fetch']:.1f} us "
             f"an event with one end of a lease for each fetch, {costs['token']:.1f} us with one for each token; what "
             "comes back takes its old place"
         )
