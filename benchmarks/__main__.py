@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, peers
 from benchmarks.bench import Bench, Scale
 from benchmarks.report import Report, to_json, to_markdown
 from benchmarks.side import RunFailed
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.list:
         width = max(map(len, TITLES))
         print("\n".join(f"{name:<{width}}  {title}" for name, title in TITLES.items()))
+        return 0
+    if asked.install_peers:
+        peers.install()
         return 0
     if unknown := [name for name in asked.names if name not in WORKLOADS]:
         print(f"no workload is called {', '.join(unknown)}; --list names them", file=sys.stderr)
@@ -86,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="where logs lie (default: the temporary one)")
+    parser.add_argument("--install-peers", action="store_true", help="install those of other projects, and stop")
     parser.add_argument("--list", action="store_true", help="name the workloads, and stop")
     return parser
 

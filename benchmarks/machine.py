@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import apsw
+
+from benchmarks import peers
 
 PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "picows", "redis", "hiredis", "websockets")
 
@@ -23,7 +27,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))} | peers.versions() | _servers(),
         "fdatasync_us": round(_sync_seconds(directory) * 1e6),
     }
 
@@ -46,6 +50,15 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _servers() -> dict[str, str]:
+    """What `redis-server` on this machine is."""
+    program = shutil.which("redis-server")
+    if program is None:
+        return {}
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return {"redis-server": said.partition("v=")[2].partition(" ")[0] or "unknown"}
 
 
 def _sync_seconds(directory: Path) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from benchmarks import peers
 from benchmarks.part import Record, Setting
 from benchmarks.places import Place
 
@@ -34,6 +35,8 @@ class Part(Struct, frozen=True):
 
     function: str
     core: int | None = None
+    peer: str | None = None
+    """Runs in the environment of this peer; None: in ours."""
 
 
 class Side(Struct, frozen=True, kw_only=True):
@@ -91,10 +94,11 @@ def outcome(side: Side, records: Sequence[Record]) -> Outcome:
 
 
 async def _start(part: Part, side: Side, url: str) -> asyncio.subprocess.Process:
+    python = sys.executable if part.peer is None else peers.python(part.peer)
     core = part.core if part.core in os.sched_getaffinity(0) else None
     setting = Setting(url=url, count=side.count, core=core, options=side.options)
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.part", part.function, msgspec.json.encode(setting).decode(),
+        python, "-m", "benchmarks.part", part.function, msgspec.json.encode(setting).decode(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE,
         cwd=Path(__file__).parents[1],
     )  # fmt: skip

@@ -12,7 +12,8 @@ from typing import Any
 import apsw
 import msgspec
 
-from benchmarks.load import event, payload
+from benchmarks.body import id_of, payload
+from benchmarks.load import event
 from benchmarks.part import Record, Setting, Signal
 from benchmarks.parts.bus import percentiles, steadily
 
@@ -72,7 +73,7 @@ async def one_by_one(setting: Setting, signal: Signal) -> Record:
 
 async def _each(committer: Committer, setting: Setting) -> dict[str, float]:
     for number in range(setting.count):
-        await committer.commit(_id(number), _encode(payload(number)))
+        await committer.commit(id_of(number), _encode(payload(number)))
     return {}
 
 
@@ -87,7 +88,7 @@ async def _steady(committer: Committer, setting: Setting) -> dict[str, float]:
     async def commit(number: int) -> None:
         body = _encode(event(number))
         began = time.monotonic()
-        await committer.commit(_id(number), body)
+        await committer.commit(id_of(number), body)
         taken[number] = time.monotonic() - began
 
     await steadily(setting, commit)
@@ -102,11 +103,7 @@ async def _measured(setting: Setting, signal: Signal, work: Callable[[Committer,
     record.ended, record.cpu = time.monotonic(), signal.cpu()
     committer.close()
     db = _open(setting.url)
-    record.published = [_id(number) for number in range(setting.count)]
+    record.published = [id_of(number) for number in range(setting.count)]
     record.handled = [id for (id,) in db.execute("SELECT id FROM log")]
     db.close()
     return record
-
-
-def _id(number: int) -> str:
-    return f"event-{number:012d}-0000-0000-000000000000"

@@ -34,7 +34,8 @@ class Handled:
             self.all.set()
 
 
-async def _subscribe(bus: EventBus, handled: Handled, *, batch: bool) -> None:
+async def subscribe(bus: EventBus, handled: Handled, *, batch: bool) -> None:
+    """The one subscription that gets the events."""
     if batch:
 
         async def handle_many(events: list[Event]) -> None:
@@ -53,12 +54,13 @@ async def both(setting: Setting, signal: Signal) -> Record:
     """Publisher and subscription in one process."""
     bus = EventBus(setting.url)
     handled = Handled(setting.count)
-    await _subscribe(bus, handled, batch=setting.options.get("many", False))
+    await subscribe(bus, handled, batch=setting.options.get("many", False))
     async with bus:
-        return await _publish_and_wait(bus, handled, setting, signal)
+        return await publish_and_wait(bus, handled, setting, signal)
 
 
-async def _publish_and_wait(bus: EventBus, handled: Handled, setting: Setting, signal: Signal) -> Record:
+async def publish_and_wait(bus: EventBus, handled: Handled, setting: Setting, signal: Signal) -> Record:
+    """From go until the last is handled, and the proof that nothing is left."""
     publish = _publishing(bus, setting)
     await signal.ready()
     record = Record(started=time.monotonic())
@@ -101,7 +103,7 @@ async def consumer(setting: Setting, signal: Signal) -> Record:
     """Handles only."""
     bus = EventBus(setting.url)
     handled = Handled(setting.count)
-    await _subscribe(bus, handled, batch=False)
+    await subscribe(bus, handled, batch=False)
     async with bus:
         await signal.ready()
         await handled.all.wait()
@@ -206,9 +208,9 @@ async def crowd(setting: Setting, signal: Signal) -> Record:
         await broker.declare(Subscription(id=f"other-{number}", patterns=(f"other-{number}.*",), agent="other"))
     bus = EventBus(broker)
     handled = Handled(setting.count)
-    await _subscribe(bus, handled, batch=False)
+    await subscribe(bus, handled, batch=False)
     async with bus:
-        record = await _publish_and_wait(bus, handled, setting, signal)
+        record = await publish_and_wait(bus, handled, setting, signal)
     await broker.close()
     return record
 
@@ -228,9 +230,9 @@ async def stored(setting: Setting, signal: Signal) -> Record:
     """`both` on a filled log, and what looking into its history takes, in milliseconds."""
     bus = EventBus(setting.url)
     handled = Handled(setting.count)
-    await _subscribe(bus, handled, batch=False)
+    await subscribe(bus, handled, batch=False)
     async with bus:
-        record = await _publish_and_wait(bus, handled, setting, signal)
+        record = await publish_and_wait(bus, handled, setting, signal)
         record.values["correlation_ms"], found = await _looked(bus, correlation_id="flow-1")
         record.values["first_page_ms"], _ = await _looked(bus, limit=100)
         record.values["lost"] += found != setting.options["correlated"]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from benchmarks.load import payload
+from benchmarks.body import id_of, payload
 from benchmarks.part import Record, Setting, Signal
 
 _STREAM, _GROUP = "events", "workers"
@@ -24,9 +24,9 @@ async def both(setting: Setting, signal: Signal) -> Record:
         await _make_group(reader)
         await signal.ready()
         began = time.monotonic()
-        handled, ids = await asyncio.gather(_consume(reader, setting.count), _publish(writer, setting))
+        handled, ids = await asyncio.gather(_consume(reader, setting), _publish(writer, setting))
         record = Record(started=began, ended=time.monotonic(), published=ids, handled=handled, cpu=signal.cpu())
-        record.values["lost"] = await _pending(reader)
+        record.values["lost"] = await _left(reader, setting)
     return record
 
 
@@ -45,9 +45,22 @@ async def consumer(setting: Setting, signal: Signal) -> Record:
     async with Redis.from_url(setting.url) as redis:
         await _make_group(redis)
         await signal.ready()
-        handled = await _consume(redis, setting.count)
+        handled = await _consume(redis, setting)
         record = Record(ended=time.monotonic(), handled=handled, cpu=signal.cpu())
-        record.values["lost"] = await _pending(redis)
+        record.values["lost"] = await _left(redis, setting)
+    return record
+
+
+async def appender(setting: Setting, signal: Signal) -> Record:
+    """Publishes to nobody; what was stored is read back from the stream."""
+    async with Redis.from_url(setting.url) as redis:
+        await redis.ping()
+        await signal.ready()
+        record = Record(started=time.monotonic())
+        record.published = await _publish(redis, setting)
+        record.ended, record.cpu = time.monotonic(), signal.cpu()
+        stored: Any = await redis.xrange(_STREAM)
+        record.handled = [fields[b"id"].decode() for _, fields in stored]
     return record
 
 
@@ -58,7 +71,7 @@ async def _make_group(redis: Redis) -> None:
 async def _publish(redis: Redis, setting: Setting) -> list[str]:
     """Gathered by 100, or with `one` each awaited by itself."""
     at_once = 1 if setting.options.get("one") else _PIPELINED
-    ids = [f"event-{number:012d}-0000-0000-000000000000" for number in range(setting.count)]  # as long as a UUID
+    ids = [id_of(number) for number in range(setting.count)]
     for at in range(0, setting.count, at_once):
         numbers = range(at, min(setting.count, at + at_once))
         if at_once == 1:
@@ -71,16 +84,27 @@ async def _publish(redis: Redis, setting: Setting) -> list[str]:
     return ids
 
 
-async def _consume(redis: Redis, count: int) -> list[str]:
+async def _consume(redis: Redis, setting: Setting) -> list[str]:
+    """Acknowledge what one read brought; with `delete`, take it from the stream too, in the same round trip."""
     handled: list[str] = []
-    while len(handled) < count:
-        found: Any = await redis.xreadgroup(_GROUP, "one", {_STREAM: ">"}, count=_AT_ONCE, block=5_000)
+    at_once, delete = setting.options.get("at_once", _AT_ONCE), setting.options.get("delete", False)
+    while len(handled) < setting.count:
+        found: Any = await redis.xreadgroup(_GROUP, "one", {_STREAM: ">"}, count=at_once, block=5_000)
         for _, entries in found.items() if isinstance(found, dict) else found:
             flat = entries[0] if entries and isinstance(entries[0], list) else entries
             handled.extend([fields[b"id"].decode() for _, fields in flat])
-            await redis.xack(_STREAM, _GROUP, *[entry for entry, _ in flat])
+            done = [entry for entry, _ in flat]
+            if delete:
+                pipe = redis.pipeline(transaction=False)
+                pipe.xack(_STREAM, _GROUP, *done)
+                pipe.xdel(_STREAM, *done)
+                await pipe.execute()
+            else:
+                await redis.xack(_STREAM, _GROUP, *done)
     return handled
 
 
-async def _pending(redis: Redis) -> int:
-    return int((await redis.xpending(_STREAM, _GROUP))["pending"])
+async def _left(redis: Redis, setting: Setting) -> int:
+    """What is not acknowledged, or, where that is done, not deleted."""
+    pending = int((await redis.xpending(_STREAM, _GROUP))["pending"])
+    return pending + (int(await redis.xlen(_STREAM)) if setting.options.get("delete") else 0)

@@ -11,6 +11,11 @@ from benchmarks.workloads import (
     latency,
     memory_each,
     memory_many,
+    redis,
+    redis_latency,
+    redis_one,
+    redis_server,
+    redis_subscriptions,
     replay,
     soak,
     sqlite,
@@ -25,7 +30,8 @@ from benchmarks.workloads import (
 )
 
 _MODULES: Final = (
-    memory_each, memory_many, sqlite, sqlite_one, latency, websocket, websocket_latency, websocket_named,
+    memory_each, memory_many, sqlite, sqlite_one, latency, redis, redis_one, redis_latency, redis_server,
+    redis_subscriptions, websocket, websocket_latency, websocket_named,
     websocket_idle, websocket_slow, subscriptions, stored, replay, soak,
 )  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -101,6 +102,27 @@ async def test_a_peer_whose_server_is_not_installed_leaves_no_ratio(tmp_path: Pa
     line = row("w", await bench.alternate(a, b), a, peer=b, aim=Aim("ratio", 0.7))
     assert (line.ratio, line.met) == (None, None)
     assert bench.absent == {"some-server"}
+
+
+async def test_a_peer_that_is_not_installed_leaves_no_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("benchmarks.peers.FOLDER", tmp_path / "peers")
+    bench = Bench(tmp_path, "tiny")
+    a = side("honest", "a")
+    b = Side(name="b", place=memory, parts=(Part("tests.benchmarks.lossy:honest", peer="faststream"),), count=1)
+    line = row("w", await bench.alternate(a, b), a, peer=b, aim=Aim("ratio", 0.7))
+    assert (line.ratio, line.met) == (None, None)
+    assert bench.absent == {"faststream (python -m benchmarks --install-peers)"}
+
+
+async def test_a_peer_runs_in_its_own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("benchmarks.peers.FOLDER", tmp_path)
+    own = tmp_path / "faststream" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text(f"#!/bin/sh\ntouch '{tmp_path}/used'\nexec '{sys.executable}' \"$@\"\n")
+    own.chmod(0o755)
+    peer = Part("tests.benchmarks.lossy:honest", peer="faststream")
+    await sides.run(Side(name="b", place=memory, parts=(peer,), count=10), tmp_path)
+    assert (tmp_path / "used").exists()
 
 
 def test_an_outcome_spans_all_parts():
