@@ -46,6 +46,7 @@ class Batch(Generic[Item, Result]):
                 calls = self._gather()
                 if calls:
                     await self._send_for(calls)
+                    await asyncio.sleep(0)  # who was answered and has more to say goes with the others, not after them
         finally:
             self._busy = False
             for _, future in self._waiting:

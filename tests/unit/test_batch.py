@@ -49,6 +49,21 @@ async def test_who_finds_the_line_free_sends_alone():
     assert line.sent == [[1], [2]]
 
 
+async def test_those_who_were_answered_go_on_together_with_the_others():
+    line = Line()
+    batch = Batch(line.send)
+
+    async def caller() -> None:
+        for n in range(4):
+            await batch.call([n])
+
+    callers = [asyncio.create_task(caller()) for _ in range(10)]
+    await settle()
+    while not all(each.done() for each in callers):
+        await line.let_through()
+    assert [len(sent) for sent in line.sent] == [1, 10, 10, 10, 9]
+
+
 async def test_what_gathers_meanwhile_goes_in_one_and_each_gets_its_own_answers():
     line = Line()
     batch = Batch(line.send)
