@@ -27,7 +27,7 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults bench check check-format check-lint check-types check-layers check-names \
+.PHONY: help run demo test servers faults nightly bench check check-format check-lint check-types check-layers check-names \
         fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
@@ -52,6 +52,11 @@ endif
 
 faults: $(VENV)/.dev servers ## run the fault tests in their long form
 	$(BIN)/python -m pytest tests/faults --long --broker=$(BROKERS) $(ARGS)
+
+nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, and on a cluster of it
+	scripts/servers.sh redis
+	$(BIN)/python -m pytest tests/conformance --broker=redis --redis=sentinel $(ARGS)
+	$(BIN)/python -m pytest tests/conformance --broker=redis --redis=cluster $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.conformance.engines import shared_redis
+
 BROKERS = ("memory", "sqlite", "redis", "rabbitmq", "nats")
 
 # A step of the loop that takes longer is a blocked loop. Generous: test machines are busy.
@@ -27,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAMES",
         help=f"the brokers to test, joined by commas, of {', '.join(BROKERS)} (default: %(default)s)",
     )
+    group.addoption(
+        "--redis",
+        default="plain",
+        choices=("plain", "sentinel", "cluster"),
+        help="how the suites' redis is reached (default: %(default)s)",
+    )
     group.addoption("--long", action="store_true", help="run the fault tests in their long form")
 
 
@@ -35,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Debug mode notes where each callback came from. One frame says it; ten make the loop 15 times slower.
     asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
+    shared_redis.form = config.getoption("--redis")
     unknown = set(_named_brokers(config)) - set(BROKERS)
     if unknown:
         message = f"--broker: {sorted(unknown)} not among {', '.join(BROKERS)}"
@@ -58,6 +67,8 @@ def broker_name(request: pytest.FixtureRequest) -> str:
         importlib.import_module(f"wowevent.brokers.{name}")
     except ImportError as error:
         pytest.fail(f"--broker={name} was asked for, and cannot be had: {error}")
+    if name == "redis":
+        shared_redis.url()  # now: starting it would block the loop of the first test
     return name
 
 

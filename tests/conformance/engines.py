@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import functools
 import inspect
 import itertools
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.servers import Server, redis_says, redis_server
+from tests.servers import redis_cluster, redis_running, redis_says, redis_sentinel
 from wowevent import EventBus
 from wowevent.broker import Broker, Retention
 from wowevent.brokers import open_broker
@@ -30,9 +30,7 @@ Open = Callable[[Retention | None, Clock], Broker]
 def url_of(engine: str, folder: Path) -> str:
     """A URL of that engine, of a log that only this test uses."""
     if engine == "redis":
-        port, database = shared_redis().port, 1 + next(_numbers) % 15
-        redis_says(port, f"SELECT {database}\r\nFLUSHDB\r\nPING\r\n".encode())
-        return f"redis://127.0.0.1:{port}/{database}"
+        return shared_redis.emptied()
     return {"memory": f"memory://{folder.name}", "sqlite": f"sqlite:///{folder / 'events.db'}"}[engine]
 
 
@@ -47,23 +45,55 @@ def sqlite(folder: Path) -> Open:
 
 
 def redis(folder: Path) -> Open:
-    url = f"redis://127.0.0.1:{shared_redis().port}"
+    url = shared_redis.url()
     namespace = f"{folder.name[-40:]}-{next(_numbers)}"  # a log of its own
     return lambda retention, clock: open_broker(url, namespace=namespace, retention=retention, clock=clock)
 
 
-@functools.lru_cache(maxsize=1)
-def shared_redis() -> Server:
-    """One server for all tests of a run, ended with it."""
-    folder = Path(tempfile.mkdtemp(prefix="wowevent-redis-"))
-    server = redis_server(folder, "--appendfsync", "everysec")  # its syncing is the faults' matter
-    server.start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.kill)
-    return server
+class SharedRedis:
+    """One server for all tests of a run, or one behind a Sentinel, or a cluster; ended with the run."""
+
+    def __init__(self) -> None:
+        self.form: str = "plain"
+        """plain, sentinel or cluster: what `--redis` says."""
+        self._ports: list[int] = []
+        self._url = ""
+
+    def url(self) -> str:
+        """Where it is."""
+        if not self._url:
+            folder = Path(tempfile.mkdtemp(prefix="wowevent-redis-"))
+            running = ExitStack()
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            atexit.register(running.close)
+            self._url = self._start(folder, running)
+        return self._url
+
+    def _start(self, folder: Path, running: ExitStack) -> str:
+        syncs = ("--appendfsync", "everysec")  # its syncing is the faults' matter
+        if self.form == "cluster":
+            nodes = running.enter_context(redis_cluster(folder, *syncs))
+            self._ports = [node.port for node in nodes]
+            return f"redis+cluster://127.0.0.1:{self._ports[0]}"
+        server = running.enter_context(redis_running(folder / "server", *syncs))
+        self._ports = [server.port]
+        if self.form == "plain":
+            return f"redis://127.0.0.1:{server.port}"
+        sentinel = redis_sentinel(folder / "sentinel", server)
+        sentinel.start()
+        running.callback(sentinel.kill)
+        return f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster"
+
+    def emptied(self) -> str:
+        """The URL of an empty database. A cluster has one only, so that tests with a `rig` lose theirs by this."""
+        url, database = self.url(), 0 if self.form == "cluster" else 1 + next(_numbers) % 15
+        for port in self._ports:
+            redis_says(port, f"SELECT {database}\r\nFLUSHDB\r\nPING\r\n".encode())
+        return url if self.form == "cluster" else f"{url}/{database}"
 
 
 _numbers = itertools.count()
+shared_redis = SharedRedis()
 ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite, "redis": redis}
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
 from tests.faults.router_lab import RouterLab
+from tests.servers import Server, redis_running
 
 _FIGURES = pytest.StashKey[list[str]]()
 
@@ -27,6 +28,16 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def routed(lab: Lab) -> RouterLab:
     """A router on that log, once it is started."""
     return RouterLab(lab)
+
+
+@pytest.fixture
+def redis(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Server]:
+    """A server of its own, which syncs every write; the lab's log is there."""
+    if "redis" not in request.config.getoption("--broker").split(","):
+        pytest.skip("--broker does not name redis")
+    with redis_running(lab.folder / "redis") as server:
+        lab.url = f"redis://127.0.0.1:{server.port}"
+        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""A bad line between clients and a router: slow, chopped, dead, cut, or deaf for one kind of frame.
+"""A bad line between clients and a server: slow, chopped, dead, cut, or deaf for one kind of frame or call.
 
-client <── what the proxy does to it ──> proxy <──────> router
+client <── what the proxy does to it ──> proxy <──────> router, or an engine
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from typing import Self
 from tests.faults.raw import TEXT, Frames, reset_on_close
 
 _BUFFERED = 64  # reads that wait for their time
+_HEARD = 0.1  # seconds in which a server has done what it was asked, and answered
+
+Cut = Callable[[bytes], tuple[bytes, bool]]
+"""What of this passes, and whether the line ends behind it."""
 
 
 class Proxy:
     """Forwards TCP to one port of this machine; its attributes may be changed while it runs."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, plain: bool = False) -> None:
+        """A `plain` one reads nothing of what passes; without it, what passes is WebSocket."""
         self.delay: float = 0.0
         """Seconds that each direction takes."""
         self.chopped: bool = False
@@ -28,10 +33,13 @@ class Proxy:
         """A message of the router for which this is true is lost with all behind it, and the line is cut."""
         self.lost: int = 0
         """How many were."""
+        self.swallow: bytes = b""
+        """Plain only: what is sent with this in it arrives, once, and all answers are lost until the line is cut."""
         self.connections: int = 0
         """Since it was made."""
         self.port: int = 0
         self._target = port
+        self._plain = plain
         self._open = asyncio.Event()
         self._open.set()
         self._random = Random(4)
@@ -68,6 +76,12 @@ class Proxy:
         """All passes again, what was held back too."""
         self._open.set()
 
+    def strand(self) -> None:
+        """The lines that are there are dead from now on, and nobody is told; new ones pass."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     def reset(self) -> None:
         """Cut every line by RST, to both sides."""
         for writer in list(self._writers):
@@ -85,8 +99,9 @@ class Proxy:
             writers.add(towards)
             self._writers |= writers
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._line(reader, towards, Line()))
-                group.create_task(self._line(there, writer, Line(self)))
+                asking, answering = self._cuts(writers)
+                group.create_task(self._line(reader, towards, asking))
+                group.create_task(self._line(there, writer, answering))
         except (OSError, ExceptionGroup, asyncio.CancelledError):
             pass  # the line is cut, by us or by one side: the other one hears of it below
         finally:
@@ -95,9 +110,15 @@ class Proxy:
             for each in writers:
                 _cut(each)
 
-    async def _line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line) -> None:
+    def _cuts(self, writers: set[asyncio.StreamWriter]) -> tuple[Cut, Cut]:
+        if self._plain:
+            deaf = Deaf(self, writers)
+            return deaf.asked, deaf.answered
+        return Line().cut, Line(self).cut
+
+    async def _line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut_at: Cut) -> None:
         """One direction. What is read waits for its time, so that a slow line is not a narrow one."""
-        loop = asyncio.get_running_loop()
+        loop, passes = asyncio.get_running_loop(), self._open
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_BUFFERED)
 
         async def read() -> None:
@@ -110,8 +131,8 @@ class Proxy:
             while True:
                 due, data = await queue.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                await self._open.wait()
-                passing, cut = line.cut(data)
+                await passes.wait()
+                passing, cut = cut_at(data)
                 await self._write(writer, passing)
                 if cut or not data:
                     reading.cancel()
@@ -153,6 +174,32 @@ class Line:
                 return passing, True
             passing += whole
         return passing, False
+
+
+class Deaf:
+    """A plain line, which hears no answer from the moment on that it carries what is to be swallowed."""
+
+    def __init__(self, proxy: Proxy, writers: set[asyncio.StreamWriter]) -> None:
+        self._proxy = proxy
+        self._writers = writers
+        self._deaf = False
+
+    def asked(self, data: bytes) -> tuple[bytes, bool]:
+        """Towards the server; it gets all, and a moment to do what it says."""
+        if self._proxy.swallow and self._proxy.swallow in data:
+            self._proxy.swallow = b""
+            self._proxy.lost += 1
+            self._deaf = True
+            asyncio.get_running_loop().call_later(_HEARD, self._end)
+        return data, False
+
+    def answered(self, data: bytes) -> tuple[bytes, bool]:
+        """Towards the client."""
+        return (b"" if self._deaf else data), False
+
+    def _end(self) -> None:
+        for writer in list(self._writers):
+            _cut(writer)
 
 
 def _cut(writer: asyncio.StreamWriter) -> None:

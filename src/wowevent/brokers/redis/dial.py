@@ -12,22 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.connection import Connection as PlainConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import AskError, MovedError, RedisError
 
 from wowevent.brokers.redis.faults import translate
 from wowevent.errors import BrokerUnavailable, NotSupported
 
 _CONNECT_SECONDS: Final = 3.0
+_ASK_SECONDS: Final = 1.0  # for one Sentinel: there may be others
+_HOPS: Final = 5  # from one server of a cluster to the next that is said to have our slot
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 Dial = Callable[[], Awaitable[AbstractConnection]]
@@ -44,6 +46,15 @@ _OURS: Final[dict[str, Any]] = {
     "socket_keepalive": True,
     "protocol": 2,
 }
+
+# What belongs to a pool or a client, and not to its connections.
+_THEIRS: Final = (
+    "maint_notifications_config",
+    "maint_notifications_pool_handler",
+    "oss_cluster_maint_notifications_handler",
+    "parser_class",
+    "connection_pool",
+)
 
 
 def once() -> Retry:
@@ -64,7 +75,7 @@ def dial_url(url: str, key: str) -> Dial:
             raise ValueError("the database of a redis URL is a number")
         pool: ConnectionPool = ConnectionPool.from_url(url)
         _make(pool)
-    except (TypeError, RedisError, RedisClusterException) as error:
+    except (TypeError, RedisError) as error:
         raise ValueError(f"an option of the redis URL is unknown or wrong: {error}") from error
     return _by_pool(pool)
 
@@ -72,10 +83,11 @@ def dial_url(url: str, key: str) -> Dial:
 def dial_client(client: Any, key: str) -> Dial:
     """How the caller's client reaches its server, on connections of our own: theirs stay theirs, and open."""
     if isinstance(client, RedisCluster):
-        return lambda: _node_of(client, key)
+        return _of_cluster(client, key)
     if not isinstance(client, Redis):
         raise NotSupported(f"a {type(client).__module__}.{type(client).__name__}: a redis.asyncio client is needed")
-    return _by_pool(client.connection_pool)
+    pool = client.connection_pool
+    return _of_sentinel(pool) if isinstance(pool, SentinelConnectionPool) else _by_pool(pool)
 
 
 def _by_pool(pool: ConnectionPool) -> Dial:
@@ -88,21 +100,20 @@ def _by_pool(pool: ConnectionPool) -> Dial:
 def _make(pool: ConnectionPool) -> AbstractConnection:
     """A connection like those of the pool, not connected yet."""
     settings = {**pool.connection_kwargs, **_OURS, "retry": once()}
-    for name in ("maint_notifications_config", "maint_notifications_pool_handler", "parser_class"):
+    for name in _THEIRS:
         settings.pop(name, None)
     if "path" in settings:
         settings.pop("socket_keepalive")
-    if isinstance(pool, SentinelConnectionPool):
-        settings["connection_pool"] = pool
     return pool.connection_class(**settings)
 
 
-async def _connected(connection: AbstractConnection) -> AbstractConnection:
+async def _connected(connection: AbstractConnection, seconds: float = _CONNECT_SECONDS) -> AbstractConnection:
     try:
-        await _in_time(connection.connect())  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(seconds):
+            await connection.connect()  # type: ignore[no-untyped-call]
     except TimeoutError:
         await connection.disconnect(nowait=True)
-        raise BrokerUnavailable(f"redis does not answer within {_CONNECT_SECONDS:.0f} s") from None
+        raise BrokerUnavailable(f"redis does not answer within {seconds:.0f} s") from None
     except Exception as error:
         await connection.disconnect(nowait=True)
         raise translate(error) from error
@@ -110,16 +121,6 @@ async def _connected(connection: AbstractConnection) -> AbstractConnection:
         await connection.disconnect(nowait=True)
         raise
     return connection
-
-
-async def _in_time(work: Awaitable[Any]) -> None:
-    """Wait for the driver. Before Python 3.12 its `wait_for` may swallow our cancellation: that is made good."""
-    task = asyncio.current_task()
-    asked = task.cancelling() if task else 0
-    async with asyncio.timeout(_CONNECT_SECONDS):
-        await work
-    if task and task.cancelling() > asked:
-        raise asyncio.CancelledError
 
 
 def _addresses(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
@@ -139,6 +140,9 @@ def _addresses(url: str, port: int) -> tuple[list[tuple[str, int]], dict[str, An
     settings: dict[str, Any] = {**parse_url(like + query)}
     for name in ("host", "port"):
         settings.pop(name, None)
+    if (tls := settings.get("ssl", "false")) not in {"true", "false"}:
+        raise ValueError(f"ssl={tls!r:.20}: true or false")
+    settings["ssl"] = tls == "true"
     return found, settings, parts.path.strip("/")
 
 
@@ -158,58 +162,124 @@ def _sentinel(url: str) -> Dial:
     if database:
         settings["db"] = int(database)
 
-    def ask() -> tuple[Sentinel, SentinelConnectionPool]:
-        how = {"socket_timeout": 1.0, "socket_connect_timeout": 1.0, "retry": once()}
-        sentinel = Sentinel(hosts, sentinel_kwargs=how)  # type: ignore[no-untyped-call]
-        return sentinel, SentinelConnectionPool(service, sentinel, **settings)  # type: ignore[no-untyped-call]
+    kind = SSLConnection if settings.pop("ssl", False) else PlainConnection
 
-    async def dial() -> AbstractConnection:
-        sentinel, pool = ask()
+    def make(host: str, port: int) -> AbstractConnection:
+        return kind(**{**settings, **_OURS, "retry": once(), "host": host, "port": port})
+
+    def sentinels() -> list[AbstractConnection]:
+        return [PlainConnection(host=host, port=port, retry=once(), **_OURS) for host, port in hosts]
+
+    make(*hosts[0])
+    return partial(_by_sentinels, sentinels, service, make)
+
+
+def _of_sentinel(pool: SentinelConnectionPool) -> Dial:
+    asked = pool.sentinel_manager
+    settings = {name: value for name, value in pool.connection_kwargs.items() if name not in _THEIRS}
+    kind = SSLConnection if issubclass(pool.connection_class, SSLConnection) else PlainConnection
+
+    def make(host: str, port: int) -> AbstractConnection:
+        host = asked._force_master_ip or host  # noqa: SLF001 - there is no other way to learn of it
+        return kind(**{**settings, **_OURS, "retry": once(), "host": host, "port": port})
+
+    def sentinels() -> list[AbstractConnection]:
+        return [_make(each.connection_pool) for each in asked.sentinels]
+
+    return partial(_by_sentinels, sentinels, pool.service_name, make)
+
+
+async def _by_sentinels(
+    sentinels: Callable[[], list[AbstractConnection]], service: str, make: Callable[[str, int], AbstractConnection]
+) -> AbstractConnection:
+    """A connection to the master of a service, by the first Sentinel that knows it."""
+    trouble: Exception = BrokerUnavailable(f"no Sentinel knows a master {service!r}")
+    for sentinel in sentinels():
         try:
-            return await _connected(_make(pool))
-        finally:
-            await sentinel.aclose()
+            master = await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+        except BrokerUnavailable as error:
+            trouble = error
+            continue
+        if master is not None:
+            return await _connected(make(master[0].decode(), int(master[1])))
+    raise trouble
 
-    _make(ask()[1])
-    return dial
+
+async def _ask(connection: AbstractConnection, *command: str) -> Any:
+    """The answer to one question, on a connection that is made for it."""
+    await _connected(connection, _ASK_SECONDS)
+    try:
+        await connection.send_command(*command, check_health=False)
+        return await connection.read_response(disable_decoding=True, timeout=_ASK_SECONDS)
+    except Exception as error:
+        raise translate(error) from error
+    finally:
+        await connection.disconnect(nowait=True)
 
 
 def _cluster(url: str, key: str) -> Dial:
     hosts, settings, path = _addresses(url, 6379)
-    if path not in {"", "0"}:
+    if path not in {"", "0"} or settings.pop("db", 0):
         raise ValueError("a cluster has one database, 0")
-    settings = {"socket_connect_timeout": _CONNECT_SECONDS, **settings}
+    kind = SSLConnection if settings.pop("ssl", False) else PlainConnection
 
-    def ask() -> RedisCluster:
-        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **settings)
+    def make(host: str, port: int) -> AbstractConnection:
+        return kind(**{**settings, **_OURS, "retry": once(), "host": host, "port": port})
 
-    async def dial() -> AbstractConnection:
-        cluster = ask()
-        try:
-            return await _node_of(cluster, key)
-        finally:
-            await cluster.aclose()
-
-    ask()
-    return dial
+    make(*hosts[0])
+    return partial(_follow, lambda: hosts, make, key)
 
 
-async def _node_of(cluster: RedisCluster, key: str) -> AbstractConnection:
-    """A connection to the server that has the key's slot now."""
+def _of_cluster(client: RedisCluster, key: str) -> Dial:
+    nodes = client.nodes_manager
+
+    def hosts() -> list[tuple[str, int]]:
+        known = {**nodes.startup_nodes, **nodes.nodes_cache}
+        return [(node.host, int(node.port)) for node in known.values()]
+
+    def make(host: str, port: int) -> AbstractConnection:
+        like = next(iter(nodes.startup_nodes.values()))
+        host, port = nodes.remap_host_port(host, port)
+        settings = {**like.connection_kwargs, **_OURS, "retry": once(), "host": host, "port": port}
+        kind = SSLConnection if issubclass(like.connection_class, SSLConnection) else PlainConnection
+        return kind(**{name: value for name, value in settings.items() if name not in _THEIRS})
+
+    return partial(_follow, hosts, make, key)
+
+
+async def _follow(
+    hosts: Callable[[], list[tuple[str, int]]], make: Callable[[str, int], AbstractConnection], key: str
+) -> AbstractConnection:
+    """A connection to the server of a cluster that has the key's slot now; any of them says which one that is."""
+    trouble: Exception = BrokerUnavailable("no server of the cluster is known")
     try:
-        await _in_time(cluster.initialize())
-        await _in_time(cluster.nodes_manager.initialize())
+        async with asyncio.timeout(2 * _CONNECT_SECONDS):
+            for host, port in hosts():
+                try:
+                    return await _at_home(await _connected(make(host, port)), host, make, key)
+                except BrokerUnavailable as error:
+                    trouble = error
     except TimeoutError:
-        raise BrokerUnavailable(f"the cluster does not answer within {_CONNECT_SECONDS:.0f} s") from None
-    except RedisClusterException as error:  # "cannot be connected", of whatever trouble there was
-        raise translate(error.__cause__ or error) from error
-    except Exception as error:
-        raise translate(error) from error
-    node = cluster.get_node_from_key(key)
-    if node is None:
-        raise BrokerUnavailable("no server of the cluster has our slot")
-    known = {name: value for name, value in node.connection_kwargs.items() if name not in {"host", "port"}}
-    for name in ("maint_notifications_config", "oss_cluster_maint_notifications_handler", "parser_class"):
-        known.pop(name, None)
-    kind = SSLConnection if issubclass(node.connection_class, SSLConnection) else PlainConnection
-    return await _connected(kind(host=node.host, port=node.port, **{**known, **_OURS, "retry": once()}))
+        trouble = BrokerUnavailable(f"the cluster does not answer within {2 * _CONNECT_SECONDS:.0f} s")
+    raise trouble
+
+
+async def _at_home(
+    connection: AbstractConnection, host: str, make: Callable[[str, int], AbstractConnection], key: str
+) -> AbstractConnection:
+    """The connection, or one to where it says that the key's slot is."""
+    for _ in range(_HOPS):
+        try:
+            await connection.send_command("EXISTS", key, check_health=False)
+            await connection.read_response(disable_decoding=True, timeout=_CONNECT_SECONDS)
+            return connection
+        except MovedError as moved:
+            await connection.disconnect(nowait=True)
+            connection = await _connected(make(moved.host or host, int(moved.port)))
+        except AskError:  # the slot is on its way elsewhere, and its home is still here
+            return connection
+        except Exception as error:  # the driver itself closes it when it is cancelled
+            await connection.disconnect(nowait=True)
+            raise translate(error) from error
+    await connection.disconnect(nowait=True)
+    raise BrokerUnavailable("the servers of the cluster do not agree on who has our slot")

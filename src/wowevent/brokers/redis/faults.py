@@ -49,7 +49,6 @@ _CLASSES: Final[tuple[tuple[type[Exception], type[BusError]], ...]] = (
     (exceptions.MasterDownError, BrokerUnavailable),
     (exceptions.ConnectionError, BrokerUnavailable),
     (exceptions.TimeoutError, BrokerUnavailable),
-    (exceptions.RedisClusterException, BrokerUnavailable),
     (OSError, BrokerUnavailable),
 )
 ELSEWHERE: Final = (

@@ -152,7 +152,8 @@ class Tail:
             facts = self._line.call(*state)
             found, (epoch, trimmed, head) = await news, await facts
             if epoch is None or epoch.decode() != self._epoch or int(head or 0) < self._at:
-                return await self._begin_anew(int(head or 0))
+                same = epoch is not None and epoch.decode() == self._epoch
+                return await self._begin_anew(int(head or 0), self._at if same else 0)
             items: Items = []
             for stream, entries in found or ():
                 if stream.decode() == self._log:
@@ -173,9 +174,9 @@ class Tail:
                 last = []
             self._replies[stream] = last[0][0].decode() if last else "0"
 
-    async def _begin_anew(self, head: int) -> Items:
-        """The log is another one, or lost its end; in that case an epoch is made of it first."""
-        await self._session.found(head, self._at or 0)
+    async def _begin_anew(self, head: int, known: int) -> Items:
+        """The log is another one, or ends before what is known of it; in that case an epoch is made of it first."""
+        await self._session.found(head, known)
         self._epoch, self._at = self._session.epoch, head
         self._replies = dict.fromkeys(self._replies, "0")
         return [PositionLost("the log was emptied or replaced; it begins anew")]

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from redis.asyncio.connection import AbstractConnection
+
 from wowevent.broker import Position, Retention, Subscription
 from wowevent.brokers.redis.dial import Dial
 from wowevent.brokers.redis.faults import Refused
@@ -99,6 +101,7 @@ class Session:
                 await self._open()
                 if self.epoch == was:
                     return
+                self.registry = Registry()  # the old one's numbers mean others here
                 await self.ask("detach", *left)
                 await self._declare_again()
                 break
@@ -135,7 +138,7 @@ class Session:
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             with suppress(BrokerError, Refused, Closed):
-                await self.call("detach", self.instance, 1, *serving)
+                await self.ask("detach", self.instance, 1, *serving)  # another log is not joined for this
         finally:
             self.closed = True
             self.wake_all()
@@ -243,15 +246,26 @@ class Session:
                     await connection.read_response(disable_decoding=True, timeout=_BEAT)
                     self.wake_all()
                     pause = _RECONNECT[0]
-                    while True:
-                        said = await connection.read_response(disable_decoding=True, timeout=float("inf"))
-                        self.wake(said[2].decode())
+                    await self._hear(connection)
                 finally:
                     await connection.disconnect(nowait=True)
             except Exception as error:  # noqa: BLE001 - whatever it was: it is said, and tried again
                 logger.debug("wake-ups are not heard now", error=error, retry_in=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RECONNECT[1])
+
+    async def _hear(self, connection: AbstractConnection) -> None:
+        """Until it breaks, or says nothing even when it is asked: a line can die in silence."""
+        asked = False
+        while True:
+            said = await connection.read_response(disable_decoding=True, timeout=_RENEW)
+            if said is not None and said[0] == b"message":
+                self.wake(said[2].decode())
+            elif said is None and asked:
+                raise BrokerUnavailable("redis does not answer where it sends wake-ups")
+            asked = said is None
+            if asked:
+                await connection.send_command("PING")
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -280,7 +294,9 @@ class Session:
             if renew:
                 self._renewed = self.clock.monotonic()
             answer = await self.call("beat", self.instance, int(renew), self.known, *self._waiting)
-            events, due, news = answer
+            events, due, news, back = answer
+            if back:
+                await self._come_back()
             for num in news:
                 self.wake(num.decode())
             if events and self._release is not None:
@@ -297,6 +313,14 @@ class Session:
             return
         finally:
             self.soon(left)
+
+    async def _come_back(self) -> None:
+        """We were silent for so long that others took us to be gone: what we serve is served again."""
+        for subscription in self.declared.values():
+            if not subscription.durable:
+                await self.call("declare", subscription.id, text_of(subscription), self.instance, "new", "")
+        self.serving.clear()
+        self.wake_all()
 
     async def _retain(self) -> None:
         limits = self._retention

@@ -1,13 +1,14 @@
 -- What each instance does once a second. ARGV: 4 instance, 5 "1" to say that it is here, 6 the last position that it
--- knows of, then the numbers of what it waits for. Reply: delayed events that are due, milliseconds until the next one (negative: there is none), the numbers
--- that have something.
+-- knows of, then the numbers of what it waits for. Reply: delayed events that are due, milliseconds until the next one
+-- (negative: there is none), the numbers that have something, and 1 if others took it to be gone.
 local me = ARGV[4]
 local other = regressed(number(call('HGET', S, 'head')), tonumber(ARGV[6]))
 if other then
   return other
 end
+local back = 0
 if ARGV[5] == '1' then
-  call('ZADD', P .. ':present', score(mono + 15000), me)
+  back = call('ZADD', P .. ':present', score(mono + 15000), me)
   for _, gone in ipairs(call('ZRANGEBYSCORE', P .. ':present', '-inf', score(mono))) do
     call('ZREM', P .. ':present', gone)
     for _, num in ipairs(call('SMEMBERS', P .. ':live:' .. gone)) do
@@ -34,4 +35,4 @@ for i = 7, #ARGV do
     news[#news + 1] = ARGV[i]
   end
 end
-return {events, later and whole(math.max(0, math.ceil(later - now))) or '-1', news}
+return {events, later and whole(math.max(0, math.ceil(later - now))) or '-1', news, back}

@@ -1,0 +1,97 @@
+"""The Redis engine under load, while the processes that use it, and the server itself, are killed.
+
+The server syncs every write before it answers. A SIGKILL cannot show what that is worth: the page cache survives, so
+that `appendfsync everysec` and `no` lose nothing here either. A log that is not written at all does show: see
+test_redis_guards_matter.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from random import Random
+
+import pytest
+
+from tests.faults.lab import Lab
+from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by this engine
+    test_a_stopped_consumer_is_too_late,
+    test_killed_consumers_lose_nothing,
+    test_killed_publishers_lose_nothing_that_was_confirmed,
+    test_sigterm_drains,
+    test_two_processes_share_a_file,
+)
+from tests.faults.test_semantics import (  # noqa: F401
+    test_a_replay_is_the_original,
+    test_backoff_survives_restarts,
+    test_poison_gets_its_attempts_and_innocents_none_of_the_blame,
+    test_ten_thousand_ids_are_known_after_a_restart,
+)
+from tests.servers import Server
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("redis")]
+
+
+async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
+    """Nothing was refused, what was confirmed is stored once and handled; no position has two events."""
+    assert not lab.history("failed", "unknown")
+    stored = await lab.stored()
+    assert len(stored) == len(set(stored))
+    drain = await lab.drain(timeout=300)
+    report = await lab.verdict()
+    measured(rounds, report, **facts, drain=drain)
+    assert not report.broken()
+    assert report.handled == frozenset(stored)
+    assert report.ok <= report.handled
+
+
+async def test_a_killed_server_loses_nothing(lab: Lab, redis: Server, long_form: bool, measured):
+    """SIGKILL at any moment, and a start on the same port and directory: everybody goes on by himself."""
+    rounds, random, slowest = 100 if long_form else 5, Random(5), 0.0
+    await lab.declare()
+    consumers = [lab.consumer(concurrency=4, lease=5.0) for _ in range(2)]
+    publishers = [lab.publisher(tasks=5) for _ in range(2)]
+    await lab.written(50, "acked")
+    for _ in range(rounds):
+        await lab.written(len(lab.history("ok")) + random.randint(50, 400), "ok")
+        redis.kill()
+        await asyncio.to_thread(redis.start)
+        slowest = max(slowest, await all_go_on(lab))
+    for publisher in publishers:
+        publisher.kill()
+    for consumer in consumers:
+        consumer.signal(signal.SIGTERM)
+        assert await lab.ended(consumer) == 0
+    await judge(lab, measured, rounds, recovery=slowest)
+    assert slowest < 5
+
+
+async def all_go_on(lab: Lab) -> float:
+    """Wait until every publisher and consumer has done something new; how many seconds that took."""
+    began = time.monotonic()
+
+    def busy() -> set[str]:
+        return {entry.process for entry in lab.history("ok", "acked") if entry.time > began}
+
+    known = {entry.process for entry in lab.history("ready")}
+    await lab.until(lambda: known <= busy())
+    return time.monotonic() - began
+
+
+async def test_ten_thousand_events_through_two_restarts(lab: Lab, redis: Server, long_form: bool, measured):
+    """One in good order at a third, one by SIGKILL at a half."""
+    count, began = 10_000 if long_form else 3_000, time.monotonic()
+    await lab.declare()
+    consumer = lab.consumer(concurrency=4, lease=5.0)
+    await lab.written(1, "ready", process=consumer.name)
+    publisher = lab.publisher(count=count)
+    for reached, how in ((count // 3, signal.SIGTERM), (count // 2, signal.SIGKILL)):
+        await lab.written(reached, "ok", timeout=120)
+        await asyncio.to_thread(redis.kill, how)
+        await asyncio.to_thread(redis.start)
+    assert await lab.ended(publisher, timeout=300) == 0
+    consumer.signal(signal.SIGTERM)
+    assert await lab.ended(consumer) == 0
+    await judge(lab, measured, 2, seconds=time.monotonic() - began)
+    assert len(lab.history("ok")) == count
