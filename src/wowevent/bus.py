@@ -34,6 +34,7 @@ from wowevent.delivery import current, inherited
 from wowevent.errors import (
     BrokerError,
     BrokerUnavailable,
+    BusError,
     Closed,
     InvalidEvent,
     InvalidTopic,
@@ -186,6 +187,8 @@ class EventBus:
                         await self._drain(retries=False)
                 except TimeoutError:
                     logger.warning("stop did not wait for every delivery", timeout=timeout)
+                except BusError as error:
+                    logger.warning("stop did not wait for every delivery, the engine does not say", error=error)
             left = max(0.1, until - self._clock.monotonic())
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
         self._state = "stopped"

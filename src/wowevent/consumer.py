@@ -24,6 +24,7 @@ from wowevent.clock import Clock
 from wowevent.delivery import Delivery, enter
 from wowevent.errors import (
     BrokerError,
+    BusError,
     Closed,
     PositionLost,
     Reject,
@@ -149,7 +150,7 @@ class Consumer:
         self._stopping = self._settler.stopping = True
         try:
             await self._source.detach(self.id)
-        except (BrokerError, Closed) as error:
+        except BusError as error:
             logger.warning("subscription could not be detached", subscription=self.id, error=error)
         if not self._tasks:
             return

@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.cut import Cut, bus_on
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event, events, unsettled
-from wowevent import BrokerUnavailable, EventBus, PositionLost, Retention, RetryPolicy
+from wowevent import BrokerUnavailable, Event, EventBus, PositionLost, Retention, RetryPolicy
 from wowevent.broker import Broker
 
 
@@ -173,3 +173,19 @@ class Gap(Cut):
     async def _lost(self) -> Any:
         raise PositionLost("gone", 3)
         yield  # type: ignore[unreachable]  # makes it an async generator, as every read is
+
+
+async def test_a_stop_ends_though_the_engine_does_not_answer(rig: Rig, cut: Cut):
+    bus, gate, began = await bus_on(cut, rig), asyncio.Event(), asyncio.Event()
+
+    async def busy(_event: Event) -> None:
+        began.set()
+        await gate.wait()
+
+    await bus.subscribe("task.*", busy, "worker")
+    await bus.publish(event())
+    await began.wait()
+    cut.down |= {"info", "settle"}
+    async with asyncio.timeout(10):
+        await bus.stop(timeout=1)
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("wowevent")]

@@ -348,6 +348,7 @@ async def test_a_password_and_a_user_with_rights_to_our_keys_alone(tmp_path: Pat
     ("url", "what"),
     [
         ("redis://h/prod", "number"),
+        ("redis://h?strict=yes", "strict"),
         ("redis://h:port", "port"),
         ("redis://h?db=x", "db"),
         ("redis://h?appendonly=yes", "appendonly"),

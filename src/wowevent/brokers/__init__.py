@@ -56,7 +56,9 @@ def open_broker(
         return SqliteBroker(path, synchronous=synchronous, retention=retention, clock=clock)
     if parts.scheme in {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}:
         redis = _redis()
-        strict = options.pop("strict", "false").lower() == "true"
+        strict = {"true": True, "false": False}.get(options.pop("strict", "false").lower())
+        if strict is None:
+            raise ValueError("strict: true or false")
         ours = {*Retention.__struct_fields__, "strict"}
         rest = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
         server = parts._replace(query=rest).geturl()

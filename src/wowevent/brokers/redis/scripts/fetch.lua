@@ -11,6 +11,7 @@ end
 if ARGV[9] == '1' then
   call('SADD', Q .. ':c', me)
 end
+call('SREM', Q .. ':f', me) -- it looks now; a note of before would be another's wake-up lost
 for i = 12, #ARGV do
   for _, token in ipairs(tokens_of(Q, ARGV[i])) do
     give_back(Q, take_back(Q, token))
