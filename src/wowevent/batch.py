@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,8 +17,18 @@ class Batch(Generic[Item, Result]):
     A caller who finds the line free sends at once and alone: without company, coalescing costs nothing.
     """
 
-    def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, limit: int = 500) -> None:
-        """`send` takes items in order and answers each; at most `limit` items go into one call of it."""
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        limit: int = 500,
+        hopeless: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """`send` takes items in order and answers each; at most `limit` items go into one call of it.
+
+        What it raises of `hopeless` is the answer to all that gathered meanwhile, too: they have waited as long.
+        """
+        self._hopeless = hopeless
         self._send = send
         self._limit = limit
         self._busy = False
@@ -34,6 +44,10 @@ class Batch(Generic[Item, Result]):
         self._busy = True
         try:
             return await self._send(items)
+        except self._hopeless as error:
+            self._fail(self._waiting, error)
+            self._waiting.clear()
+            raise
         finally:
             if self._waiting:
                 self._drainer = asyncio.get_running_loop().create_task(self._drain())
@@ -53,6 +67,12 @@ class Batch(Generic[Item, Result]):
                 future.cancel()
             self._waiting.clear()
 
+    @staticmethod
+    def _fail(calls: Iterable[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]], error: Exception) -> None:
+        for _, future in calls:
+            if not future.done():
+                future.set_exception(error)
+
     def _gather(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
         """The next calls that fit into one batch; callers who gave up are passed over."""
         calls: list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = []
@@ -68,9 +88,10 @@ class Batch(Generic[Item, Result]):
         try:
             results = await self._send([item for items, _ in calls for item in items])
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
-            for _, future in calls:
-                if not future.done():
-                    future.set_exception(error)
+            self._fail(calls, error)
+            if isinstance(error, self._hopeless):
+                self._fail(self._waiting, error)
+                self._waiting.clear()
             return
         except BaseException:  # the loop is shutting down
             for _, future in calls:

@@ -63,6 +63,10 @@ class Position(Struct, frozen=True, order=True, gc=False):
         """`{epoch}-{offset}`, which `Position.parse` reads."""
         return f"{self.epoch}-{self.offset}"
 
+    def covers(self, other: Position) -> bool:
+        """Whether `other` lies in the same log, and not behind this. Of two logs, nothing can be said."""
+        return self.epoch == other.epoch and other.offset <= self.offset
+
     @classmethod
     def parse(cls, text: str) -> Position:
         """The position of its text; ValueError if it is none."""

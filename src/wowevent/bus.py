@@ -113,7 +113,7 @@ class EventBus:
             self._broker = open_client(url, **given)
         self._own_broker: bool = self._broker is not url
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
-        self._batch: Batch[Event, Appended] = Batch(self._append)
+        self._batch: Batch[Event, Appended] = Batch(self._append, hopeless=(BrokerUnavailable,))
         self._gate = Gate()
         self._feed = Feed(self._broker, self._clock)
         self._served: dict[str, Handle] = {}

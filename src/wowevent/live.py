@@ -57,7 +57,7 @@ class Inbox:
 
     def put(self, stored: Stored) -> None:
         """One event of the log."""
-        if stored.position <= self._since:
+        if self._since.covers(stored.position):
             return
         if len(self._ready) >= CAPACITY:
             if not self.dropped:

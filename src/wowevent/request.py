@@ -90,10 +90,11 @@ class Requests:
                 self._reader = asyncio.create_task(self._read(head), name="wowevent:replies")
                 await asyncio.sleep(0)  # its read is under way before a question is asked
 
-    async def _read(self, head: Position) -> None:
+    async def _read(self, head: Position | None) -> None:
         query = Query(patterns=(self.topic,))
         while True:
             try:
+                head = head or (await self._broker.ping()).head
                 async with aclosing(self._broker.read(query, after=head, follow=True)) as replies:  # type: ignore[type-var]  # an async generator
                     async for stored in replies:
                         head = stored.position
@@ -102,7 +103,7 @@ class Requests:
             except Closed:
                 return
             except PositionLost:
-                head = (await self._broker.ping()).head
+                head = None
             except BrokerError as error:
                 logger.error("replies cannot be read now", error=error, retry_in=_PAUSE)
                 await self._clock.sleep(_PAUSE)

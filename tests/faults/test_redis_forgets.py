@@ -109,10 +109,7 @@ class Household:
     "order",
     [
         "later",
-        pytest.param(
-            "earlier",
-            marks=pytest.mark.xfail(strict=True, reason="live.Inbox.put compares positions of two logs"),
-        ),
+        "earlier",
     ],
 )
 async def test_an_emptied_log_begins_anew(  # noqa: PLR0917 - fixtures

@@ -122,7 +122,6 @@ async def test_a_black_hole(lab: Lab, redis: Server, long_form: bool, measured):
     assert slowest < 15
 
 
-@pytest.mark.xfail(strict=True, reason="EventBus counts its 10 s for each batch: who gathers behind one waits for two")
 async def test_nobody_waits_for_the_publishes_of_others(redis: Server):
     """Publishes that gathered behind one that gets no answer are told as soon as that one."""
     async with Proxy(redis.port, plain=True) as proxy, EventBus(behind(proxy)) as bus:

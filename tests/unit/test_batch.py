@@ -197,3 +197,23 @@ async def test_who_waits_is_told_when_the_line_itself_is_torn_down():
     ends = await asyncio.gather(second, third, return_exceptions=True)
     assert [type(end) for end in ends] == [asyncio.CancelledError, asyncio.CancelledError]
     assert await first == [10]
+
+
+@pytest.mark.parametrize("hopeless", [True, False])
+async def test_what_is_hopeless_is_told_to_those_who_gathered(hopeless: bool):
+    line = Line()
+    batch = Batch(line.send, hopeless=(OSError,) if hopeless else ())
+    tasks = [call(batch, 1)]
+    await settle()
+    tasks += [call(batch, 2), call(batch, 3)]
+    await settle()
+    await line.let_through(OSError("no answer"))
+    assert [task.done() for task in tasks] == [True, hopeless, hopeless]
+    if not hopeless:
+        await line.let_through()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(answer, OSError) for answer in answers] == [True, hopeless, hopeless]
+    again = call(batch, 4)
+    await settle()
+    await line.let_through()
+    assert await again == [40]

@@ -95,3 +95,11 @@ def test_the_values_are_immutable_and_can_be_kept_in_sets(value: msgspec.Struct)
     assert len({value, msgspec.structs.replace(value)}) == 1
     with pytest.raises(AttributeError):
         setattr(value, value.__struct_fields__[0], "other")
+
+
+def test_a_position_covers_what_is_not_behind_it_in_the_same_log():
+    """Epochs have no order: what a new log has is behind nothing of the old one."""
+    here = Position("b", 5)
+    assert [here.covers(Position("b", offset)) for offset in (4, 5, 6)] == [True, True, False]
+    assert not here.covers(Position("a", 1))
+    assert not here.covers(Position("c", 1))

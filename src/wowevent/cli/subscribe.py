@@ -80,8 +80,8 @@ class _Tail:
         """Print one event. One that is not printed is not acknowledged either: the call waits until it is cancelled."""
         await self.caught_up.wait()
         delivery = current()
-        seen = delivery is not None and delivery.position is not None and self._last is not None
-        if seen and delivery.position <= self._last:  # type: ignore[operator,union-attr]  # both are there if seen
+        position = None if delivery is None else delivery.position
+        if position is not None and self._last is not None and self._last.covers(position):
             return
         if self.ended.is_set() or not self._print(event):
             await asyncio.Event().wait()

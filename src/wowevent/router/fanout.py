@@ -186,7 +186,7 @@ class Fanout:
 
     def note(self, position: Position | None) -> None:
         """We published up to here; the feed may not have come so far."""
-        if position is not None and (self._newest is None or position > self._newest):
+        if position is not None and (self._newest is None or not self._newest.covers(position)):
             self._newest = position
 
     def join(self, reader: Reader, id: str, spec: Subscription) -> Member:

@@ -119,9 +119,7 @@ class Session:
         """What we declared, from the new log's beginning; who is served by it is told once that something is lost."""
         for subscription in self.declared.values():
             instance = "" if subscription.durable else self.instance
-            num, new = await self.ask("declare", subscription.id, text_of(subscription), instance, "first", "")
-            if subscription.durable and new:
-                await self.line.call("HSET", f"{self.key}:q:{num.decode()}", "lost", -1)
+            await self.ask("declare", subscription.id, text_of(subscription), instance, "first", "", 1)
         registry = Registry()
         registry.fold(await self.ask("fold", registry.version, registry.removals))
         self.registry, self.known = registry, 0

@@ -1,5 +1,6 @@
 -- Make a subscription known, or renew it. ARGV: 4 id, 5 declaration, 6 instance if it is a live one, else empty;
--- 7 where it begins: "new", or the first position; 8 since when (ms), or empty. Reply: number, whether it is new.
+-- 7 where it begins: "new", or the first position; 8 since when (ms), or empty; 9 "1" if a new one has
+-- lost what it had in another log. Reply: number, whether it is new.
 local id, spec, instance, first = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local num = call('HGET', P .. ':num', id)
 if num then
@@ -26,7 +27,7 @@ num = whole(call('HINCRBY', S, 'subscriptions', 1))
 call('HSET', P .. ':num', id, num)
 call('HSET', P .. ':subs', num, spec)
 if instance == '' then
-  call('HSET', queue(num), 'served_at', score(now))
+  call('HSET', queue(num), 'served_at', score(now), 'lost', ARGV[9] == '1' and -1 or 0)
   if first ~= 'new' and first <= head then
     call('HSET', queue(num), 'next', first, 'upto', head, 'since', ARGV[8])
   end
