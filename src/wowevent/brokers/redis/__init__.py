@@ -45,7 +45,7 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.brokers.redis import appending
-from wowevent.brokers.redis.dial import SCHEMES, Dial, dial_client, dial_url
+from wowevent.brokers.redis.dial import Dial, dial_client, dial_url
 from wowevent.brokers.redis.entries import json_of, lease_of, letter_of, number_of, offset_of
 from wowevent.brokers.redis.faults import Refused
 from wowevent.brokers.redis.reader import Pages, Tail, next_of, parse
@@ -58,7 +58,7 @@ from wowevent.event import Event, check_name
 from wowevent.reading import Reading, asked_for
 from wowevent.routing import matches
 
-__all__ = ["SCHEMES", "RedisBroker"]
+__all__ = ["RedisBroker"]
 
 _LONGEST_WAIT: Final = 86_400.0
 _PIECE: Final = 500  # events of the past that one step looks at

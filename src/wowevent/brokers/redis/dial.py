@@ -30,7 +30,6 @@ from wowevent.errors import BrokerUnavailable, NotSupported
 _CONNECT_SECONDS: Final = 3.0
 _ASK_SECONDS: Final = 1.0  # for one Sentinel: there may be others
 _HOPS: Final = 5  # from one server of a cluster to the next that is said to have our slot
-SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 Dial = Callable[[], Awaitable[AbstractConnection]]
 """Makes a connection of our own, connected; raises errors of ours."""

@@ -61,11 +61,6 @@ class Line:
             await asyncio.gather(self._task, return_exceptions=True)
         self._fail(Closed("this broker is closed"))
 
-    def drop(self) -> None:
-        """End the connection; what is on its way fails, and the next call dials again."""
-        if self._task is not None:
-            self._task.cancel()
-
     async def _serve(self) -> None:
         """One connection's life."""
         trouble: Exception = BrokerUnavailable("redis: the connection was dropped")

@@ -161,15 +161,14 @@ local function take_back(Q, token) -- the entry of a lease that is over
   return entry
 end
 
--- Take in what is due by now: delayed retries, and leases that ended. Whether there was any.
+-- Take in what is due by now: delayed retries, and leases that ended.
 local function tick(num)
-  local Q, any = queue(num), false
+  local Q = queue(num)
   for _, offset in ipairs(call('ZRANGEBYSCORE', Q .. ':w', '-inf', score(now + NEAR), 'LIMIT', 0, 500)) do
     local raw = call('HGET', Q .. ':we', offset)
     call('ZREM', Q .. ':w', offset)
     call('HDEL', Q .. ':we', offset)
     give_back(Q, parse(raw))
-    any = true
   end
   for _, over in ipairs(call('ZRANGEBYSCORE', Q .. ':d', '-inf', score(mono + NEAR), 'LIMIT', 0, 500)) do
     local whole_fetch = fetch_of(over) == over
@@ -181,9 +180,7 @@ local function tick(num)
       end
     end
     call('ZREM', Q .. ':d', over)
-    any = true
   end
-  return any
 end
 
 local function ready(Q) -- how many could be leased now
