@@ -38,6 +38,7 @@ from wowevent.broker import (
     Ack,
     Bury,
     DeadQuery,
+    Extend,
     Lease,
     Query,
     Reason,
@@ -458,6 +459,24 @@ async def test_a_wrong_password_is_not_permitted_and_not_tried_again(tmp_path: P
                 await EventBus(f"redis://127.0.0.1:{server.port}").start()
         finally:
             sentinel.kill()
+
+
+@pytest.mark.parametrize("part", [":l", ":we"], ids=["leased", "delayed"])
+async def test_entries_that_others_took_are_lost_and_said(log: Log, part: str) -> None:
+    broker = log.open()
+    await declare(broker, lease=0.2)
+    await broker.publish([event(n=1)])
+    (lease,) = await take(broker)
+    await broker.settle(WORKER, [Extend(lease.token, 0.1) if part == ":l" else Retry(lease.token, 0.1)])
+    for key in await log.admin.keys(f"*{part}"):
+        await log.admin.delete(key)
+    await asyncio.sleep(0.3)
+    assert not await take(broker)  # which finds out
+    with pytest.raises(PositionLost) as caught:
+        await take(broker)
+    assert caught.value.lost == 1
+    await broker.publish([event(n=2)])
+    assert numbers(await take(broker)) == [2]
 
 
 async def test_who_may_not_use_our_channels_is_told_at_start_and_stores_nothing(log: Log) -> None:

@@ -153,8 +153,16 @@ local function tokens_of(Q, fetch)
   return found
 end
 
+local function there(Q, raw) -- an entry that other hands than ours took, as an eviction does, is lost, and that is told
+  if not raw then
+    call('HINCRBY', Q, 'lost', 1)
+  end
+  return raw
+end
+
 local function take_back(Q, token) -- the entry of a lease that is over
-  local entry = parse(call('HGET', Q .. ':l', token))
+  local raw = there(Q, call('HGET', Q .. ':l', token))
+  local entry = raw and parse(raw)
   call('HDEL', Q .. ':l', token)
   call('ZREM', Q .. ':d', token)
   let_go(Q, fetch_of(token), 1)
@@ -165,18 +173,22 @@ end
 local function tick(num)
   local Q = queue(num)
   for _, offset in ipairs(call('ZRANGEBYSCORE', Q .. ':w', '-inf', score(now + NEAR), 'LIMIT', 0, 500)) do
-    local raw = call('HGET', Q .. ':we', offset)
+    local raw = there(Q, call('HGET', Q .. ':we', offset))
     call('ZREM', Q .. ':w', offset)
     call('HDEL', Q .. ':we', offset)
-    give_back(Q, parse(raw))
+    if raw then
+      give_back(Q, parse(raw))
+    end
   end
   for _, over in ipairs(call('ZRANGEBYSCORE', Q .. ':d', '-inf', score(mono + NEAR), 'LIMIT', 0, 500)) do
     local whole_fetch = fetch_of(over) == over
     for _, token in ipairs(whole_fetch and tokens_of(Q, over) or {over}) do
       if not (whole_fetch and call('ZSCORE', Q .. ':d', token)) then -- one that was extended has its own end
         local entry = take_back(Q, token)
-        crashed(entry)
-        give_back(Q, entry)
+        if entry then
+          crashed(entry)
+          give_back(Q, entry)
+        end
       end
     end
     call('ZREM', Q .. ':d', over)
