@@ -40,7 +40,7 @@ async def test_without_known_ids_an_event_is_stored_twice(lab: Lab, redis: Serve
     await lab.declare()
     await publish(lab, *range(20))
     if not guarded:
-        say(redis, "DEL", f"{KEY}:ids", f"{KEY}:ids:old")
+        await say(redis, "DEL", f"{KEY}:ids", f"{KEY}:ids:old")
     await publish(lab, *range(20))
     await lab.drain()
     report = await lab.verdict()
@@ -55,9 +55,9 @@ async def test_a_log_that_is_not_written_is_lost_with_its_server(lab: Lab, redis
     await lab.declare()
     await publish(lab, *range(10))
     if not guarded:
-        say(redis, "CONFIG", "SET", "appendonly", "no")
+        await say(redis, "CONFIG", "SET", "appendonly", "no")
     await publish(lab, *range(10, 20))
-    redis.kill()
+    await asyncio.to_thread(redis.kill)
     await asyncio.to_thread(redis.start)
     await lab.drain()
     report = await lab.verdict()

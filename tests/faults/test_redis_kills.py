@@ -55,7 +55,7 @@ async def test_a_killed_server_loses_nothing(lab: Lab, redis: Server, long_form:
     await lab.written(50, "acked")
     for _ in range(rounds):
         await lab.written(len(lab.history("ok")) + random.randint(50, 400), "ok")
-        redis.kill()
+        await asyncio.to_thread(redis.kill)
         await asyncio.to_thread(redis.start)
         slowest = max(slowest, await all_go_on(lab))
     for publisher in publishers:
