@@ -15,7 +15,7 @@ FAILING = {
         import time
 
         async def test():
-            time.sleep(0.6)
+            time.sleep(1.1)
         """,
     ),
     "a task left running": (
