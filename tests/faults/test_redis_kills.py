@@ -52,6 +52,8 @@ async def test_a_killed_server_loses_nothing(lab: Lab, redis: Server, long_form:
     await lab.declare()
     consumers = [lab.consumer(concurrency=4, lease=5.0) for _ in range(2)]
     publishers = [lab.publisher(tasks=5) for _ in range(2)]
+    for each in (*consumers, *publishers):  # a bus that starts while its server is away says so, and ends
+        await lab.written(1, "ready", process=each.name)
     await lab.written(50, "acked")
     for _ in range(rounds):
         await lab.written(len(lab.history("ok")) + random.randint(50, 400), "ok")
