@@ -147,10 +147,7 @@ class RedisBroker:
             await asyncio.wait([self._opening])
         await asyncio.gather(*(tail.close() for tail in list(self._tails)), *self._ends)
         if self._session is not None:
-            session = self._session
-            nums = [session.registry.nums[id] for id in session.serving if id in session.registry.nums]
-            session.serving.clear()
-            await session.close(nums)
+            await self._session.close()
 
     # --- publish ------------------------------------------------------------------------------------------------
 
@@ -307,14 +304,13 @@ class RedisBroker:
                 "fetch", num, session.instance, prefix, limit, lease, *switches, *lost
             )
         except Refused as refused:
-            session.serving.discard(id)
             if refused.word == "GONE":
+                session.serving.discard(id)
                 await session.fold()
                 raise SubscriptionNotFound(f"no subscription {id!r} is remembered") from refused
-            session.serving.add(id)
             raise _lost(refused, f"{id}: unread events were dropped by the log's limits") from refused
         except asyncio.CancelledError:
-            self._give_back(session, num, session.instance, [*lost, prefix])
+            self._give_back(session, num, [*lost, prefix])
             raise
         except BrokerError:  # the answer may be on its way, or not: the next fetch says so
             session.lost[id] = [*session.lost.get(id, []), *lost, prefix]
@@ -327,10 +323,10 @@ class RedisBroker:
             return leases, None
         return leases, float(due)
 
-    def _give_back(self, session: Session, num: str, instance: str, prefixes: list[str]) -> None:
+    def _give_back(self, session: Session, num: str, prefixes: list[str]) -> None:
         """What a fetch leased that nobody waits for any more."""
         try:
-            session.ask("fetch", num, instance, "", 0, 0, 0, 0, 0, *prefixes)
+            session.ask("fetch", num, session.instance, "", 0, 0, 0, 0, 0, *prefixes)
         except Closed:
             return
 

@@ -109,7 +109,7 @@ def _make(pool: ConnectionPool) -> AbstractConnection:
 async def _connected(connection: AbstractConnection, seconds: float = _CONNECT_SECONDS) -> AbstractConnection:
     try:
         async with asyncio.timeout(seconds):
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()  # type: ignore[no-untyped-call]  # the driver left it so
     except TimeoutError:
         await connection.disconnect(nowait=True)
         raise BrokerUnavailable(f"redis does not answer within {seconds:.0f} s") from None

@@ -95,7 +95,7 @@ class Session:
 
     async def _rejoin(self) -> None:
         """Until it is done: half of it would be silence."""
-        was, left = self.epoch, [self.instance, 1, *(self.registry.nums[id] for id in self.serving)]
+        was, left = self.epoch, [self.instance, 1, *self._served()]
         while True:
             try:
                 await self._open()
@@ -126,7 +126,11 @@ class Session:
         self.serving.clear()
         self.lost.clear()
 
-    async def close(self, serving: Sequence[str]) -> None:
+    def _served(self) -> list[str]:
+        """The numbers of what we serve; one that somebody removed has none."""
+        return [self.registry.nums[id] for id in self.serving if id in self.registry.nums]
+
+    async def close(self) -> None:
         """Leave, with what was asked for before; wait for nothing that does not come."""
         if self._timer is not None:
             self._timer.cancel()
@@ -134,9 +138,11 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        served = self._served()
+        self.serving.clear()
         try:
             with suppress(BrokerError, Refused, Closed):
-                await self.ask("detach", self.instance, 1, *serving)  # another log is not joined for this
+                await self.ask("detach", self.instance, 1, *served)  # another log is not joined for this
         finally:
             self.closed = True
             self.wake_all()
