@@ -479,6 +479,20 @@ async def test_entries_that_others_took_are_lost_and_said(log: Log, part: str) -
     assert numbers(await take(broker)) == [2]
 
 
+async def test_what_was_removed_while_it_was_served_keeps_nobody_from_a_new_log(log: Log) -> None:
+    serving, other = log.open(clock=ManualClock()), log.open()  # no beat of which finds out before we look
+    await declare(serving)
+    await take(serving)
+    await other.remove(WORKER)
+    await serving.subscriptions()
+    for key in await log.admin.keys(f"{log.key}*"):
+        await log.admin.delete(key)
+    with pytest.raises(BrokerUnavailable):  # which joins what is there now
+        await serving.publish([event(n=1)])
+    await serving.publish([event(n=2)])
+    assert numbers(await read(serving)) == [2]
+
+
 async def test_who_may_not_use_our_channels_is_told_at_start_and_stores_nothing(log: Log) -> None:
     await log.admin.execute_command("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels")
     await declare(log.open())

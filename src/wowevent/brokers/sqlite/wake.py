@@ -53,7 +53,7 @@ class Bell:
             sock.setblocking(False)
             sock.bind(("127.0.0.1", 0))
             loop.add_reader(sock, self._read)
-        except (OSError, NotImplementedError):
+        except (OSError, NotImplementedError):  # no socket, or a loop that watches none: the look each second is left
             sock.close()
             return
         self._socket = sock
