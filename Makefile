@@ -16,8 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BROKERS ?= memory,sqlite,redis
 COVERAGE ?= 91
-# Tests that mostly wait for Python to start run two side by side; the others watch their event loop, and run alone.
-COMMANDS := tests/cli tests/examples
+# Fault tests starve and stop processes, and measure how long it takes: they run alone. The others share the machine.
+FAULTS := tests/faults
 ARGS ?=
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
@@ -43,9 +43,8 @@ demo: $(VENV)/.runtime ## publish this repository's history as events, on the em
 test: $(VENV)/.dev servers ## run every test, on the brokers that BROKERS=memory,sqlite,redis names, with coverage
 	$(BIN)/coverage erase
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report= -n 2 --dist worksteal $(COMMANDS)
-	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-append --cov-report=term --cov-fail-under=$(COVERAGE) \
-	    $(COMMANDS:%=--ignore=%)
+	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report= -n 3 --dist worksteal --ignore=$(FAULTS)
+	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-append --cov-report=term --cov-fail-under=$(COVERAGE) $(FAULTS)
 else
 	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term $(ARGS)
 endif

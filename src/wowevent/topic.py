@@ -105,7 +105,10 @@ class Trie(Generic[T]):
         self._reserved_root: _Node[T] = _Node()  # patterns that name a reserved first word, which alone match it
 
     def add(self, pattern: str, value: T) -> None:
-        """Let `value` be found by the topics that `pattern` matches; adding twice is adding once."""
+        """Let `value` be found by the topics that `pattern` matches; adding twice is adding once.
+
+        Patterns that say the same in other words, as `a.*` and `a.*.#` do, are one.
+        """
         node = self._root_for(pattern)
         for word in compile_pattern(pattern, amqp=self._amqp):
             if word not in node.children:

@@ -171,9 +171,7 @@ async def takes_too_much(event, other): ...
 async def names_what_is_not_there(event: NotThere): ...  # type: ignore[name-defined]  # noqa: F821
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, "text", takes_nothing, takes_too_much, names_what_is_not_there, lambda: None], ids=repr
-)
+@pytest.mark.parametrize("wrong", [None, "text", takes_nothing, takes_too_much, names_what_is_not_there, lambda: None])
 def test_what_cannot_be_called_is_a_type_error(wrong: Any):
     with pytest.raises(TypeError):
         adapt(wrong)

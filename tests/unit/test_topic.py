@@ -241,7 +241,8 @@ def test_a_trie_finds_what_each_pattern_matches_and_forgets_what_is_removed(adde
         trie.remove(pattern, value)
 
     found = trie.match(topic)
-    kept = set(added) - set(removed)
+    gone = {(compile_pattern(pattern, amqp=amqp), value) for pattern, value in removed}
+    kept = {(pattern, value) for pattern, value in added if (compile_pattern(pattern, amqp=amqp), value) not in gone}
     assert set(found) == {value for pattern, value in kept if oracle(pattern, topic, amqp=amqp)}
     assert len(found) == len(set(found))
 
