@@ -11,6 +11,7 @@ from benchmarks.figures import percentile
 from benchmarks.load import PATTERN, event
 from benchmarks.part import Record, Setting, Signal
 from wowevent import Event, EventBus
+from wowevent import Subscription as Handle
 from wowevent.broker import Broker, Retention, Subscription
 from wowevent.brokers import open_broker
 
@@ -34,29 +35,35 @@ class Handled:
             self.all.set()
 
 
-async def subscribe(bus: EventBus, handled: Handled, *, batch: bool) -> None:
+async def subscribe(bus: EventBus, handled: Handled, *, batch: bool) -> Handle:
     """The one subscription that gets the events."""
     if batch:
 
         async def handle_many(events: list[Event]) -> None:
             handled.take(events)
 
-        await bus.subscribe(PATTERN, handle_many, WORKER, batch=_BATCH)
-    else:
+        return await bus.subscribe(PATTERN, handle_many, WORKER, batch=_BATCH)
 
-        async def handle(event: Event) -> None:
-            handled.take([event])
+    async def handle(event: Event) -> None:
+        handled.take([event])
 
-        await bus.subscribe(PATTERN, handle, WORKER)
+    return await bus.subscribe(PATTERN, handle, WORKER)
 
 
 async def both(setting: Setting, signal: Signal) -> Record:
     """Publisher and subscription in one process."""
     bus = EventBus(setting.url)
     handled = Handled(setting.count)
-    await subscribe(bus, handled, batch=setting.options.get("many", False))
+    handle = await subscribe(bus, handled, batch=setting.options.get("many", False))
+    if setting.options.get("unmeasured"):
+        handle.consumer._observe = None  # noqa: SLF001 - what a bus would be without its metrics and breakers
+        bus.metrics.published = _nothing  # type: ignore[method-assign,assignment]
     async with bus:
         return await publish_and_wait(bus, handled, setting, signal)
+
+
+def _nothing(_event_type: str, _count: int = 1) -> None:
+    """In the place of what counts."""
 
 
 async def publish_and_wait(bus: EventBus, handled: Handled, setting: Setting, signal: Signal) -> Record:

@@ -11,6 +11,7 @@ from benchmarks.workloads import (
     latency,
     memory_each,
     memory_many,
+    metrics,
     redis,
     redis_latency,
     redis_one,
@@ -32,7 +33,7 @@ from benchmarks.workloads import (
 _MODULES: Final = (
     memory_each, memory_many, sqlite, sqlite_one, latency, redis, redis_one, redis_latency, redis_server,
     redis_subscriptions, websocket, websocket_latency, websocket_named,
-    websocket_idle, websocket_slow, subscriptions, stored, replay, soak,
+    websocket_idle, websocket_slow, subscriptions, stored, replay, metrics, soak,
 )  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
 TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}

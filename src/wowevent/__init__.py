@@ -1,5 +1,6 @@
 """WowEvent: one event bus for agents, from a laptop with nothing installed to Redis, RabbitMQ and NATS."""
 
+from wowevent.breaker import BreakerPolicy
 from wowevent.broker import (
     Attempt,
     Capabilities,
@@ -18,6 +19,7 @@ from wowevent.creators import (
     create_system_event,
     create_task_event,
 )
+from wowevent.dead_letter_queue import DeadLetterQueue, FailedEvent
 from wowevent.delivery import Delivery, current
 from wowevent.errors import (
     BrokerError,
@@ -38,6 +40,8 @@ from wowevent.errors import (
     RequestFailed,
     RequestTimeout,
     RetryAfter,
+    SchemaConflict,
+    SchemaNotFound,
     StorageDamaged,
     StorageFull,
     SubscriptionConflict,
@@ -46,24 +50,35 @@ from wowevent.errors import (
     ValidationError,
 )
 from wowevent.event import Event, EventMetadata, EventPriority, EventType
-from wowevent.replay import ReplayConfig
+from wowevent.event_store import EventReplayer, EventStore
+from wowevent.metrics import EventMetrics
+from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
+from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
     "Attempt",
+    "BreakerPolicy",
     "BrokerError",
     "BrokerUnavailable",
     "BusError",
     "Capabilities",
     "Closed",
     "DeadLetter",
+    "DeadLetterQueue",
     "Delivery",
     "Event",
     "EventBus",
     "EventMetadata",
+    "EventMetrics",
     "EventPriority",
+    "EventReplayer",
+    "EventSchema",
+    "EventStore",
     "EventType",
+    "EventValidator",
+    "FailedEvent",
     "FailureReason",
     "FormatTooNew",
     "InvalidEvent",
@@ -79,11 +94,16 @@ __all__ = [
     "Receipt",
     "Reject",
     "ReplayConfig",
+    "ReplayControl",
     "RequestFailed",
     "RequestTimeout",
     "Retention",
     "RetryAfter",
     "RetryPolicy",
+    "SchemaBreak",
+    "SchemaConflict",
+    "SchemaNotFound",
+    "SchemaRegistry",
     "StorageDamaged",
     "StorageFull",
     "Stored",

@@ -25,6 +25,8 @@ KNOWN_IDS: Final = 10_000
 """and so many of the last ones."""
 LIVE: Final = "_reply."
 """How the topics begin that go by the live path (obligation 10)."""
+CONTROL: Final = "_bus."
+"""How the topics begin that carry facts (obligation 11)."""
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -38,6 +40,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Other processes can use the same log."""
     promise: str
     """One sentence: what is lost, and when, with the settings in force."""
+    private: bool = False
+    """No other instance can use this log either: nothing in it changes but through this one."""
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -287,6 +291,11 @@ class Broker(Protocol):
     8. Calls may be made concurrently. `close` is idempotent, wakes every waiting fetch and read, and ends every call.
     9. No call outlasts 10 s of the engine's silence (beyond what `wait` asks for): it raises BrokerUnavailable.
     10. Topics under `_reply.` are live: read only with `follow`, never part of the history, gone after a minute or so.
+    11. Topics under `_bus.` carry facts: the newest event of each is kept as long as the log exists, whatever retention
+        takes. A read without `follow` whose patterns all begin with `_bus.` yields the newest of each topic, where the
+        query wants that one, in the order of their positions, those behind `after` if given; one that changes while
+        it is read may come again. It costs by facts, not by the log. PositionLost tells that `after` is of another log,
+        never what retention took.
     """
 
     capabilities: Capabilities

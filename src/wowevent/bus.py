@@ -7,6 +7,7 @@ calls the handler, and settles what `retry` decides.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from typing import Any, Final, Literal, Self, cast
 from msgspec import Struct, structs
 
 from wowevent.batch import Batch
+from wowevent.breaker import Breaker, BreakerPolicy
 from wowevent.broker import (
     Appended,
     Broker,
@@ -31,6 +33,7 @@ from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
 from wowevent.dead_letter import DeadLetters
 from wowevent.delivery import current, inherited
+from wowevent.directory import Directory
 from wowevent.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -39,6 +42,7 @@ from wowevent.errors import (
     InvalidEvent,
     InvalidTopic,
     NoResponders,
+    NotSupported,
     PayloadTooLarge,
     RequestTimeout,
     SubscriptionConflict,
@@ -48,15 +52,33 @@ from wowevent.errors import (
 from wowevent.event import Event, check_name, utc
 from wowevent.gate import Gate
 from wowevent.handler import Handler, Middleware, adapt
+from wowevent.health import look
 from wowevent.live import Feed
 from wowevent.log import logger
-from wowevent.replay import Progress, ReplayConfig, build_query, check_destination, replay, replay_into, upto
+from wowevent.metrics import EventMetrics
+from wowevent.pauses import Pauses
+from wowevent.replay import (
+    Progress,
+    ReplayConfig,
+    ReplayControl,
+    build_query,
+    check_destination,
+    check_elsewhere,
+    replay,
+    replay_into,
+    upto,
+)
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
 from wowevent.routing import Routes, wants
+from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
 from wowevent.settings import Settings
+from wowevent.shared_schemas import SharedSchemas
 from wowevent.subscription import Handle, Wish, declaration, options
+from wowevent.tally import Tally
 from wowevent.topic import is_reserved
+from wowevent.tracing import Tracer, tracer
+from wowevent.valve import Valve
 
 _PATIENCE: Final = 10.0  # seconds for which a publish is tried while the engine does not answer
 _LEAST: Final = 0.5  # of which a try has this at least
@@ -94,9 +116,15 @@ class EventBus:
         name: str | None = None,
         retention: Retention | None = None,
         max_payload: int | None = None,
+        registry: SchemaRegistry | None = None,
+        strict_schemas: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        """`name` stands as the source of events that have none. Nothing is opened before `start` or the first call."""
+        """`name` stands as the source of events that have none. Nothing is opened before `start` or the first call.
+
+        With a `registry`, events are validated when they are published and before they are handled; `strict_schemas`
+        refuses those whose type has no schema.
+        """
         settings = Settings()
         self.namespace: str = namespace or settings.namespace
         self.name: str = check_name(name) if name else ""
@@ -114,6 +142,11 @@ class EventBus:
         self._own_broker: bool = self._broker is not url
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(self._append, hopeless=(BrokerUnavailable,))
+        self.registry: SchemaRegistry | None = registry
+        """What events are held against, shared with every process that attaches one; None: nothing is."""
+        self.metrics: EventMetrics = EventMetrics(clock=self._clock.monotonic)
+        """What this bus published and delivered."""
+        self._validator = None if registry is None else EventValidator(registry, strict=strict_schemas)
         self._gate = Gate()
         self._feed = Feed(self._broker, self._clock)
         self._served: dict[str, Handle] = {}
@@ -121,6 +154,10 @@ class EventBus:
         self._own = Routes()  # the subscriptions of this bus, to know what `join` waits for
         self._middleware: list[Middleware] = []
         self._requests = Requests(self._broker, self._batch.call, self._clock)
+        self._directory = Directory(self._broker)
+        self._pauses = Pauses(self._directory, self._clock)
+        self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
+        self._tracer: Tracer | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
         self._decorated: list[Callable[[], Any]] = []
         self._shutting: asyncio.Task[None] | None = None
@@ -155,6 +192,10 @@ class EventBus:
         if self._state != "new":
             raise Closed("this bus was stopped; make a new one")
         await self._broker.ping()
+        await self._directory.start()
+        if self._schemas is not None:
+            await self._schemas.start()
+        self._tracer = tracer()
         self._state = "running"
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
@@ -195,6 +236,9 @@ class EventBus:
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
         await self._feed.close()
         await self._requests.close()
+        if self._schemas is not None:
+            await self._schemas.close()
+        await self._directory.close()
         for job in self._jobs:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
@@ -219,9 +263,13 @@ class EventBus:
             await self._drain(retries=True)
 
     async def _drain(self, *, retries: bool) -> None:
-        """A handler may publish what the next one handles, so look again until a round finds nothing."""
+        """A handler may publish what the next one handles, so look again until a round finds nothing.
+
+        Without `retries` nobody waits for a subscription that is paused: who stops does not know for how long.
+        """
         while True:
-            consumers = [handle.consumer for handle in self._served.values()]
+            waited_for = [handle for handle in self._served.values() if retries or handle.state != "paused"]
+            consumers = [handle.consumer for handle in waited_for]
             await asyncio.gather(*(consumer.drained(retries=retries) for consumer in consumers))
             if not any(consumer.outstanding(retries=retries) for consumer in consumers):
                 return
@@ -259,6 +307,8 @@ class EventBus:
             raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
         if len(memoryview(event.body)) > self._max_payload:
             raise PayloadTooLarge(f"payload of {len(memoryview(event.body))} bytes; {self._max_payload} is the most")
+        if self._validator is not None:
+            self._validator.validate_event(event)
         delivery = current()
         if delivery is None and delay is None and at is None and (event.source_agent or not self.name):
             return event
@@ -284,6 +334,12 @@ class EventBus:
             raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
         if require_match:
             await self._require_match(events)
+        if self._tracer is None:
+            return await self._send(events)
+        with self._tracer.published(events) as stamped:
+            return await self._send(stamped)
+
+    async def _send(self, events: Sequence[Event]) -> Sequence[Receipt]:
         expecting = self._expect(events)
         try:
             results = await self._batch.call(events)
@@ -296,10 +352,20 @@ class EventBus:
             for consumer, event_id in expecting:
                 if event_id not in stored:  # it was, or will be, handled as the one that came first
                     consumer.unexpect(event_id)
+        self._count_published(events, results)
         return [
             Receipt(event.event_id, result.position, result.duplicate, len(result.matched))
             for event, result in zip(events, results, strict=True)
         ]
+
+    def _count_published(self, events: Sequence[Event], results: Sequence[Appended]) -> None:
+        if len(events) == 1:
+            if not results[0].duplicate:
+                self.metrics.published(events[0].kind)
+            return
+        new = [event.kind for event, result in zip(events, results, strict=True) if not result.duplicate]
+        for kind, count in Counter(new).items():
+            self.metrics.published(kind, count)
 
     def _expect(self, events: Sequence[Event]) -> list[tuple[Consumer, str]]:
         """Tell our own subscriptions what comes to them; a delayed event is not waited for."""
@@ -361,6 +427,7 @@ class EventBus:
         lease: float = 30.0,
         auto_ack: bool = False,
         batch: int | None = None,
+        breaker: BreakerPolicy | bool | None = None,
     ) -> Handle:
         """Call `handler` with every event that matches.
 
@@ -371,7 +438,8 @@ class EventBus:
         handlers run at a time; `order_by` (a field of the event, or a function) keeps the order of each key; `rate` is
         "50/s", "10/min"; `timeout` (seconds) ends a handler; `lease` (seconds) is how long an event stays with a
         process that died; `auto_ack` acknowledges before handling; `batch` hands lists of up to that many events to the
-        handler.
+        handler. `breaker` spares a handler that fails a fifth of its events: first they come slowly, then not at all
+        for a while; False switches that off.
 
         Raises InvalidTopic, SubscriptionConflict, and ValueError or TypeError for settings that make no sense.
         """
@@ -391,6 +459,7 @@ class EventBus:
             lease=lease,
             auto_ack=auto_ack,
             batch=batch,
+            breaker=breaker,
         )
         spec = declaration(pattern, subscriber_agent, wish)
         return await self._subscribe(spec, handler, options(wish, durable=spec.durable))
@@ -438,29 +507,42 @@ class EventBus:
         call = adapt(handler, batch=options.batch is not None)
         for middleware in reversed(self._middleware):
             call = middleware(call)
+        if (spans := tracer()) is not None:
+            call = spans.traced(call, spec.id, batch=options.batch is not None)
         if spec.durable:
             before = await self._broker.info(spec.id)
             await self._broker.declare(spec)
             if before is not None and before.subscription != structs.replace(spec, start=before.subscription.start):
                 logger.info("subscription has new settings", subscription=spec.id, patterns=",".join(spec.patterns))
-        consumer = await self._consumer(spec, call, options)
-        handle = self._served[spec.id] = Handle(spec, handler, consumer, lambda: self._cancel(spec.id))
+        tally = Tally(self.metrics.meter(spec.id, spec.agent), await self._valve(spec, options))
+        consumer = self._consumer(spec, call, options, tally)
+        handle = self._served[spec.id] = Handle(spec, handler, consumer, tally, lambda: self._cancel(spec.id))
         self._own.add(spec)
         if self._state == "running":
             await self._serve(handle)
         return handle
 
-    async def _consumer(self, spec: Subscription, call: Handler, options: Options) -> Consumer:
-        return Consumer(
+    async def _valve(self, spec: Subscription, options: Options) -> Valve:
+        """Where its events come from: the engine, or the reader of the log's end."""
+        if not spec.durable:
+            return Valve(spec.id, await self._feed.open(spec), self._clock)
+        return self._pauses.valve(spec.id, self._broker, Breaker(options.breaker) if options.breaker else None)
+
+    def _consumer(self, spec: Subscription, call: Handler, options: Options, tally: Tally) -> Consumer:
+        consumer = Consumer(
             spec.id,
-            self._broker if spec.durable else await self._feed.open(spec),
+            tally.valve,
             call,
             options,
             clock=self._clock,
             gate=self._gate,
             reply=self._requests.answer,
+            observe=tally.observe,
+            check=None if self._validator is None else self._validator.validate_event,
             info=self._broker.info if spec.durable else None,
         )
+        tally.counts = consumer.counts
+        return consumer
 
     async def _serve(self, served: Handle) -> None:
         if served.active:
@@ -479,6 +561,7 @@ class EventBus:
         try:
             await served.consumer.stop(timeout)
         finally:
+            served.tally.close()
             self._served.pop(served.spec.id, None)
         if not served.spec.durable:
             self._feed.forget(served.spec.id)
@@ -549,31 +632,46 @@ class EventBus:
         spec = declaration("#" if pattern is None else pattern, None, wish)
         return _wanted(self._broker.read(Query(patterns=spec.patterns), after=after, follow=True), spec)
 
-    async def replay(self, handler: Callable[..., Any], config: ReplayConfig | None = None) -> int:
+    async def replay(
+        self, handler: Callable[..., Any], config: ReplayConfig | None = None, *, control: ReplayControl | None = None
+    ) -> int:
         """Call `handler` with the original events of a range, marked as replayed in the delivery; returns how many.
 
-        No cursor moves, and nothing is retried: what the handler raises ends the replay.
+        No cursor moves, and nothing is retried: what the handler raises ends the replay. `control` pauses and cancels
+        it.
         """
         config = config or ReplayConfig(speed_multiplier=0)
-        return await replay(await self._range(config), adapt(handler), config.speed_multiplier, self._clock)
+        return await replay(await self._range(config), adapt(handler), config.speed_multiplier, self._clock, control)
 
     async def replay_into(
-        self, topic: str, config: ReplayConfig | None = None, *, progress: Progress | None = None
+        self,
+        topic: str | None = None,
+        config: ReplayConfig | None = None,
+        *,
+        to: EventBus | None = None,
+        control: ReplayControl | None = None,
+        progress: Progress | None = None,
     ) -> int:
         """Publish a range of the log again, as new events with `replay_of`, into `topic`; returns how many.
 
-        They keep their type, payload and correlation, and happen now. It ends where the log ended when it began.
-        `progress(count, position)` is told after each step, and a cancellation is heeded between steps. Raises
-        InvalidTopic, InvalidEvent, and what `history` and `publish` raise.
+        They keep their type, payload and correlation, and happen now. It ends where the log ended when it began. `to`
+        is another bus to publish them on, of another namespace or engine, where they may also keep their topics: None.
+        `control` pauses and cancels it, `progress(count, position)` is told after each step, and a cancellation is
+        heeded between steps. Raises InvalidTopic, InvalidEvent, and what `history` and `publish` raise.
         """
-        check_destination(topic)
         config = config or ReplayConfig(speed_multiplier=0)
+        if topic is not None:
+            check_destination(topic)
+        else:
+            there = None if to is None else (await to.broker.ping()).head
+            check_elsewhere(config, (await self._broker.ping()).head, there)
         return await replay_into(
             topic,
             await self._range(config),
-            self.publish_many,
+            self.publish_many if to is None else to.publish_many,
             speed=config.speed_multiplier,
             clock=self._clock,
+            control=control,
             progress=progress,
         )
 
@@ -581,6 +679,27 @@ class EventBus:
         """The events of a replay: none of what it causes itself is among them."""
         query = config.query()
         return upto(self._broker.read(query), (await self._broker.ping()).head)
+
+    # --- schemas ------------------------------------------------------------------------------------------------
+
+    async def register_schema(self, schema: EventSchema) -> None:
+        """Register a schema for every process that attaches a registry; returns when the engine has it.
+
+        Raises SchemaConflict, NotSupported without a registry, Closed before `start`: until then the registry itself
+        is the place.
+        """
+        await self._shared_schemas().register(schema)
+
+    async def remove_schema(self, event_type: str, version: str) -> None:
+        """Remove one version of a schema for every process; SchemaNotFound, and as `register_schema`."""
+        await self._shared_schemas().remove(event_type, version)
+
+    def _shared_schemas(self) -> SharedSchemas:
+        if self._schemas is None:
+            raise NotSupported("this bus has no registry: EventBus(url, registry=SchemaRegistry())")
+        if self._state != "running":
+            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        return self._schemas
 
     # --- what the engine knows ----------------------------------------------------------------------------------
 
@@ -603,11 +722,38 @@ class EventBus:
             lapsed=any(info.lapsed for info in infos),
         )
 
+    async def pause(self, name: str) -> None:
+        """Hand out nothing of a subscription, or of an agent's, in any process, until `resume`; nothing is lost.
+
+        Other processes heed it within a second or so; what is being handled is finished. SubscriptionNotFound, and
+        SubscriptionConflict for a live one, for which nothing would wait.
+        """
+        await self._pauses.pause(await self._remembered(name))
+
+    async def resume(self, name: str) -> None:
+        """Hand out again what `pause` held up. Raises as that does."""
+        await self._pauses.resume(await self._remembered(name))
+
+    def paused(self, id: str) -> bool:
+        """Whether a subscription is paused, as far as this bus knows by now."""
+        return self._pauses.paused(id)
+
+    def tally(self, spec: Subscription) -> Tally:
+        """For who serves a remembered subscription otherwise than by a handler.
+
+        It has the source, which heeds pauses, and is to be told what became of the events.
+        """
+        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec.id, self._broker))
+
     async def remove(self, name: str) -> None:
         """Forget a subscription, or an agent's, with its backlog and dead letters."""
-        for id in await self._ids_of(name):
+        ids = await self._ids_of(name)
+        for id in ids:
             await self._cancel(id)
             await self._broker.remove(id)
+        if ids:
+            await self._directory.refresh()
+            await self._pauses.resume(ids)
 
     async def purge(self, name: str) -> int:
         """Drop what is ready for a subscription, or an agent's; returns how many."""
@@ -621,39 +767,24 @@ class EventBus:
         known = [info.subscription for info in await self._broker.subscriptions()]
         return [spec.id for spec in known if spec.id == name] or [spec.id for spec in known if spec.agent == name]
 
+    async def _remembered(self, name: str) -> Sequence[str]:
+        """The ids of a name, of those that events wait for; with what is paused known as it is now."""
+        found = [info.subscription for info in await self._broker.subscriptions()]
+        specs = [spec for spec in found if spec.id == name] or [spec for spec in found if spec.agent == name]
+        ids = [spec.id for spec in specs if spec.durable]
+        if not specs:
+            raise SubscriptionNotFound(f"no subscription or agent {name!r} is remembered")
+        if not ids:
+            raise SubscriptionConflict(f"{name!r} is live: nothing waits for it")
+        await self._directory.refresh()
+        return ids
+
     async def health(self) -> dict[str, Any]:
         """`status`, the engine's name with `connected` or `unreachable`, `event_bus`, and `details`."""
-        engine = self._broker.capabilities.name
-        running = {"running": "running", "new": "not started"}.get(self._state, "stopped")
-        try:
-            ping = await self._broker.ping()
-            infos = await self._broker.subscriptions()
-        except (BrokerError, Closed) as error:
-            return {
-                "status": "unhealthy",
-                engine: "unreachable",
-                "event_bus": running,
-                "details": {"error": str(error)},
-            }
-        lapsed = [info.subscription.id for info in infos if info.lapsed or info.lost]
-        silent = [id for id, handle in self._served.items() if not handle.active]
-        return {
-            "status": "healthy" if running == "running" and not silent else "unhealthy",
-            engine: "connected",
-            "event_bus": running,
-            "details": {
-                "latency": ping.latency,
-                "position": str(ping.head),
-                "namespace": self.namespace,
-                "promise": self._broker.capabilities.promise,
-                "subscriptions": len(infos),
-                "served": sum(1 for info in infos if info.consumers),
-                "lapsed": lapsed,
-                "not_served": silent,
-                "dead_letters": sum(info.dead for info in infos),
-                "here": {id: _counts(served.consumer) for id, served in self._served.items()},
-            },
-        }
+        state = {"running": "running", "new": "not started"}.get(self._state, "stopped")
+        found = await look(self._broker, state, self._served)
+        found["details"]["namespace"] = self.namespace
+        return found
 
 
 async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterator[Stored]:
@@ -663,7 +794,3 @@ async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterat
             target = stored.event.target_agent or ""
             if spec.filter is None or wants(structs.replace(spec, agent=target), stored.event):
                 yield stored
-
-
-def _counts(consumer: Consumer) -> dict[str, int]:
-    return {name: getattr(consumer.counts, name) for name in consumer.counts.__slots__}

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
+from wowevent.breaker import BreakerPolicy
 from wowevent.broker import Ack, Attempt, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, enter
@@ -62,9 +63,14 @@ class Options(Struct, frozen=True, kw_only=True):
     lease: float = 30.0
     auto_ack: bool = False
     batch: int | None = None
+    breaker: BreakerPolicy | None = None
+    """None: it gets its events however badly it handles them."""
     dead_letters: bool = True
     """False: an event that used up its attempts is dropped, with an ERROR line."""
 
+
+Observer = Callable[[Sequence[Lease], float, Outcome], bool]
+"""`observe(leases, seconds, outcome)`: one call of the handler; True if what was not started is to be given back."""
 
 Replier = Callable[[Event, Any, str | None], Coroutine[Any, Any, None]]
 """`reply(request, value, error)`: answer a request, with a value or with the handler's last error."""
@@ -83,11 +89,14 @@ class Consumer:
         clock: Clock,
         gate: Gate,
         reply: Replier,
+        observe: Observer | None = None,
+        check: Callable[[Event], object] | None = None,
         info: Callable[[str], Awaitable[SubscriptionInfo | None]] | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
-        `info` asks the engine for the subscription's numbers, where other members of the group may share the work.
+        `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
+        subscription's numbers, where other members of the group may share the work.
         """
         self.id = id
         self._judge = Judge(
@@ -105,6 +114,8 @@ class Consumer:
         self._clock = clock
         self._gate = gate
         self._reply = reply
+        self._observe = observe
+        self._check = check
         self._info = info
         self._chains = Chains(options.order_by) if options.order_by is not None else None
         self._hand: Lanes | Chains = Lanes() if self._chains is None else self._chains
@@ -335,6 +346,8 @@ class Consumer:
 
     async def _handle(self, leases: list[Lease]) -> None:
         leases = [lease for lease in leases if _is_plain(lease) or self._worth_handling(lease)]
+        if self._check is not None:
+            leases = [lease for lease in leases if self._fits(lease, self._check)]
         if not leases:
             return
         if leases[0].crashes:
@@ -342,6 +355,7 @@ class Consumer:
                 if alone:
                     await self._run(leases)
                 else:
+                    self._pass_by(leases[0])
                     self._conclude(leases[0], GivenBack())
                 await self._settler.flush()
             return
@@ -351,8 +365,24 @@ class Consumer:
         """Settle at once what need not or must not reach the handler."""
         settlement = self._judge.beforehand(lease)
         if settlement is not None:
+            self._pass_by(lease)
             self._settle(lease, settlement)
         return settlement is None
+
+    def _pass_by(self, lease: Lease) -> None:
+        """Tell who watches that the handler did not get it."""
+        if self._observe is not None:
+            self._observe([lease], 0.0, GivenBack())
+
+    def _fits(self, lease: Lease, check: Callable[[Event], object]) -> bool:
+        """Reject at once what is not as it was agreed to be."""
+        try:
+            check(lease.event)
+        except ValidationError as error:
+            self._pass_by(lease)
+            self._conclude(lease, Rejected(printable(str(error)), "", Reason.VALIDATION_ERROR))
+            return False
+        return True
 
     async def _run(self, leases: list[Lease]) -> None:
         """One call of the handler, and what follows from it for each event of the call."""
@@ -380,12 +410,15 @@ class Consumer:
         finally:
             self._gate.left()
             enter(None)
-            self._adapt(self._clock.monotonic() - started, len(leases))
+            took = self._clock.monotonic() - started
+            self._adapt(took, len(leases))
         if outcome is _DONE:
             self._done(leases)
         else:
             for lease in leases:
                 self._conclude(lease, outcome)
+        if self._observe is not None and self._observe(leases, took, outcome):
+            await self._give_back()
         if reply is not None and first.event.reply_to is not None and self._options.batch is None:
             await self._reply(first.event, reply, None)
 

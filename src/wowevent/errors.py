@@ -5,6 +5,7 @@
     ├─ BrokerError ── BrokerUnavailable (retryable), SubscriptionNotFound, SubscriptionConflict,
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
+    ├─ SchemaNotFound · SchemaConflict
     ├─ NotPermitted · NotSupported · Closed
     └─ ProtocolError
     Handlers raise: Reject(reason), RetryAfter(seconds)
@@ -139,6 +140,23 @@ class OutboxFull(BusError):
 
     code = "outbox_full"
     retryable = True
+
+
+class SchemaNotFound(BusError):
+    """No schema of that event type and version is registered."""
+
+    code = "schema_not_found"
+
+
+class SchemaConflict(BusError):
+    """That version is registered with another schema, or its schema would refuse what an older version accepts."""
+
+    code = "schema_conflict"
+
+    def __init__(self, message: str, errors: tuple[str, ...] = ()) -> None:
+        """`errors` holds one line for each break."""
+        super().__init__(message)
+        self.errors = errors
 
 
 class NotPermitted(BusError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from wowevent.broker import Ack, Bury, Lease, Reason, Settlement
+from wowevent.broker import Ack, Bury, Lease, Reason, Retry, Settlement
 from wowevent.clock import Clock
 from wowevent.event import Event
 from wowevent.log import logger
@@ -19,7 +19,7 @@ from wowevent.retry import Failed, Outcome, Rejected, RetryPolicy, condemned, de
 class Counts:
     """What happened to the deliveries of one subscription here; read by whoever reports."""
 
-    __slots__ = ("buried", "dropped", "expired", "failed", "handled", "lost", "stale")
+    __slots__ = ("buried", "dropped", "expired", "failed", "handled", "lost", "retried", "stale")
 
     def __init__(self) -> None:
         self.handled: int = 0
@@ -27,6 +27,7 @@ class Counts:
         self.buried: int = 0
         self.dropped: int = 0
         self.expired: int = 0
+        self.retried: int = 0
         self.stale: int = 0
         self.lost: int = 0
 
@@ -79,6 +80,8 @@ class Judge:
                 error=outcome.error,
             )
         settlement = self._decide(lease, outcome)
+        if isinstance(outcome, Failed) and isinstance(settlement, Retry):
+            self.counts.retried += 1
         return self._bury(lease, settlement) if isinstance(settlement, Bury) else settlement
 
     def _decide(self, lease: Lease, outcome: Outcome) -> Settlement:
@@ -96,7 +99,7 @@ class Judge:
         }
         if self._dead_letters:
             self.counts.buried += 1
-            logger.error("delivery failed for good, dead_letter kept", **names)
+            logger.error("delivery failed for good, dead_letter kept in the DLQ", **names)
         else:
             self.counts.dropped += 1
             logger.error("delivery failed for good, event dropped", **names)

@@ -1,7 +1,8 @@
 """The library's logger: structured, and sent through the standard `logging` under the name `wowevent`.
 
 A line is a message and `key=value` pairs, so that it can be searched for subscription, delivery, dead_letter,
-validation. Who embeds the bus decides with `logging` where the lines go. Payloads are never logged.
+validation. Who embeds the bus decides with `logging` where the lines go, and finds what the line was made of in the
+record's `said`. Payloads are never logged.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ import logging
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 
-def _render(_logger: Any, _method: str, line: Any) -> str:
-    """`message key=value …`, with values that hold blanks or line breaks quoted."""
-    message = line.pop("event")
+class Said(Struct, frozen=True):
+    """What a line is made of."""
+
+    message: str
+    fields: dict[str, Any]
+    trace: str | None
+
+
+def _render(_logger: Any, _method: str, line: Any) -> tuple[tuple[str], dict[str, Any]]:
+    """`message key=value …`, with values that hold blanks or line breaks quoted; its parts go along as `said`."""
+    message = str(line.pop("event"))
     trace = line.pop("exception", None)
+    said = Said(message, dict(line), trace)
     pairs = " ".join(f"{key}={_quoted(value)}" for key, value in line.items())
-    text = f"{message} {pairs}" if pairs else str(message)
-    return f"{text}\n{trace}" if trace else text
+    text = f"{message} {pairs}" if pairs else message
+    return (f"{text}\n{trace}" if trace else text,), {"extra": {"said": said}}
 
 
 def _quoted(value: object) -> str:

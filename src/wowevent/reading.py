@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from wowevent.broker import DeadLetter, DeadQuery, Query, Stored
+from wowevent.broker import CONTROL, DeadLetter, DeadQuery, Query, Stored
 from wowevent.errors import BusError
 from wowevent.event import Event
 from wowevent.topic import matches_any
@@ -20,6 +20,11 @@ def wanted(query: Query, event: Event) -> bool:
         and (query.event_ids is None or event.event_id in query.event_ids)
         and matches_any(query.patterns, event.topic)
     )
+
+
+def of_facts(query: Query) -> bool:
+    """Whether a read of this, if it does not follow, is one of facts (obligation 11)."""
+    return bool(query.patterns) and all(pattern.startswith(CONTROL) for pattern in query.patterns)
 
 
 def asked_for(query: DeadQuery, letter: DeadLetter) -> bool:

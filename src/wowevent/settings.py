@@ -23,6 +23,8 @@ from wowevent.errors import BusError
 from wowevent.event import check_name
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+FORMATS: Final = ("text", "json")
+"""What a line of the log can be: for people, or one JSON object."""
 
 CONFIG: Final = "WOWEVENT_CONFIG"
 """The environment's word for a configuration file elsewhere than in the platform's place."""
@@ -93,6 +95,12 @@ def _level(given: str) -> str:
     return given.upper()
 
 
+def _format(given: str) -> str:
+    if given.lower() not in FORMATS:
+        raise ValueError(f"{given!r:.40} is not a log format: {', '.join(FORMATS)}")
+    return given.lower()
+
+
 class Settings(BaseSettings):
     """What can be configured; in the environment in capitals, with `WOWEVENT_` before the names that are ours alone."""
 
@@ -112,6 +120,8 @@ class Settings(BaseSettings):
     log_level: Annotated[str, AfterValidator(_level)] = Field(
         "INFO", validation_alias=AliasChoices("WOWEVENT_LOG_LEVEL", "LOG_LEVEL")
     )
+    log_format: Annotated[str, AfterValidator(_format)] = "text"
+    """Of a process that serves: `text`, or `json`, one object a line."""
     event_bus_enabled: bool = Field(
         True, validation_alias=AliasChoices("WOWEVENT_EVENT_BUS_ENABLED", "EVENT_BUS_ENABLED")
     )

@@ -10,11 +10,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from wowevent.breaker import BreakerPolicy
 from wowevent.broker import Filter, Position, Subscription
 from wowevent.consumer import Consumer, Options
 from wowevent.errors import InvalidTopic
 from wowevent.event import BANDS, Event, band, check_name, new_id, priority_level, utc
 from wowevent.retry import RetryPolicy, parse_rate
+from wowevent.tally import Tally
 from wowevent.topic import check_pattern
 
 _LONGEST = 200  # characters of an identity made of agent and patterns; a longer one is hashed
@@ -38,6 +40,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     lease: float = 30.0
     auto_ack: bool = False
     batch: int | None = None
+    breaker: BreakerPolicy | bool | None = None
 
 
 def declaration(pattern: str | Sequence[str], agent: str | None, wish: Wish) -> Subscription:
@@ -74,6 +77,7 @@ def options(wish: Wish, *, durable: bool) -> Options:
         lease=wish.lease,
         auto_ack=wish.auto_ack or (not durable and wish.retry is None),
         batch=None if wish.batch is None else _whole("batch", wish.batch),
+        breaker=_breaker(wish.breaker) if durable and not wish.auto_ack else None,
         dead_letters=durable,
     )
 
@@ -115,6 +119,12 @@ def _key(order_by: str | Callable[[Event], Any] | None) -> Callable[[Event], Any
     return lambda event: getattr(event, order_by)
 
 
+def _breaker(given: BreakerPolicy | bool | None) -> BreakerPolicy | None:
+    if isinstance(given, BreakerPolicy):
+        return given
+    return None if given is False else BreakerPolicy()
+
+
 def _positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise ValueError(f"{name}: {value!r} is not a number of seconds above 0")
@@ -135,6 +145,7 @@ class Handle:
         spec: Subscription,
         handler: Callable[..., Any],
         consumer: Consumer,
+        tally: Tally,
         cancel: Callable[[], Awaitable[None]],
     ) -> None:
         self.spec = spec
@@ -143,12 +154,19 @@ class Handle:
         """What the user gave."""
         self.consumer = consumer
         """What serves it."""
+        self.tally: Tally = tally
+        """What its deliveries tell."""
         self._cancel = cancel
 
     @property
     def active(self) -> bool:
         """Whether its handler gets events now."""
         return self.consumer.serving
+
+    @property
+    def state(self) -> str:
+        """healthy, degraded, slowed, paused (by hand or by its breaker) or probing: how its events may come here."""
+        return self.tally.valve.state
 
     @property
     def subscription_id(self) -> str:

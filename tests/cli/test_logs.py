@@ -1,5 +1,6 @@
 """`wowevent logs`: the last lines over the files of a rotation, and following through rotation and truncation."""
 
+import json
 import logging
 import os
 import signal
@@ -84,6 +85,18 @@ def test_a_level_and_above_with_its_tracebacks(home: Path) -> None:
         "CRITICAL asyncio z", "ERROR wowevent x", "Traceback (most recent call last):", "  File", "OSError: y",
     ]  # fmt: skip
     assert wowevent(home, "logs", "--level", "loud").returncode == 2
+
+
+def test_a_level_of_a_log_of_json_lines(home: Path) -> None:
+    def line(level: str, n: int) -> str:
+        told = {"time": STAMP, "level": level, "logger": "wowevent", "message": "an ERROR is no level", "n": n}
+        return f"{json.dumps(told)}\n"
+
+    log(home, line("INFO", 1) + line("ERROR", 2) + f"{STAMP} ERROR wowevent of before\n" + line("WARNING", 3))
+    done = wowevent(home, "logs", "--level", "error")
+
+    assert done.stdout.decode() == line("ERROR", 2) + f"{STAMP} ERROR wowevent of before\n"
+    assert len(wowevent(home, "logs").stdout.splitlines()) == 4
 
 
 def test_no_log_yet(home: Path) -> None:

@@ -145,9 +145,42 @@ def test_ctrl_c_ends_the_publishing_and_says_how_far_it_came(tmp_path: Path) -> 
     assert len(history(tmp_path, "audit")) == 1
 
 
+def test_into_another_namespace_they_keep_their_topics(tmp_path: Path) -> None:
+    publish(tmp_path, 3)
+    publish(tmp_path, 2, topic="log.line")
+    done = wowevent(tmp_path, "replay", "task.*", "log.*", "--to-namespace", "staging", "--yes")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"replayed 5 events into namespace staging of sqlite:///")
+    copies = history(tmp_path, "--namespace", "staging")
+    assert [copy["topic"] for copy in copies] == ["task.created"] * 3 + ["log.line"] * 2
+    assert [copy["replay_of"] for copy in copies] == [event["event_id"] for event in history(tmp_path)]
+    assert len(history(tmp_path)) == 5
+    assert wowevent(tmp_path, "replay", "--to-namespace", "staging", "--into", "a.b", "--yes").returncode == 0
+    assert len(history(tmp_path, "a.b", "--namespace", "staging")) == 5
+
+
+def test_into_another_engine_the_namespace_stays(tmp_path: Path) -> None:
+    elsewhere = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    publish(tmp_path, 3)
+    wowevent(tmp_path, "replay", "--to-namespace", "staging", "--yes")
+    done = wowevent(tmp_path, "replay", "--namespace", "staging", "--to", elsewhere, "--yes")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"replayed 3 events into namespace staging of {elsewhere}\n".encode()
+    assert len(history(tmp_path, "--url", elsewhere, "--namespace", "staging")) == 3
+    assert history(tmp_path, "--url", elsewhere) == []
+    asked = wowevent(tmp_path, "replay", "--to", elsewhere)
+    assert (asked.returncode, asked.stdout) == (2, b"")
+    assert asked.stderr.startswith(b"error[usage]: 3 events will be published into namespace default of sqlite:///")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
+        (("--to-namespace", "default"), 2),  # the log that they are of
+        (("--to-namespace", "staging", "--json"), 2),
+        (("--to-namespace", "a b"), 65),
         (("--speed", "-1"), 2),
         (("--speed", "nan"), 2),
         (("--speed", "inf"), 2),

@@ -39,11 +39,52 @@ def test_live_ones_are_marked_and_cannot_be_removed(tmp_path: Path) -> None:
         (live,) = said(tmp_path, "subscriptions")
         assert (live["durable"], live["patterns"], live["consumers"]) == (False, ["a.*"], 1)
         assert wowevent(tmp_path, "subscriptions", *URL).stdout.splitlines()[1].split()[1] == b"live"
-        for verb in ("purge", "remove"):
-            done = wowevent(tmp_path, "subscriptions", verb, live["id"], "--yes", *URL)
+        for verb in ("purge", "remove", "pause", "resume"):
+            sure = ["--yes"] if verb in {"purge", "remove"} else []
+            done = wowevent(tmp_path, "subscriptions", verb, live["id"], *sure, *URL)
             assert done.returncode == 69
             assert b"is live" in done.stderr
         assert len(said(tmp_path, "subscriptions")) == 1
+
+
+def test_pause_and_resume(tmp_path: Path) -> None:
+    broken(tmp_path)
+
+    def paused() -> dict[str, bool]:
+        return {each["id"]: each["paused"] for each in said(tmp_path, "subscriptions")}
+
+    assert wowevent(tmp_path, "subscriptions", "pause", "idle", *URL).stdout == b"paused idle\n"
+    assert paused() == {"idle": True, "worker~log.*": False, WORKER: False}
+    assert wowevent(tmp_path, "subscriptions", *URL).stdout.splitlines()[1].split()[:3] == [b"idle", b"paused", b"5"]
+    (info,) = said(tmp_path, "info", "idle")
+    assert (info["paused"], info["subscriptions"][0]["paused"], info["ready"]) == (True, True, 5)
+    assert said(tmp_path, "info")[0]["paused"] == ["idle"]
+    assert b"paused" in wowevent(tmp_path, "info", *URL).stdout
+    assert wowevent(tmp_path, "subscriptions", "resume", "idle", *URL).stdout == b"resumed idle\n"
+    assert set(paused().values()) == {False}
+    assert said(tmp_path, "info")[0]["paused"] == []
+
+
+def test_an_agent_is_paused_with_all_that_it_has(tmp_path: Path) -> None:
+    broken(tmp_path)
+    done = wowevent(tmp_path, "subscriptions", "pause", "worker", *URL)
+
+    assert sorted(done.stdout.decode().splitlines()) == ["paused worker~log.*", f"paused {WORKER}"]
+    info = said(tmp_path, "info", "worker")[0]
+    assert (info["paused"], [part["paused"] for part in info["subscriptions"]]) == (True, [True, True])
+    assert not said(tmp_path, "info", "idle")[0]["paused"]
+
+
+def test_what_is_paused_is_handled_when_it_is_resumed(tmp_path: Path) -> None:
+    wowevent(tmp_path, "subscribe", "a.*", "--name", "reader", "-n", "0", *URL)
+    with running(tmp_path, "wowevent", "subscribe", "a.*", "--name", "reader", *URL):
+        until(lambda: "listening" in (tmp_path / "err.txt").read_text(), "listening")
+        assert wowevent(tmp_path, "subscriptions", "pause", "reader", *URL).returncode == 0
+        until(lambda: "subscription paused" in (tmp_path / "err.txt").read_text(), "the pause")
+        assert wowevent(tmp_path, "publish", "a.b", *URL).returncode == 0
+        assert ready(tmp_path, "reader") == 1
+        assert wowevent(tmp_path, "subscriptions", "resume", "reader", *URL).returncode == 0
+        until(lambda: "a.b" in (tmp_path / "out.txt").read_text(), "the event")
 
 
 @pytest.mark.parametrize("verb", ["purge", "remove"])
@@ -97,6 +138,9 @@ def test_a_person_is_asked(tmp_path: Path) -> None:
         (("purge", "nix", "--yes"), 69),
         (("remove", "nix", "--yes"), 69),
         (("purge", "nix"), 69),
+        (("pause", "nix"), 69),
+        (("resume", "nix"), 69),
+        (("pause",), 2),
         (("purge",), 2),
         (("nix",), 2),
         (("--json", "purge", "idle"), 2),

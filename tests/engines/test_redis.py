@@ -53,6 +53,7 @@ from wowevent.brokers.redis.dial import dial_client, dial_url
 from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.server import promise_of
 from wowevent.client import EventRouterClient
+from wowevent.directory import Directory
 from wowevent.errors import (
     BrokerUnavailable,
     InvalidEvent,
@@ -60,6 +61,7 @@ from wowevent.errors import (
     NotPermitted,
     NotSupported,
     PositionLost,
+    StorageDamaged,
     SubscriptionNotFound,
 )
 from wowevent.router import EventRouter
@@ -855,6 +857,85 @@ async def _pass(broker: RedisBroker, clock: ManualClock, seconds: float) -> None
         await clock.advance(step)
         for _ in range(8):
             await broker.ping()
+
+
+async def facts(broker: RedisBroker) -> list[Stored]:
+    return [stored async for stored in broker.read(Query(patterns=("_bus.#",)))]
+
+
+async def test_a_fact_that_others_took_is_said_and_those_behind_it_are_served(log: Log) -> None:
+    broker = log.open()
+    await broker.publish([event(n, f"_bus.t.{n}") for n in range(4)])
+    assert await log.admin.hdel(f"{log.key}:facts:body", "_bus.t.1") == 1
+    await log.admin.hset(f"{log.key}:facts:body", "_bus.t.2", "1\nno event")
+    stored = broker.read(Query(patterns=("_bus.#",)))
+    assert numbers([await anext(stored)]) == [0]
+    with pytest.raises(StorageDamaged, match="position 2"):
+        await anext(stored)
+    with pytest.raises(StorageDamaged):
+        await anext(stored)
+    assert numbers([await anext(stored)]) == [3]
+    with pytest.raises(StopAsyncIteration):
+        await anext(stored)
+    others = broker.read(Query(patterns=("_bus.t.0", "_bus.t.3")))  # who asks for others hears nothing of it
+    assert numbers([each async for each in others]) == [0, 3]
+
+
+async def test_facts_go_with_an_emptied_log_and_whoever_shares_them_is_told(tmp_path: Path) -> None:
+    with redis_running(tmp_path) as server:
+        log = Log(server.port)
+        one, two = log.open(), log.open()
+        here, there = Directory(one), Directory(two)
+        told: list[tuple[str, Any]] = []
+        there.watch("schema", lambda key, value: told.append((key, value)))
+        await here.put("schema", "a", {"n": 1})
+        await there.start()
+        await log.admin.flushall()
+        await eventually(lambda: ("a", None) in told)
+        await eventually(lambda: _put(here, "b", {"n": 2}))
+        await eventually(lambda: ("b", {"n": 2}) in told)
+        assert told == [("a", {"n": 1}), ("a", None), ("b", {"n": 2})]
+        assert [stored.event.payload["key"] for stored in await facts(one)] == ["b"]
+        await asyncio.gather(here.close(), there.close())
+        await log.close()
+
+
+async def _put(directory: Directory, key: str, value: dict[str, Any]) -> bool:
+    """Whether it was taken: who has not looked since finds out that the log is another one."""
+    try:
+        await directory.put("schema", key, value)
+    except BrokerUnavailable:
+        return False
+    return True
+
+
+async def test_facts_of_a_log_that_lost_its_end_go_on_in_its_new_epoch(log: Log) -> None:
+    writer, broker = log.open(), log.open()
+    answers = await writer.publish([event(n, f"_bus.t.{n}") for n in range(3)])
+    await writer.close()
+    assert numbers(await facts(broker)) == [0, 1, 2]  # from here on it knows where the log ended
+    await log.admin.hset(f"{log.key}:state", mapping={"head": 2})  # as of a moment before
+    await log.admin.zrem(f"{log.key}:facts", "_bus.t.2")
+    await eventually(lambda: _is_another(broker, answers[0].position))
+    assert numbers(await facts(broker)) == [0, 1]
+    with pytest.raises(PositionLost):
+        await anext(broker.read(Query(patterns=("_bus.#",)), after=answers[0].position))
+
+
+async def _is_another(broker: RedisBroker, position: Any) -> bool:
+    return bool((await broker.ping()).head.epoch != position.epoch)
+
+
+async def test_other_events_cost_no_command_more(log: Log) -> None:
+    bus = await log.bus()
+    async with log.admin.monitor() as monitor:
+        await bus.broker.publish([event(n) for n in range(3)])
+        await log.admin.echo("the end")
+        said: list[str] = []
+        while "the end" not in (command := (await monitor.next_command())["command"]):
+            said.append(command)
+    assert any(command.startswith("XADD") for command in said)
+    assert not [command for command in said if ":facts" in command]
 
 
 # ------------------------------------------------------------------------------------------------ wake-ups

@@ -34,6 +34,7 @@ from wowevent.broker import (
 )
 from wowevent.brokers.sqlite import SqliteBroker, schema, wake
 from wowevent.brokers.sqlite.schema import checksum
+from wowevent.directory import Directory
 from wowevent.errors import (
     BrokerUnavailable,
     Closed,
@@ -115,6 +116,10 @@ async def read(broker: SqliteBroker, after: Position | None = None) -> list[Stor
     return [stored async for stored in broker.read(Query(), after=after)]
 
 
+async def facts(broker: SqliteBroker) -> list[Stored]:
+    return [stored async for stored in broker.read(Query(patterns=("_bus.#",)))]
+
+
 # ------------------------------------------------------------------------------------------------ the file
 
 
@@ -147,6 +152,20 @@ async def test_a_newer_format_is_refused_and_left_alone(file: File) -> None:
     with pytest.raises(FormatTooNew, match="99"):
         await file.open().publish([event(1)])
     assert file.sql("PRAGMA user_version") == [(99,)]
+
+
+async def test_a_file_of_the_format_before_opens_and_keeps_what_it_has(file: File) -> None:
+    broker = file.open()
+    before = await publish(broker, 3)
+    await file.close()
+    file.sql("DROP TABLE fact; PRAGMA user_version=1")  # what format 2 added
+    one, two = file.open(), file.open()
+    await asyncio.gather(one.open(), two.open())
+    assert file.sql("PRAGMA user_version") == [(schema.FORMAT,)]
+    assert [stored.position for stored in await read(one)] == [answer.position for answer in before]
+    assert await facts(one) == []
+    await publish(one, 2, topic="_bus.a")
+    assert numbers(await facts(two)) == [1]
 
 
 async def test_another_programs_database_is_refused(file: File) -> None:
@@ -247,6 +266,81 @@ async def test_a_newer_envelope_is_kept_for_those_who_can_read_it(file: File) ->
     assert letter.reason == Reason.DESERIALIZATION_ERROR
     assert "version 2" in letter.error
     assert file.sql("SELECT body FROM dead") == [(newer,)]
+
+
+async def test_a_damaged_fact_is_not_served_and_those_behind_it_are(file: File) -> None:
+    broker = file.open()
+    await broker.publish([event(n, f"_bus.t.{n}") for n in range(5)])
+    file.sql("UPDATE fact SET body = replace(body, '\"n\":1', '\"n\":7') WHERE offset = 2")
+    file.sql("UPDATE fact SET (crc, body) = (SELECT crc, body FROM fact WHERE offset = 3) WHERE offset = 4")
+    log = broker.read(Query(patterns=("_bus.#",)))
+    found: list[Any] = []
+    while len(found) < 5:
+        try:
+            found.append((await anext(log)).event.payload["n"])
+        except StorageDamaged as damage:
+            found.append(str(damage))
+    assert [each if isinstance(each, int) else each.split(" are")[0] for each in found] == [
+        0,
+        "the bytes stored at position 2",
+        2,
+        "the bytes stored at position 4",
+        4,
+    ]
+    with pytest.raises(StopAsyncIteration):
+        await anext(log)
+    others = broker.read(Query(patterns=("_bus.t.0", "_bus.t.4")))  # who asks for others hears nothing of it
+    assert [stored.event.payload["n"] async for stored in others] == [0, 4]
+
+
+async def test_a_directory_leaves_damaged_facts_out(file: File, caplog: pytest.LogCaptureFixture) -> None:
+    directory, other = Directory(file.open()), Directory(file.open())
+    for n in range(3):
+        await directory.put("schema", f"{n}", {"n": n})
+    file.sql("UPDATE fact SET body = replace(body, '\"n\":1', '\"n\":7') WHERE offset = 2")
+    for _ in range(3):
+        await other.refresh()
+        await directory.refresh()
+    assert other.facts("schema") == {"0": {"n": 0}, "2": {"n": 2}}
+    assert caplog.text.count("position 2") == 1
+    await directory.put("schema", "1", {"n": 8})
+    await other.refresh()
+    assert other.facts("schema") == {"0": {"n": 0}, "2": {"n": 2}, "1": {"n": 8}}
+    await asyncio.gather(directory.close(), other.close())
+
+
+async def test_facts_in_disorder_are_damage_and_end(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = file.open()
+    await broker.publish([event(n, f"_bus.t.{n}") for n in range(5)])
+    real = schema.rows
+
+    def damaged(db: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        found = real(db, sql, bindings)
+        return found[::-1] if "FROM fact" in sql else found
+
+    monkeypatch.setattr("wowevent.brokers.sqlite.reader.rows", damaged)
+    log = broker.read(Query(patterns=("_bus.#",)))
+    with pytest.raises(StorageDamaged, match="disorder"):
+        await anext(log)
+    async with asyncio.timeout(5):
+        assert [stored async for stored in log] == []
+
+
+async def test_other_events_cost_no_statement_more(file: File) -> None:
+    broker = file.open()
+    await broker.open()
+    assert broker._session is not None
+    said: list[str] = []
+
+    def listen(store: Any) -> None:
+        store.db.trace_v2(apsw.SQLITE_TRACE_STMT, lambda told: said.append(told["sql"]))
+
+    await broker._session.write(listen)
+    await publish(broker, 3)
+    assert any("INTO log" in sql for sql in said)
+    assert not [sql for sql in said if "fact" in sql]
+    await publish(broker, 1, first=3, topic="_bus.a")
+    assert len([sql for sql in said if "fact" in sql]) == 1
 
 
 # ------------------------------------------------------------------------------------------------ waking each other

@@ -171,8 +171,8 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    code, _ = blocks("python")
-    (printed,) = blocks("text")
+    code, _, _ = blocks("python")
+    printed, _ = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
@@ -181,11 +181,20 @@ def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> N
 
 
 def test_the_websocket_code_of_the_readme_works_and_is_answered(tmp_path: Path) -> None:
-    _, code = blocks("python")
+    _, code, _ = blocks("python")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
     assert (done.returncode, done.stdout.splitlines()) == (0, ["work 1", "work 2", "{'done': 2}"]), done.stderr
+
+
+def test_the_schema_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
+    _, _, code = blocks("python")
+    _, printed = blocks("text")
+    (tmp_path / "readme.py").write_text(code)
+    done = run(tmp_path, tmp_path / "readme.py")
+
+    assert (done.returncode, done.stdout) == (0, printed), done.stderr
 
 
 def test_the_readme_links_to_what_is_there() -> None:

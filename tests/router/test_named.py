@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.router.conftest import (
+    PATIENCE,
     Frame,
     Join,
     Serve,
@@ -537,3 +538,44 @@ async def test_clients_of_a_subscription_that_was_removed_are_told_and_may_begin
     (delivery,) = await client.events(1)
     assert (delivery["event"]["payload"]["n"], delivery["subscription_id"]) == (2, again["subscription_id"])
     assert (await settle(client, "ack", delivery))["settled"] == 1
+
+
+# --- measured and paused --------------------------------------------------------------------------------------------
+
+
+async def test_what_clients_settle_is_measured(router: EventRouter, client: Talker):
+    await client.subscribe(name=NAME, retry={"max_retries": 0})
+    await client.publish_all(events(3))
+    first, second, third = await client.events(3)
+    await settle(client, "ack", first, second)
+    await settle(client, "nack", third, error="no")
+    bus = bus_of(router)
+    totals = (await bus.metrics.get_metrics())["totals"]
+    assert [totals[name] for name in ("publishes", "deliveries", "errors")] == [3, 2, 1]
+    seen = await bus.metrics.get_subscriber_metrics(NAME)
+    assert (seen["deliveries"], seen["errors"]) == (2, 1)
+    assert 0 < seen["latency"]["max"] < PATIENCE
+    assert seen["health"] == "unhealthy"  # a third failed
+
+
+async def test_who_leaves_is_no_subscriber_any_more(router: EventRouter, join: Join):
+    client = await join(router)
+    answer = await client.subscribe(name=NAME)
+    metrics = bus_of(router).metrics
+    assert (await metrics.get_metrics())["subscribers"]["total"] == 1
+    await client.ask("unsubscribe", subscription_id=answer["subscription_id"])
+
+    async def ended() -> bool:
+        return bool((await metrics.get_metrics())["subscribers"]["total"] == 0)
+
+    await eventually(ended)
+
+
+async def test_a_pause_holds_up_what_clients_would_get(router: EventRouter, client: Talker):
+    await client.subscribe(name=NAME)
+    bus = bus_of(router)
+    await bus.pause(NAME)
+    await client.publish_all(events(3))
+    await client.nothing()
+    await bus.resume(NAME)
+    assert numbers(await client.events(3)) == [0, 1, 2]

@@ -15,6 +15,12 @@ from wowevent.codec import to_fields
 from wowevent.service import create_app, drain
 from wowevent.service.openapi import document
 
+
+def named(path: str) -> str:
+    """The path of something that is not there."""
+    return re.sub(r"\{\w+\}", "x", path)
+
+
 METHODS = [(path, method) for path, methods in document()["paths"].items() for method in methods]
 
 
@@ -49,7 +55,7 @@ async def test_the_parameters_that_are_described_are_those_that_are_known(
     assert [each["name"] for each in described if each["in"] == "path"] == re.findall(r"\{(\w+)\}", path)
     if path in {"/health", "/ready"}:
         return
-    answer = await client.request(method, f"{path.format(id='x')}?unheard_of=1")
+    answer = await client.request(method, f"{named(path)}?unheard_of=1")
     assert answer.status_code == 400
     assert answer.json()["message"].endswith(f"known are {', '.join(names) or 'none'}")
 
@@ -60,7 +66,7 @@ async def test_a_body_is_described_where_one_is_read(client: httpx.AsyncClient, 
     if method != "post":
         assert body is None
         return
-    url = path.format(id="x")
+    url = named(path)
     refused = await client.post(url, content=b"[", headers={"content-type": "application/json"})
     assert refused.status_code == 400, "what is no JSON is read, and refused"
     assert (await client.post(url, content=b"{}", headers={"content-type": "text/plain"})).status_code == 415
@@ -68,6 +74,16 @@ async def test_a_body_is_described_where_one_is_read(client: httpx.AsyncClient, 
         answer = await client.post(url, content=b"[", headers={"content-type": media})
         assert answer.status_code == 400
     assert body["required"] == (await client.post(url)).json()["error"].startswith(("unsupported", "invalid"))
+
+
+def test_the_headers_of_a_request_are_described() -> None:
+    described = document()["paths"]["/events"]["post"]
+
+    assert [each["name"] for each in described["parameters"] if each["in"] == "header"] == [
+        "Idempotency-Key",
+        "traceparent",
+    ]
+    assert {"409", "422"} <= set(described["responses"])
 
 
 def test_an_event_is_described_in_full() -> None:
@@ -116,13 +132,19 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await bus.join(5)
         letters = [letter.id for letter in await bus.dead_letters.list()]
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
-        for path in ("/health", "/ready", "/events", "/subscriptions", "/dead-letters", "/replays", "/openapi.json"):
+        for path in ("/health", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
             await client.get(path)
+        await client.get("/openapi.json")
+        for media in ("*/*", "text/plain", "application/openmetrics-text"):
+            await client.get("/metrics", headers={"accept": media})
         await client.get("/events", headers={"accept": "application/x-ndjson"})
         await client.get(f"/replays/{replay}")
+        await client.post(f"/replays/{replay}/pause")
+        await client.post(f"/replays/{replay}/resume")
         await client.delete(f"/replays/{replay}")
         await client.get("/subscriptions/resting")
-        await client.post("/subscriptions/resting/purge")
+        for verb in ("pause", "resume", "purge"):
+            await client.post(f"/subscriptions/resting/{verb}")
         await client.delete("/subscriptions/resting")
         await client.get(f"/dead-letters/{letters[0]}")
         await client.delete(f"/dead-letters/{letters[0]}")

@@ -85,22 +85,51 @@ def test_switched_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "code"),
+    ("changes", "code", "status"),
     [
-        ({"WOWEVENT_HOST": "0.0.0.0"}, "not_permitted"),
-        ({"PORT": "no"}, "config"),
-        ({"LOG_LEVEL": "LOUD"}, "config"),
-        ({"WOWEVENT_URL": "nix://x"}, "not_supported"),
-        ({"REDIS_URL": "redis://localhost:no"}, "config"),  # looked at here, and by no EventBus()
-        ({"WOWEVENT_NAMESPACE": "a b"}, "invalid_event"),
+        ({"WOWEVENT_HOST": "0.0.0.0"}, "not_permitted", 77),
+        ({"PORT": "no"}, "config", 78),
+        ({"LOG_LEVEL": "LOUD"}, "config", 78),
+        ({"WOWEVENT_LOG_FORMAT": "xml"}, "config", 78),
+        ({"WOWEVENT_CONFIG": "nowhere.toml"}, "config", 78),
+        ({"WOWEVENT_URL": "nix://x"}, "not_supported", 78),
+        ({"REDIS_URL": "redis://localhost:no"}, "config", 78),  # looked at here, and by no EventBus()
+        ({"WOWEVENT_NAMESPACE": "a b"}, "invalid_event", 65),
+        ({"WOWEVENT_URL": "sqlite:///damaged.db"}, "storage_damaged", 74),
     ],
 )
-def test_what_keeps_it_from_serving(tmp_path: Path, changes: dict[str, str], code: str) -> None:
+def test_what_keeps_it_from_serving(tmp_path: Path, changes: dict[str, str], code: str, status: int) -> None:
+    (tmp_path / "damaged.db").write_bytes(b"this is no database" * 100)
     with running(tmp_path, "wowevent.service", **{"PORT": "0", **changes}) as process:
-        assert process.wait(20) == 1
+        assert process.wait(20) == status
     said = (tmp_path / "err.txt").read_text().splitlines()
     assert said[-1].startswith(f"error[{code}]: ")
+    assert f" ERROR wowevent service failed code={code} " in said[-2]
     assert "Traceback" not in "".join(said)
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with running(tmp_path, "wowevent.service", PORT=port) as process:
+            assert process.wait(20) == 69
+    assert (tmp_path / "err.txt").read_text().splitlines()[-1].startswith("error[address_in_use]: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("PORT", "s3cret", "PORT: "),
+        ("WOWEVENT_URL", "nix://me:s3cret@x", "nix"),
+        ("REDIS_URL", "redis://:s3cret@x:no", ""),
+    ],
+)
+def test_a_wrong_setting_is_named_and_no_secret_is_shown(tmp_path: Path, name: str, value: str, shown: str) -> None:
+    with running(tmp_path, "wowevent.service", **{"PORT": "0", name: value}) as process:
+        assert process.wait(20) == 78
+    said = (tmp_path / "err.txt").read_text()
+    assert shown in said
+    assert "s3cret" not in said
 
 
 def test_the_log_file_is_its_owners_alone_also_after_it_was_rotated(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""/replays: a range of the log into a topic, in the background; bounded, cancelled, drained."""
+"""/replays: a range of the log into a topic, in the background; bounded, held, cancelled, drained."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from wowevent import Event, EventBus
+from wowevent import Event, EventBus, ReplayConfig
 from wowevent.service import replays as replays_module
+from wowevent.service.answers import ReplayOrder
 
 SLOW = {"topic": "again", "pattern": "task.*", "speed_multiplier": 1}
 
@@ -42,7 +43,7 @@ async def until(client: httpx.AsyncClient, id: str, wanted: Callable[[dict[str, 
 
 
 def ended(replay: dict[str, Any]) -> bool:
-    return replay["state"] != "running"
+    return replay["state"] not in {"running", "paused"}
 
 
 async def copies(bus: EventBus, topic: str = "again") -> list[Event]:
@@ -103,6 +104,56 @@ async def test_one_at_its_own_pace_is_cancelled(engine_client: httpx.AsyncClient
     assert len(await copies(engine_bus)) == 1
 
 
+async def steer(client: httpx.AsyncClient, id: str, how: str) -> dict[str, Any]:
+    answer = await client.post(f"/replays/{id}/{how}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_one_is_held_and_goes_on(engine_client: httpx.AsyncClient, engine_bus: EventBus) -> None:
+    """Its events lie 0.6 s apart at this speed; held, none comes."""
+    await published(engine_bus)
+    began = await order(engine_client, **SLOW | {"speed_multiplier": 100})
+    await until(engine_client, began["id"], lambda replay: replay["replayed"])
+    for _ in range(2):
+        held = await steer(engine_client, began["id"], "pause")
+        assert (held["state"], held["ended_at"]) == ("paused", None)
+    await asyncio.sleep(0.2)  # a step that was under way is finished
+    count = len(await copies(engine_bus))
+    assert count < 4
+    await asyncio.sleep(0.8)
+    found = (await engine_client.get(f"/replays/{began['id']}")).json()
+    assert (found["state"], found["replayed"], len(await copies(engine_bus))) == ("paused", count, count)
+    for _ in range(2):
+        assert (await steer(engine_client, began["id"], "resume"))["state"] == "running"
+    done = await until(engine_client, began["id"], ended)
+    assert (done["state"], done["replayed"]) == ("done", 4)
+    for how in ("pause", "resume"):
+        assert await steer(engine_client, began["id"], how) == done  # one that has ended stays as it is
+
+
+async def test_one_that_is_held_is_cancelled(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await published(bus)
+    began = await order(client, **SLOW)
+    await until(client, began["id"], lambda replay: replay["replayed"] == 1)
+    await steer(client, began["id"], "pause")
+    cancelled = (await client.delete(f"/replays/{began['id']}")).json()
+    assert (cancelled["state"], cancelled["replayed"]) == ("cancelled", 1)
+
+
+async def test_one_is_held_before_its_first_event(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await published(bus)
+    app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
+    config = ReplayConfig(speed_multiplier=0)
+    shown = app.state.replays.start(bus, ReplayOrder(topic="again"), config, (await bus.broker.ping()).head)
+    assert app.state.replays.pause(shown.id).state == "paused"  # in the same turn: it has not begun
+    await asyncio.sleep(0.05)
+    assert await copies(bus) == []
+    await steer(client, shown.id, "resume")
+    assert (await until(client, shown.id, ended))["replayed"] == 5
+
+
 async def test_what_a_cancelled_one_says_is_what_was_published(
     engine_client: httpx.AsyncClient, engine_bus: EventBus
 ) -> None:
@@ -118,6 +169,7 @@ async def test_what_a_cancelled_one_says_is_what_was_published(
 async def test_so_many_at_a_time_and_no_more(client: httpx.AsyncClient, bus: EventBus) -> None:
     await published(bus)
     began = [await order(client, **SLOW) for _ in range(replays_module.RUNNING)]
+    await steer(client, began[1]["id"], "pause")  # it is under way nevertheless
     answer = await client.post("/replays", json=SLOW)
     assert (answer.status_code, answer.json()["error"]) == (429, "too_many_replays")
     assert "retry-after" in answer.headers
@@ -213,5 +265,6 @@ async def test_a_form_may_not_replay(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_replay_that_is_not_there(client: httpx.AsyncClient) -> None:
-    for answer in (await client.get("/replays/x"), await client.delete("/replays/x")):
+    steered = [await client.post(f"/replays/x/{how}") for how in ("pause", "resume")]
+    for answer in (await client.get("/replays/x"), await client.delete("/replays/x"), *steered):
         assert (answer.status_code, answer.json()["error"]) == (404, "replay_not_found")

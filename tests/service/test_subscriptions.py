@@ -1,15 +1,18 @@
-"""/subscriptions: listed, looked at, purged, removed; by ids with every character that ids have."""
+"""/subscriptions: listed, looked at, paused, purged, removed; by ids with every character that ids have."""
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from tests.conformance.engines import eventually, url_of
 from wowevent import Event, EventBus, Reject
 from wowevent.broker import Subscription
+from wowevent.service import create_app
 
-IDS = ("worker", "team/worker:1@host.x-y_z", "a/purge", "agent~a.*,b.#,c", "a//b")
+IDS = ("worker", "team/worker:1@host.x-y_z", "a/purge", "a/pause", "agent~a.*,b.#,c", "a//b")
 
 
 async def nothing(event: Event) -> None:
@@ -76,6 +79,60 @@ async def test_one_is_found_purged_and_removed_by_any_id(
         assert (answer.status_code, answer.json()["error"]) == (404, "subscription_not_found")
 
 
+@pytest.mark.parametrize("id", IDS)
+async def test_one_is_paused_and_resumed_by_any_id(
+    engine_client: httpx.AsyncClient, engine_bus: EventBus, id: str
+) -> None:
+    await waiting(engine_bus, id)
+    await waiting(engine_bus, "another", count=1)
+
+    for verb, paused in (("pause", True), ("pause", True), ("resume", False), ("resume", False)):
+        answer = await engine_client.post(f"{path(id)}/{verb}")
+        assert (answer.status_code, answer.json()["id"], answer.json()["paused"]) == (200, id, paused)
+        assert engine_bus.paused(id) == paused
+        assert (await engine_client.get(path(id))).json()["paused"] == paused
+        shown = (await engine_client.get("/subscriptions")).json()["subscriptions"]
+        assert {each["id"]: each["paused"] for each in shown} == {id: paused, "another": False}
+        assert answer.json()["ready"] == 4
+
+
+async def test_what_is_paused_waits_and_comes_when_it_is_resumed(
+    engine_client: httpx.AsyncClient, engine_bus: EventBus
+) -> None:
+    handled = list[int]()
+    await engine_bus.subscribe("task.*", lambda event: handled.append(event.payload["n"]), "worker")
+    await engine_client.post(f"{path('worker~task.*')}/pause")
+    await engine_bus.publish_many([Event(topic="task.created", payload={"n": n}) for n in range(3)])
+
+    async def all_wait() -> bool:  # what a fetch that was under way brought goes back first
+        return bool((await engine_client.get(path("worker~task.*"))).json()["ready"] == 3)
+
+    await eventually(all_wait)
+    assert handled == []
+
+    await engine_client.post(f"{path('worker~task.*')}/resume")
+    await engine_bus.join(5)
+    assert sorted(handled) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "redis"])
+async def test_what_another_process_paused_is_shown_by_one_that_serves_nothing(tmp_path: Path, engine: str) -> None:
+    url = url_of(engine, tmp_path)
+    async with EventBus(url) as here, EventBus(url) as there:
+        await waiting(there, "one")
+        await there.pause("one")
+        transport = httpx.ASGITransport(create_app(here))
+        async with httpx.AsyncClient(transport=transport, base_url="http://bus") as client:
+
+            async def shown(paused: bool) -> bool:
+                (listed,) = (await client.get("/subscriptions")).json()["subscriptions"]
+                return bool(listed["paused"] == (await client.get(path("one"))).json()["paused"] == paused)
+
+            await eventually(lambda: shown(paused=True))
+            await there.resume("one")
+            await eventually(lambda: shown(paused=False))
+
+
 async def test_dead_letters_go_with_their_subscription(engine_client: httpx.AsyncClient, engine_bus: EventBus) -> None:
     await engine_bus.subscribe("task.*", reject, "worker")
     await engine_bus.publish(Event(topic="task.created"))
@@ -90,7 +147,9 @@ async def test_an_agent_is_no_id(engine_client: httpx.AsyncClient, engine_bus: E
     await waiting(engine_bus, "one")
 
     assert (await engine_client.delete(path("agent"))).status_code == 404
-    assert (await engine_client.post(f"{path('agent')}/purge")).status_code == 404
+    for verb in ("pause", "resume", "purge"):
+        assert (await engine_client.post(f"{path('agent')}/{verb}")).status_code == 404
+    assert not engine_bus.paused("one")
     assert len(await engine_bus.subscriptions()) == 1
 
 
@@ -98,7 +157,7 @@ async def test_a_live_one_ends_with_its_process_alone(engine_client: httpx.Async
     live = await engine_bus.subscribe("task.*", nothing, durable=False)
     for answer in (
         await engine_client.delete(path(live.subscription_id)),
-        await engine_client.post(f"{path(live.subscription_id)}/purge"),
+        *[await engine_client.post(f"{path(live.subscription_id)}/{verb}") for verb in ("pause", "resume", "purge")],
     ):
         assert (answer.status_code, answer.json()["error"]) == (409, "subscription_conflict")
     assert live.active
@@ -111,14 +170,14 @@ async def test_an_id_that_cannot_be(engine_client: httpx.AsyncClient, id: str) -
     assert (answer.status_code, answer.json()["error"]) == (404, "subscription_not_found")
 
 
-@pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_pages_of_others_may_not_change_anything(client: httpx.AsyncClient, bus: EventBus, method: str) -> None:
+@pytest.mark.parametrize("verb", ["purge", "pause", "resume", ""])
+async def test_pages_of_others_may_not_change_anything(client: httpx.AsyncClient, bus: EventBus, verb: str) -> None:
     await waiting(bus, "one")
-    url = f"{path('one')}/purge" if method == "POST" else path("one")
+    method, url = ("POST", f"{path('one')}/{verb}") if verb else ("DELETE", path("one"))
     for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"host": "evil.example"}):
         assert (await client.request(method, url, headers=headers)).status_code == 403
     (info,) = await bus.subscriptions()
-    assert info.ready == 3
+    assert (info.ready, bus.paused("one")) == (3, False)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +191,13 @@ async def test_pages_of_others_may_not_change_anything(client: httpx.AsyncClient
         (b" " * 1_100_000, "application/json", 413),
     ],
 )
-async def test_purge_takes_no_orders(
+async def test_purge_and_pause_take_no_orders(
     client: httpx.AsyncClient, bus: EventBus, body: bytes, media: str | None, status: int
 ) -> None:
     await waiting(bus, "one")
     headers = {} if media is None else {"content-type": media}
+    assert (await client.post(f"{path('one')}/pause", content=body, headers=headers)).status_code == status
+    assert bus.paused("one") == (status == 200)
     assert (await client.post(f"{path('one')}/purge", content=body, headers=headers)).status_code == status
     (info,) = await bus.subscriptions()
     assert info.ready == (0 if status == 200 else 3)

@@ -11,20 +11,30 @@ import pydantic
 
 import wowevent
 from wowevent import (
+    BreakerPolicy,
     DeadLetter,
+    DeadLetterQueue,
     Delivery,
     Event,
     EventBus,
     EventMetadata,
+    EventMetrics,
     EventPriority,
+    EventReplayer,
+    EventSchema,
+    EventStore,
     EventType,
+    EventValidator,
+    FailedEvent,
     FailureReason,
     Position,
     Receipt,
     Reject,
     ReplayConfig,
+    ReplayControl,
     RetryAfter,
     RetryPolicy,
+    SchemaRegistry,
     Stored,
     Subscription,
     SubscriptionInfo,
@@ -93,6 +103,42 @@ async def use(bus: EventBus) -> None:
     assert_type(await bus.subscriptions(), Sequence[SubscriptionInfo])
     assert_type(wowevent.current(), Delivery | None)
     await bus.join(timeout=5)
+
+
+async def parts(bus: EventBus) -> None:
+    registry = SchemaRegistry(compatibility="backward")
+    schema = EventSchema(event_type="task.created", version="1.0.0", json_schema={"type": "object"})
+    registry.register_schema(schema)
+    assert_type(registry.get_schema("task.created"), EventSchema)
+    validator = EventValidator(registry=registry, strict=True)
+    assert_type(validator.is_valid(create_task_event(EventType.TASK_CREATED, "a", "t")), bool)
+    await bus.register_schema(schema)
+    assert_type(bus.registry, SchemaRegistry | None)
+
+    await bus.subscribe("task.*", on_event, "careful", breaker=BreakerPolicy(minimum=10))
+    await bus.pause("careful")
+    assert_type(bus.paused("careful~task.*"), bool)
+    await bus.resume("careful")
+
+    metrics = EventMetrics(window_seconds=60)
+    await metrics.record_delivery("task.created", "worker-1", 0.05, success=True)
+    assert_type(await bus.metrics.get_metrics(), dict[str, Any])
+
+    store = EventStore(max_size=10_000)
+    store.store(create_task_event(EventType.TASK_CREATED, "a", "t"))
+    control = ReplayControl()
+    assert_type(await EventReplayer(store).replay(on_event, ReplayConfig(), control=control), int)
+    control.pause()
+    queue = DeadLetterQueue()
+    failed = await queue.add_failed_event(
+        create_task_event(EventType.TASK_CREATED, "a", "t"),
+        subscription_id="s",
+        subscriber_agent="worker-1",
+        failure_reason=FailureReason.TIMEOUT,
+        error_message="late",
+    )
+    assert_type(failed, FailedEvent)
+    assert_type(failed.should_retry(), bool)
 
 
 async def main() -> None:

@@ -16,6 +16,7 @@ from wowevent.errors import (
     Reject,
     RequestTimeout,
     RetryAfter,
+    SchemaConflict,
     ValidationError,
     shown,
 )
@@ -46,6 +47,8 @@ CODES = {
     "request_failed",
     "request_timeout",
     "outbox_full",
+    "schema_not_found",
+    "schema_conflict",
     "not_permitted",
     "not_supported",
     "closed",
@@ -95,6 +98,11 @@ def test_a_request_that_timed_out_is_a_timeout_for_those_who_know_only_python():
     [
         (ValidationError("no"), "errors", ()),
         (ValidationError("no", ("a: missing", "b: not text")), "errors", ("a: missing", "b: not text")),
+        (
+            SchemaConflict("no", ("payload.a: required was no, is yes",)),
+            "errors",
+            ("payload.a: required was no, is yes",),
+        ),
         (PositionLost("gone"), "lost", None),
         (PositionLost("gone", 7), "lost", 7),
         (ProtocolError("what?"), "fatal", False),

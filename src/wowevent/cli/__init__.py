@@ -20,6 +20,7 @@ from wowevent.cli.monitor import monitor
 from wowevent.cli.publish import publish
 from wowevent.cli.replay import replay
 from wowevent.cli.run import run
+from wowevent.cli.schema import app as schema
 from wowevent.cli.serve import serve
 from wowevent.cli.status import status
 from wowevent.cli.subscribe import subscribe
@@ -54,6 +55,7 @@ for _command in (
     app.command()(_command)
 app.add_typer(subscriptions, name="subscriptions")
 app.add_typer(dlq, name="dlq")
+app.add_typer(schema, name="schema")
 
 
 @app.callback()

@@ -48,6 +48,7 @@ def configure(  # noqa: PLR0917 - the options of a command
     port: Annotated[int | None, typer.Option(help="The WebSocket router's port.")] = None,
     http_port: Annotated[int | None, typer.Option(help="The HTTP port.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous/--no-allow-anonymous", help="Let others in without a token.")
     ] = None,
@@ -64,7 +65,7 @@ def configure(  # noqa: PLR0917 - the options of a command
     file = config_path()
     flags = {
         "url": url, "namespace": namespace, "host": host, "port": port, "http_port": http_port,
-        "log_level": log_level, "allow_anonymous": allow_anonymous,
+        "log_level": log_level, "log_format": log_format, "allow_anonymous": allow_anonymous,
     }  # fmt: skip
     changes = {name: value for name, value in flags.items() if value is not None} | dict(map(_assigned, set or ()))
     if json and not show:

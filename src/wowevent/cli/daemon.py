@@ -21,6 +21,7 @@ from wowevent.cli.serve import (
     Host,
     HttpPort,
     LogFile,
+    LogFormat,
     LogLevel,
     Port,
     given,
@@ -45,6 +46,7 @@ def start(  # noqa: PLR0917 - the options of a command
     http_port: HttpPort = None,
     log_file: LogFile = None,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
     daemon: Annotated[bool, typer.Option("--daemon", "-d", help="In the background.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One object; with --daemon.")] = False,
@@ -53,7 +55,7 @@ def start(  # noqa: PLR0917 - the options of a command
     """Serve the bus like `serve`, once on a data directory; with --daemon in the background."""
     options = given(
         url=url, namespace=namespace, host=host, port=port, http_port=http_port,
-        log_file=log_file, log_level=log_level, allow_anonymous=allow_anonymous,
+        log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
     )  # fmt: skip
     if daemon:
         _start(options, Path.cwd(), json=json)
@@ -81,6 +83,7 @@ def restart(  # noqa: PLR0917 - the options of a command
     http_port: HttpPort = None,
     log_file: LogFile = None,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
     force: Force = False,
     timeout: Patience = PATIENCE,
@@ -93,7 +96,7 @@ def restart(  # noqa: PLR0917 - the options of a command
     """
     anew = given(
         url=url, namespace=namespace, host=host, port=port, http_port=http_port,
-        log_file=log_file, log_level=log_level, allow_anonymous=allow_anonymous,
+        log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
     )  # fmt: skip
     settings = settings_of(anew)
     last = find(settings.data_dir).record

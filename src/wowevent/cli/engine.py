@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from wowevent.bus import EventBus
+from wowevent.schema import SchemaRegistry
 from wowevent.service.logs import set_up_logs
 from wowevent.settings import Settings
 
@@ -26,16 +27,18 @@ def settle(**given: Any) -> Settings:
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def open_bus(settings: Settings) -> EventBus:
-    """The bus of a short command: its log lines from WARNING on go to stderr, unless LOG_LEVEL says otherwise.
+def open_bus(settings: Settings, registry: SchemaRegistry | None = None) -> EventBus:
+    """The bus of a short command, with the registry that it attaches, if any.
 
+    Its log lines from WARNING on go to stderr, unless LOG_LEVEL says otherwise.
     The configuration file's level is the service's.
     """
     asked = _LEVELS & os.environ.keys()
     set_up_logs(settings.log_level if asked else "WARNING")
     if settings.engine_url().partition("://")[0] == "memory":
         note("memory:// is gone when this process ends, and no other process sees it")
-    return EventBus(settings.engine_url(), namespace=settings.namespace, max_payload=settings.max_payload)
+    url, most = settings.engine_url(), settings.max_payload
+    return EventBus(url, namespace=settings.namespace, max_payload=most, registry=registry)
 
 
 def note(text: str) -> None:

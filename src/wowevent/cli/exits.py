@@ -4,9 +4,10 @@
          logs -f, by q or Ctrl-C)
     1    a fault of ours, an error that has no status of its own, or a question that was answered no (declined)
     2    the command line is wrong
-    65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new
+    65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new,
+         schema_conflict
     69   nobody there: broker_unavailable, no_responders, unroutable, subscription_not_found, dead_letter_not_found,
-         address_in_use, not_running
+         schema_not_found, address_in_use, not_running
     70   a responder, a worker or a service failed: request_failed, workers_failed, not_started
     73   no room: storage_full, outbox_full
     74   the log or a file cannot be read: storage_damaged, position_lost, io_error
@@ -21,7 +22,6 @@ The numbers are those of sysexits.h, where one fits.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Final
@@ -31,43 +31,10 @@ import typer
 from typer.exceptions import TyperException
 
 from wowevent.errors import BusError
+from wowevent.service import exits
+from wowevent.service.exits import STATUS as STATUS  # noqa: PLC0414 - the table of every command, too
 
 INTERRUPTED: Final = 130
-
-STATUS: Final = {
-    "usage": 2,
-    "invalid_event": 65,
-    "invalid_topic": 65,
-    "validation_error": 65,
-    "payload_too_large": 65,
-    "format_too_new": 65,
-    "broker_unavailable": 69,
-    "no_responders": 69,
-    "unroutable": 69,
-    "subscription_not_found": 69,
-    "dead_letter_not_found": 69,
-    "address_in_use": 69,
-    "not_running": 69,
-    "request_failed": 70,
-    "workers_failed": 70,
-    "not_started": 70,
-    "storage_full": 73,
-    "outbox_full": 73,
-    "storage_damaged": 74,
-    "position_lost": 74,
-    "io_error": 74,
-    "request_timeout": 75,
-    "closed": 75,
-    "subscription_conflict": 75,
-    "already_running": 75,
-    "not_answering": 75,
-    "unhealthy": 75,
-    "not_stopped": 75,
-    "not_permitted": 77,
-    "config": 78,
-    "not_supported": 78,
-}
-"""The codes that have a status of their own; any other one ends with 1."""
 
 
 class CommandError(Exception):
@@ -98,26 +65,20 @@ def say(error: Exception) -> None:
 def code_of(error: BaseException) -> str:
     """The stable name of an error."""
     match error:
-        case BusError() | CommandError():
+        case CommandError():
             return error.code
         case TyperException():
             return "usage"
-        case pydantic.ValidationError() | ValueError():
-            return "config"
-        case OSError():
-            return "address_in_use" if error.errno == errno.EADDRINUSE else "io_error"
         case _:
-            return "internal_error"
+            return exits.code_of(error)
 
 
 def _message(error: Exception) -> str:
     match error:
         case TyperException():
             return error.format_message()
-        case pydantic.ValidationError():
-            return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        case BusError() | CommandError() | ValueError() | OSError():
-            return str(error)
+        case pydantic.ValidationError() | BusError() | CommandError() | ValueError() | OSError():
+            return exits.message_of(error)
         case _:
             return f"{type(error).__name__}: {error} (--debug shows where)"
 

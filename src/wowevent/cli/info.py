@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,7 +11,7 @@ from wowevent.broker import SubscriptionInfo
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.show import facts, open_console, print_json, span
-from wowevent.cli.subscriptions import NUMBERS, fields, number, of_name, state
+from wowevent.cli.subscriptions import NUMBERS, fields, number, of_name, paused_of, state
 from wowevent.errors import SubscriptionNotFound, shown
 from wowevent.service.loop import run
 from wowevent.settings import Settings
@@ -33,27 +33,29 @@ def info(
         engine = run(_engine(settings))
         print_json(engine) if json else _show_engine(engine)
         return
-    total, parts = run(_named(settings, name))
+    total, parts, paused = run(_named(settings, name))
     if json:
         numbers = {each: getattr(total, each) for each in NUMBERS}
-        print_json({"name": name, **numbers, "subscriptions": [fields(part) for part in parts]})
+        print_json(
+            {"name": name, **numbers, "paused": bool(paused), "subscriptions": [fields(part, paused) for part in parts]}
+        )
         return
     if len(parts) > 1:
         _title(f"{name}, {len(parts)} subscriptions")
         facts(_numbers(total))
     for part in parts:
         _title(part.subscription.id)
-        facts(_details(part))
+        facts(_details(part, paused))
 
 
-async def _named(settings: Settings, name: str) -> tuple[SubscriptionInfo, list[SubscriptionInfo]]:
-    """The sums, and each subscription; SubscriptionNotFound."""
+async def _named(settings: Settings, name: str) -> tuple[SubscriptionInfo, list[SubscriptionInfo], set[str]]:
+    """The sums, each subscription, and the ids of those that are paused; SubscriptionNotFound."""
     async with open_bus(settings) as bus:
         parts = of_name(await bus.subscriptions(), name)
-        total = await bus.info(name)
+        total, paused = await bus.info(name), paused_of(bus, parts)
     if total is None:  # removed between the two questions
         raise SubscriptionNotFound(f"no subscription or agent {shown(name)} is known")
-    return total, parts
+    return total, parts, paused
 
 
 async def _engine(settings: Settings) -> dict[str, Any]:
@@ -64,6 +66,7 @@ async def _engine(settings: Settings) -> dict[str, Any]:
         if "error" in details:
             raise CommandError("broker_unavailable", details["error"])
         infos = await bus.subscriptions()
+        paused = paused_of(bus, infos)
     remembered = [each for each in infos if each.subscription.durable]
     return {
         "engine": capabilities.name,
@@ -79,6 +82,7 @@ async def _engine(settings: Settings) -> dict[str, Any]:
         "live": len(infos) - len(remembered),
         **{each: _sum(remembered, each) for each in _SUMMED},
         "lapsed": details["lapsed"],
+        "paused": sorted(paused),
     }
 
 
@@ -88,27 +92,27 @@ def _sum(infos: Iterable[SubscriptionInfo], name: str) -> int | None:
 
 
 def _show_engine(engine: dict[str, Any]) -> None:
-    lapsed: Sequence[str] = engine["lapsed"]
+    named = {"lapsed or lost": engine["lapsed"], "paused": engine["paused"]}
     counts = ((name, number(engine[name])) for name in ("subscriptions", "served", "live", *_SUMMED))
     rows = [
         *((name, engine[name]) for name in ("engine", "url", "namespace", "promise", "position")),
         ("answers in", f"{engine['latency'] * 1000:.1f} ms"),
         *counts,
     ]
-    facts([*rows, ("lapsed or lost", ", ".join(lapsed))] if lapsed else rows)
+    facts([*rows, *((name, ", ".join(ids)) for name, ids in named.items() if ids)])
 
 
 def _title(text: str) -> None:
     open_console().print(text, style="bold", markup=False)
 
 
-def _details(part: SubscriptionInfo) -> list[tuple[str, str]]:
+def _details(part: SubscriptionInfo, paused: Collection[str]) -> list[tuple[str, str]]:
     spec = part.subscription
-    given = fields(part)["filter"] or {}
+    given = fields(part, paused)["filter"] or {}
     wishes = "; ".join(f"{name} {', '.join(map(str, value))}" for name, value in given.items() if value is not None)
     return [
         ("agent", spec.agent or "-"),
-        ("state", state(part)),
+        ("state", state(part, paused)),
         ("patterns", " ".join(spec.patterns)),
         ("filter", wishes or "-"),
         *_numbers(part),

@@ -20,8 +20,8 @@ from wowevent.cli.show import plain
 from wowevent.settings import LEVELS, Settings
 
 _LOOK: Final = 0.2  # seconds between two looks at the file
-_HEAD: Final = re.compile(rf"\S+Z ({'|'.join(LEVELS)}) ")
-"""How a record begins; lines that begin otherwise, such as those of a traceback, belong to the one before."""
+_HEAD: Final = re.compile(rf"""(?:\S+Z |\{{"time": "\S+Z", "level": ")({"|".join(LEVELS)})[ "]""")
+"""How a record begins, as text or JSON; lines that begin otherwise, as a traceback's do, belong to the one before."""
 
 
 def logs(

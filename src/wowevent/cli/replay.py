@@ -1,11 +1,11 @@
-"""`wowevent replay`: a range of the log again, onto the screen or as new events into a topic."""
+"""`wowevent replay`: a range of the log again, onto the screen or as new events into a topic or another log."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from math import isfinite
 from typing import Annotated
 
@@ -34,19 +34,27 @@ def replay(  # noqa: PLR0917 - the options of a command
     into: Annotated[
         str | None, typer.Option(help="Publish them into this topic, as new events with replay_of.")
     ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Publish them on this engine: a URL.", show_default="the same one")
+    ] = None,
+    to_namespace: Annotated[
+        str | None, typer.Option(help="Publish them in this namespace.", show_default="the same one")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Whole envelopes, one a line.")] = False,
     yes: Yes = False,
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
-    """Print what happened again, as far apart as it was, or publish it again with --into.
+    """Print what happened again, as far apart as it was; or publish it, with --into, --to-namespace or --to.
 
-    No subscription is moved. Ctrl-C stops it, and it says how far it came.
+    In another log events keep their topics unless --into names one. No subscription is moved. Ctrl-C stops it, and it
+    says how far it came.
     """
     if not isfinite(speed):
         raise CommandError("usage", f"--speed: {speed} is not a speed")
-    if into is not None and json:
-        raise CommandError("usage", "--json prints events, --into publishes them: one of these")
+    publishing = not (into is None and to is None and to_namespace is None)
+    if publishing and json:
+        raise CommandError("usage", "--json prints events, --into, --to and --to-namespace publish them: one of these")
     config = ReplayConfig(
         pattern=pattern or None,
         start_time=moment(since),
@@ -56,16 +64,38 @@ def replay(  # noqa: PLR0917 - the options of a command
         max_events=limit,
     )
     settings = settle(url=url, namespace=namespace)
-    if into is None:
+    if not publishing:
         run(_print(settings, config, json=json))
         return
-    check_destination(into)
+    target = settle(url=to or settings.engine_url(), namespace=to_namespace or settings.namespace)
+    way = _Way(settings, target, into)
     if total := run(_count(settings, config)):
-        consent(f"{counted(total, 'event')} will be published into {into} as new ones", yes=yes)
-    print(f"replayed {counted(run(_republish(settings, config, into, total)), 'event')} into {into}")
+        consent(f"{counted(total, 'event')} will be published into {way} as new ones", yes=yes)
+    print(f"replayed {counted(run(_republish(way, config, total)), 'event')} into {way}")
 
 
 class _Way:
+    """From where to where events are published again."""
+
+    def __init__(self, source: Settings, target: Settings, topic: str | None) -> None:
+        """Raises CommandError, InvalidTopic for a way that leads nowhere."""
+        self.source: Settings = source
+        self.target: Settings = target
+        self.topic: str | None = None if topic is None else check_destination(topic)
+        self.stays: bool = (source.engine_url(), source.namespace) == (target.engine_url(), target.namespace)
+        """Into the log that they are of."""
+        if topic is None and self.stays:
+            raise CommandError("usage", "this is the log that they are of: name another one, or --into TOPIC")
+
+    def __str__(self) -> str:
+        """Where to, as it may be shown."""
+        elsewhere = f"namespace {self.target.namespace} of {self.target.shown_url()}"
+        if self.stays:
+            return str(self.topic)
+        return elsewhere if self.topic is None else f"{self.topic} in {elsewhere}"
+
+
+class _Progress:
     """How far a replay came."""
 
     def __init__(self, total: int | None = None) -> None:
@@ -90,35 +120,37 @@ class _Way:
 
 async def _print(settings: Settings, config: ReplayConfig, *, json: bool) -> None:
     show = printer(json=json)
-    way = _Way()
+    progress = _Progress()
 
     async def handle(event: Event) -> None:
         show(event)
         delivery = current()
-        way.passed(None if delivery is None else delivery.position)
+        progress.passed(None if delivery is None else delivery.position)
 
     async with open_bus(settings) as bus:
         try:
             await bus.replay(handle, config)
         except asyncio.CancelledError:
-            note(way.stopped())
+            note(progress.stopped())
             raise
 
 
-async def _republish(settings: Settings, config: ReplayConfig, topic: str, total: int) -> int:
+async def _republish(way: _Way, config: ReplayConfig, total: int) -> int:
     """How many were published, with a bar meanwhile if somebody looks at it."""
-    way = _Way(total)
+    progress = _Progress(total)
     try:
         with _bar(total) as show:
 
             def told(count: int, position: Position) -> None:
-                way.reached(count, position)
+                progress.reached(count, position)
                 show(count)
 
-            async with open_bus(settings) as bus:
-                return await bus.replay_into(topic, config, progress=told)
+            async with AsyncExitStack() as buses:
+                bus = await buses.enter_async_context(open_bus(way.source))
+                to = None if way.stays else await buses.enter_async_context(open_bus(way.target))
+                return await bus.replay_into(way.topic, config, to=to, progress=told)
     except asyncio.CancelledError:
-        note(way.stopped())
+        note(progress.stopped())
         raise
 
 

@@ -14,6 +14,7 @@ import typer
 from wowevent.bus import EventBus
 from wowevent.cli.engine import settle
 from wowevent.cli.exits import CommandError
+from wowevent.cli.serve import LogFormat, LogLevel
 from wowevent.cli.workers import PARENT, WORKER, supervise
 from wowevent.log import logger
 from wowevent.service.logs import set_up_logs
@@ -21,30 +22,32 @@ from wowevent.service.loop import ending
 from wowevent.service.loop import run as run_loop
 
 
-def run(
+def run(  # noqa: PLR0917 - the options of a command
     target: Annotated[str, typer.Argument(metavar="MODULE:BUS", help="The EventBus; ':bus' may be left out.")],
     workers: Annotated[int, typer.Option(min=1, max=256, help="How many processes.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a .py file below here changes.")] = False,
     log_file: Annotated[Path | None, typer.Option(help="Where log lines go, beside stderr; one a worker.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", show_default="INFO")] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Start the bus of a module and serve its subscriptions until Ctrl-C or SIGTERM.
 
     Workers are processes that share the subscriptions; one that dies is started again.
     """
-    settings = settle(log_level=log_level)
+    settings = settle(log_level=log_level, log_format=log_format)
     worker = os.environ.get(WORKER)
     if worker is None and (workers > 1 or reload):
-        set_up_logs(settings.log_level, log_file)
+        set_up_logs(settings.log_level, log_file, form=settings.log_format)
         if workers > 1:
             _refuse_unshared(load(target))
         file = [f"--log-file={log_file}"] if log_file else []
-        arguments = [f"--log-level={settings.log_level}", *file, "--", target]
+        logs = [f"--log-level={settings.log_level}", f"--log-format={settings.log_format}", *file]
+        arguments = [*logs, "--", target]
         run_loop(supervise(arguments, workers, Path.cwd() if reload else None))
         return
     if worker is not None and log_file is not None:
         log_file = log_file.with_name(f"{log_file.stem}.{worker}{log_file.suffix}")
-    set_up_logs(settings.log_level, log_file)
+    set_up_logs(settings.log_level, log_file, form=settings.log_format)
     run_loop(_serve(load(target)))
 
 

@@ -15,6 +15,7 @@ from wowevent.cli.engine import Namespace, Url, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import Record, moments, registered
 from wowevent.log import logger
+from wowevent.schema import SchemaRegistry
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
 
@@ -33,6 +34,7 @@ LogFile = Annotated[
     Path | None, typer.Option(help="Where log lines go, beside stderr.", show_default="in the data directory")
 ]
 LogLevel = Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.", show_default="INFO")]
+LogFormat = Annotated[str | None, typer.Option(help="text, or json: one object a line.", show_default="text")]
 AllowAnonymous = Annotated[
     bool | None, typer.Option("--allow-anonymous", help="Whoever reaches the host may publish and read everything.")
 ]
@@ -48,13 +50,14 @@ def serve(  # noqa: PLR0917 - the options of a command
     http_port: HttpPort = None,
     log_file: LogFile = None,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
 ) -> None:
     """Serve the bus over WebSocket and HTTP until Ctrl-C or SIGTERM."""
     serve_here(
         given(
             url=url, namespace=namespace, host=host, port=port, http_port=http_port,
-            log_file=log_file, log_level=log_level, allow_anonymous=allow_anonymous,
+            log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
         )
     )  # fmt: skip
 
@@ -87,7 +90,7 @@ def serve_here(options: dict[str, Any], *, alone: bool = False, detached: bool =
         if register is None and alone:
             raise CommandError("already_running", "a service runs on this data directory; see wowevent status")
         service = _Service(settings, options, log)
-        set_up_logs(settings.log_level, log, stderr=not detached)
+        set_up_logs(settings.log_level, log, stderr=not detached, form=settings.log_format)
         if register is None:
             logger.info(
                 "another service is registered here, status and stop are about that one", data=settings.data_dir
@@ -121,7 +124,8 @@ class _Service:
         settings = self._settings
         bus = router = None
         if self._websocket is not None:
-            bus = EventBus(settings.engine_url(), namespace=settings.namespace, max_payload=settings.max_payload)
+            given: Any = {"namespace": settings.namespace, "max_payload": settings.max_payload}
+            bus = EventBus(settings.engine_url(), **given, registry=SchemaRegistry())
             router = EventRouter(settings.host, listening=self._websocket, bus=bus, origins=settings.origins)
 
         async def started() -> None:

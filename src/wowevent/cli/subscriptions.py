@@ -1,14 +1,15 @@
-"""`wowevent subscriptions`: what the engine remembers, and who listens live; purge and remove."""
+"""`wowevent subscriptions`: what the engine remembers, and who listens live; pause, purge and remove."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from wowevent.broker import Filter, SubscriptionInfo
+from wowevent.bus import EventBus
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.show import counted, print_json, span, table
@@ -33,7 +34,7 @@ class _ListsByDefault(TyperGroup):
         return super().parse_args(ctx, ["list", *args] if plain else args)
 
 
-app: typer.Typer = typer.Typer(cls=_ListsByDefault, help="List what is subscribed; purge or remove a subscription.")
+app: typer.Typer = typer.Typer(cls=_ListsByDefault, help="List what is subscribed; pause, purge, remove subscriptions.")
 
 
 @app.command("list")
@@ -43,11 +44,28 @@ def list_all(
     namespace: Namespace = None,
 ) -> None:
     """Print every subscription: the remembered ones, and the live ones that are there now."""
-    infos = sorted(run(_all(settle(url=url, namespace=namespace))), key=lambda info: info.subscription.id)
+    found, paused = run(_all(settle(url=url, namespace=namespace)))
+    infos = sorted(found, key=lambda info: info.subscription.id)
     if not json:
-        table(_COLUMNS, map(_row, infos), right=_COLUMNS[2:-1])
+        table(_COLUMNS, [_row(info, paused) for info in infos], right=_COLUMNS[2:-1])
     for info in infos if json else ():
-        print_json(fields(info))
+        print_json(fields(info, paused))
+
+
+@app.command()
+def pause(name: Name, url: Url = None, namespace: Namespace = None) -> None:
+    """Give nobody its events until it is resumed, in any process; they wait, and what is being handled is finished."""
+    settings = settle(url=url, namespace=namespace)
+    for id in run(_pause(settings, name, paused=True)):
+        print(f"paused {id}")
+
+
+@app.command()
+def resume(name: Name, url: Url = None, namespace: Namespace = None) -> None:
+    """Go on with a subscription that was paused."""
+    settings = settle(url=url, namespace=namespace)
+    for id in run(_pause(settings, name, paused=False)):
+        print(f"resumed {id}")
 
 
 @app.command()
@@ -83,7 +101,7 @@ def of_name(infos: Iterable[SubscriptionInfo], name: str) -> list[SubscriptionIn
     return found
 
 
-def fields(info: SubscriptionInfo) -> dict[str, Any]:
+def fields(info: SubscriptionInfo, paused: Collection[str]) -> dict[str, Any]:
     """A subscription for programs: what was declared, and the numbers; null where the engine cannot tell."""
     spec = info.subscription
     return {
@@ -93,11 +111,14 @@ def fields(info: SubscriptionInfo) -> dict[str, Any]:
         "patterns": spec.patterns,
         "filter": None if spec.filter is None else _filter(spec.filter),
         **{name: getattr(info, name) for name in NUMBERS},
+        "paused": spec.id in paused,
     }
 
 
-def state(info: SubscriptionInfo) -> str:
-    """In one word how it is."""
+def state(info: SubscriptionInfo, paused: Collection[str]) -> str:
+    """In one word how it is; `paused` are the ids that are."""
+    if info.subscription.id in paused:
+        return "paused"
     if not info.subscription.durable:
         return "live"
     return "lapsed" if info.lapsed else "served" if info.consumers else "unserved"
@@ -113,28 +134,44 @@ def _filter(wish: Filter) -> dict[str, Any]:
     return {name: None if (value := getattr(wish, name)) is None else sorted(value) for name in names}
 
 
-def _row(info: SubscriptionInfo) -> Sequence[str]:
+def _row(info: SubscriptionInfo, paused: Collection[str]) -> Sequence[str]:
     counts = (info.ready, info.leased, info.delayed, info.dead, info.consumers, info.lost)
     spec = info.subscription
-    return (spec.id, state(info), *map(number, counts), span(info.oldest), " ".join(spec.patterns))
+    return (spec.id, state(info, paused), *map(number, counts), span(info.oldest), " ".join(spec.patterns))
 
 
 def _sum(infos: Iterable[SubscriptionInfo], *names: str) -> int:
     return sum(getattr(info, name) or 0 for info in infos for name in names)
 
 
-async def _all(settings: Settings) -> Sequence[SubscriptionInfo]:
+def paused_of(bus: EventBus, infos: Iterable[SubscriptionInfo]) -> set[str]:
+    """The ids of those that are paused by hand."""
+    return {info.subscription.id for info in infos if bus.paused(info.subscription.id)}
+
+
+async def _all(settings: Settings) -> tuple[Sequence[SubscriptionInfo], set[str]]:
+    """What is subscribed, and the ids of what is paused."""
     async with open_bus(settings) as bus:
-        return await bus.subscriptions()
+        infos = await bus.subscriptions()
+        return infos, paused_of(bus, infos)
 
 
 async def _remembered(settings: Settings, name: str) -> list[SubscriptionInfo]:
     """Those of that name for which something is kept: a live one is its process's, and ends with it."""
-    found = of_name(await _all(settings), name)
+    found = of_name((await _all(settings))[0], name)
     remembered = [info for info in found if info.subscription.durable]
     if not remembered:
         raise SubscriptionNotFound(f"{shown(name)} is live: nothing is kept for it, and it ends with its process")
     return remembered
+
+
+async def _pause(settings: Settings, name: str, *, paused: bool) -> list[str]:
+    """Pause the subscriptions of that name, or resume them; their ids."""
+    ids = [info.subscription.id for info in await _remembered(settings, name)]
+    async with open_bus(settings) as bus:
+        for id in ids:
+            await (bus.pause(id) if paused else bus.resume(id))
+    return ids
 
 
 async def _purge(settings: Settings, infos: Iterable[SubscriptionInfo]) -> int:

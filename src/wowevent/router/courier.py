@@ -17,15 +17,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-from wowevent.broker import Ack, Broker, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
+from wowevent.broker import Ack, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.judge import Counts, Judge
 from wowevent.log import logger
-from wowevent.retry import Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import Reset, encode, leased_item, message, messages
-from wowevent.settler import BACKOFF, Settler
+from wowevent.settler import BACKOFF, Settler, Source
+from wowevent.tally import Tally
 from wowevent.wakeup import Wakeup
 
 PARKED: Final = 5.0
@@ -33,6 +34,7 @@ PARKED: Final = 5.0
 _WAIT: Final = 5.0  # seconds that one fetch waits
 _MOST: Final = 512  # events of one fetch
 _PIECE: Final = 128 * 1024  # bytes of payloads that go to one client at a time
+_DONE: Final = Done()
 
 
 class Client(Protocol):
@@ -67,7 +69,7 @@ class Client(Protocol):
 class Seat:
     """One client's share of the subscription."""
 
-    __slots__ = ("client", "credit", "held", "id", "instance", "name")
+    __slots__ = ("client", "credit", "held", "id", "instance", "name", "since")
 
     def __init__(self, client: Client, id: str, instance: str, credit: int) -> None:
         self.client: Client = client
@@ -78,15 +80,18 @@ class Seat:
         self.instance: str = instance
         self.credit: int = credit
         self.held: dict[str, Lease] = {}
+        self.since: dict[str, float] = {}
+        """When each token was handed out, monotonic seconds."""
 
     @property
     def free(self) -> int:
         """How many more it takes."""
         return 0 if self.client.reserved or self.client.congested else self.credit - len(self.held)
 
-    def take(self, leases: Sequence[Lease]) -> None:
+    def take(self, leases: Sequence[Lease], now: float) -> None:
         """Send them to the client."""
         self.held.update((lease.token, lease) for lease in leases)
+        self.since.update((lease.token, now) for lease in leases)
         self.client.outstanding += len(leases)
         data = messages([leased_item(self.id, lease) for lease in leases], batch=self.client.batch)
         self.client.push(data, len(leases), leases[-1].position)
@@ -102,6 +107,7 @@ class Seat:
     def empty(self) -> dict[str, Lease]:
         """All that it held, now no longer."""
         held, self.held = self.held, {}
+        self.since.clear()
         self.client.outstanding -= len(held)
         self.client.idle.notify()
         return held
@@ -114,7 +120,7 @@ class Courier:
         self,
         spec: Subscription,
         policy: RetryPolicy,
-        broker: Broker,
+        tally: Tally,
         *,
         clock: Clock,
         fail: Callable[[Event, str], None],
@@ -132,11 +138,13 @@ class Courier:
         """Clients that are about to take a seat."""
         self._abandoned = abandoned
         self._removed = removed
-        self._broker = broker
+        self._source: Source = tally.valve
         self._clock = clock
         self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
         self.counts: Counts = self._judge.counts
-        self._settler = Settler(spec.id, broker, lease=spec.lease, clock=clock, counts=self.counts)
+        self._tally = tally
+        tally.counts = self.counts
+        self._settler = Settler(spec.id, self._source, lease=spec.lease, clock=clock, counts=self.counts)
         self._parked: dict[str, tuple[dict[str, Lease], Timer]] = {}
         self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
         self._room = Wakeup()
@@ -150,7 +158,7 @@ class Courier:
     async def start(self, spec: Subscription) -> None:
         """Serve the subscription, by its newest declaration; returns when the engine knows that somebody does."""
         self.spec = spec
-        await self._broker.fetch(self.spec.id, limit=0, wait=0)
+        await self._source.fetch(self.spec.id, limit=0, wait=0)
         if not self._tasks and not self._draining:
             self._tasks = [self._spawn(job) for job in (self._fetching(), self._settler.run(), self._keeping())]
 
@@ -166,6 +174,7 @@ class Courier:
                 leases |= other.empty()
                 other.credit = 0
         seat.held = {token: leases.pop(token) for token in kept if token in leases}
+        seat.since = dict.fromkeys(seat.held, self._clock.monotonic())
         seat.client.outstanding += len(seat.held)
         self._give_back(leases)
         self.seats.append(seat)
@@ -233,10 +242,15 @@ class Courier:
         lease = seat.drop(token)
         if lease is None:
             return _blind(token, outcome)
+        now = self._clock.monotonic()
+        seconds = now - seat.since.pop(token, now)
         if outcome is None:
             self.counts.handled += 1
-            return Ack(token)
-        return self._judge.verdict(lease, outcome)
+            settlement: Settlement = Ack(token)
+        else:
+            settlement = self._judge.verdict(lease, outcome)
+        self._tally.observe([lease], seconds, outcome or _DONE)
+        return settlement
 
     # --- fetch --------------------------------------------------------------------------------------------------
 
@@ -248,7 +262,7 @@ class Courier:
                 await self._room.wait()
                 continue
             try:
-                leases = await self._broker.fetch(self.spec.id, limit=credit, wait=_WAIT)
+                leases = await self._source.fetch(self.spec.id, limit=credit, wait=_WAIT)
             except Closed:
                 return
             except SubscriptionNotFound:
@@ -291,7 +305,7 @@ class Courier:
             self._turn += 1
             for seat in seats[self._turn % len(seats) :] + seats[: self._turn % len(seats)]:
                 if piece := _piece(left, min(fair, seat.free)):
-                    seat.take(piece)
+                    seat.take(piece, self._clock.monotonic())
         self._give_back({lease.token: lease for lease in left})
 
     def _spawn_alone(self, lease: Lease) -> None:
@@ -317,7 +331,7 @@ class Courier:
             if seat not in self.seats or self._draining:
                 self._give_back({lease.token: lease})
                 return
-            seat.take([lease])
+            seat.take([lease], self._clock.monotonic())
             while lease.token in seat.held:
                 await seat.client.idle.wait()
         finally:
@@ -341,7 +355,7 @@ class Courier:
         """Hand out nothing more, and return once clients hold nothing."""
         self._draining = True
         with suppress(BrokerError, Closed):
-            await self._broker.detach(self.spec.id)
+            await self._source.detach(self.spec.id)
         self._room.notify()
         while any(seat.held for seat in self.seats):
             await self._room.wait()
@@ -349,6 +363,7 @@ class Courier:
     async def stop(self) -> None:
         """Give back what clients hold, settle what they said, and end."""
         self._draining = self._settler.stopping = True
+        self._tally.close()
         for seat in self.seats:
             self._give_back(seat.empty())
         for leases, timer in self._parked.values():
@@ -358,7 +373,7 @@ class Courier:
         if not self._tasks:
             return
         with suppress(BrokerError, Closed):
-            await self._broker.detach(self.spec.id)
+            await self._source.detach(self.spec.id)
         with suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._settler.flush()

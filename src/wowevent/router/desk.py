@@ -170,7 +170,7 @@ class Desk:
                 courier = self.couriers[id] = Courier(
                     effect.spec,
                     effect.policy,
-                    broker,
+                    self._bus.tally(effect.spec),
                     clock=self._clock,
                     fail=self._fail,
                     abandoned=self._retire,

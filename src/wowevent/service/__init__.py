@@ -1,10 +1,13 @@
 """The service: a bus over HTTP. `create_app(bus)` is the ASGI application, `server.serve` runs it beside the bus.
 
 GET  /health, /ready                       how it is; always open
+GET  /metrics                              numbers: JSON, or for Prometheus its text
 POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
-     /subscriptions, /dead-letters         look, purge, redeliver, forget
+GET  /topics                               what was published lately, by topic
+     /subscriptions, /dead-letters         look, pause, purge, redeliver, forget
      /replays                              publish a range of the log again
+     /schemas                              what payloads are held against
 GET  /openapi.json                         all of this, in full
 """
 
@@ -29,6 +32,7 @@ from wowevent.service.failures import (
     answer_refusal,
     answer_unknown,
 )
+from wowevent.service.idempotency import Keys
 from wowevent.service.openapi import DESCRIPTION
 from wowevent.service.replays import Replays
 from wowevent.service.routes import OPERATIONS, make_routes
@@ -60,6 +64,7 @@ def create_app(
     app.state.body_limit = body_limit
     app.state.hosts = None if hosts is None else frozenset(hosts)
     app.state.origins = frozenset(origins)
+    app.state.keys = Keys()
     app.state.streams = Streams()
     app.state.replays = Replays()
     return app
@@ -78,7 +83,7 @@ def _shared_with(origins: Collection[str]) -> Middleware:
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["content-type", "last-event-id"],
+        allow_headers=["content-type", "idempotency-key", "last-event-id", "traceparent", "tracestate"],
         expose_headers=["location", "retry-after"],
     )
 

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import sys
 
-import pydantic
-
 from wowevent.access import listen
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger
+from wowevent.schema import SchemaRegistry
+from wowevent.service.exits import STATUS, code_of, message_of
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
 from wowevent.service.server import serve
-from wowevent.settings import Settings
+from wowevent.settings import Settings, masked
 
 
 def main() -> int:
-    """0 after a drain, 1 for what kept it from serving, said in one line."""
+    """0 after a drain; the status of what kept it from serving or ended it (see `exits`), said in one line."""
+    set_up_logs("INFO")  # until it is known how they are wanted
     try:
         settings = Settings()
-        set_up_logs(settings.log_level)
+        set_up_logs(settings.log_level, form=settings.log_format)
         listening = listen("http", settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
         url = settings.url or settings.redis_url or settings.engine_url()
-        bus = EventBus(url, namespace=settings.namespace) if settings.event_bus_enabled else None
+        registry = SchemaRegistry()
+        bus = EventBus(url, namespace=settings.namespace, registry=registry) if settings.event_bus_enabled else None
         logger.info("service starts", address=listening.url, event_bus="enabled" if bus else "disabled")
         run(serve(bus, listening, settings))
-    except (BusError, OSError, ValueError, pydantic.ValidationError) as error:
-        code = error.code if isinstance(error, BusError) else "config"
-        print(f"error[{code}]: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the command's answer
-        return 1
+    except (BusError, OSError, ValueError) as error:
+        code, message = code_of(error), masked(message_of(error))
+        logger.error("service failed", code=code, error=message)
+        print(f"error[{code}]: {message}", file=sys.stderr)  # noqa: T201 - the command's answer
+        return STATUS.get(code, 1)
     return 0
 
 

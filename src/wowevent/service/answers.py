@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -12,6 +13,7 @@ from wowevent.broker import Attempt, DeadLetter, Reason, Stored, SubscriptionInf
 from wowevent.bus import Receipt
 from wowevent.codec import to_fields
 from wowevent.errors import printable
+from wowevent.schema import EventSchema, SchemaBreak
 
 _LINE_ENDS: Final = "\u2028\u2029\u0085"  # JSON escapes the others itself
 
@@ -52,6 +54,23 @@ class History(Struct):
     next: PositionText | None
 
 
+class TopicShown(Struct):
+    """What was published on one topic, of the events that were looked at."""
+
+    topic: str
+    count: int
+    event_types: Annotated[list[str], Meta(description="What happened there, by name.")]
+    last_position: PositionText
+    last_stored_at: UnixSeconds
+
+
+class Topics(Struct):
+    """The topics of the last events of the log, by name; `events` is the sum of their counts."""
+
+    topics: list[TopicShown]
+    events: int
+
+
 class Wishes(Struct):
     """What a subscription wants of the topics it matches; null is no wish."""
 
@@ -76,6 +95,7 @@ class SubscriptionShown(Struct):
     oldest: Annotated[float | None, Meta(description="Seconds since the oldest unsettled event was stored.")]
     lost: Annotated[int | None, Meta(description="Unread events that were dropped and not yet reported.")]
     lapsed: Annotated[bool, Meta(description="Unserved for too long: nothing is kept for it until it is served again.")]
+    paused: Annotated[bool, Meta(description="By hand: nobody is given its events until it is resumed.")]
 
 
 class Subscriptions(Struct):
@@ -158,7 +178,7 @@ class ReplayShown(Struct):
     """One replay as it is now."""
 
     id: str
-    state: Literal["running", "done", "cancelled", "failed"]
+    state: Literal["running", "paused", "done", "cancelled", "failed"]
     order: ReplayOrder
     replayed: Annotated[int, Meta(description="How many events were published again.")]
     position: Annotated[PositionText | None, Meta(description="That of the last event that was published again.")]
@@ -174,6 +194,47 @@ class Replays(Struct):
     replays: list[ReplayShown]
 
 
+class SchemaOrder(Struct, forbid_unknown_fields=True):
+    """A JSON Schema for the payloads of an event type, as one version of it."""
+
+    event_type: str
+    version: Annotated[str, Meta(description="MAJOR, MAJOR.MINOR or MAJOR.MINOR.PATCH, compared as numbers.")]
+    json_schema: Annotated[dict[str, Any], Meta(description="Drafts 4 to 2020-12, by its `$schema`.")]
+    description: str = ""
+
+
+class SchemaShown(Struct):
+    """One schema that is registered."""
+
+    event_type: str
+    version: str
+    json_schema: dict[str, Any]
+    description: str
+
+
+class Schemas(Struct):
+    """What is registered: by type, and by version from the oldest."""
+
+    schemas: list[SchemaShown]
+
+
+class BreakShown(Struct):
+    """One way in which a schema refuses what its neighbour accepts."""
+
+    path: Annotated[str, Meta(description="Such as `payload.items.*.price`.")]
+    what: Annotated[str, Meta(description="The keyword, or `schema`, `alternative`, `property`.")]
+    old: str
+    new: str
+    certain: Annotated[bool, Meta(description="False: it could not be decided whether it is one.")]
+
+
+class SchemaReport(Struct):
+    """Whether a schema could stand among those that are registered without refusing what they accept."""
+
+    compatible: bool
+    breaks: list[BreakShown]
+
+
 class Problem(Struct, omit_defaults=True):
     """What went wrong, by RFC 9457; `error` and `message` say the same as `type` and `detail`, shorter."""
 
@@ -184,7 +245,9 @@ class Problem(Struct, omit_defaults=True):
     error: Annotated[str, Meta(description="The code of the error, stable.")]
     message: str
     lost: Annotated[int | UnsetType, Meta(description="How many events are gone, where that is known.")] = UNSET
-    errors: Annotated[list[str] | UnsetType, Meta(description="Every wrong field, a line each.")] = UNSET
+    errors: Annotated[
+        list[str] | UnsetType, Meta(description="Every wrong field, or every break of a schema, a line each.")
+    ] = UNSET
 
 
 def answer(body: Struct, status: int = 200, **headers: str) -> Response:
@@ -211,7 +274,7 @@ def shown_stored(stored: Stored) -> StoredEvent:
     return StoredEvent(to_fields(stored.event), str(stored.position), stored.stored_at)
 
 
-def shown_subscription(info: SubscriptionInfo) -> SubscriptionShown:
+def shown_subscription(info: SubscriptionInfo, *, paused: bool) -> SubscriptionShown:
     """A subscription for outside."""
     spec = info.subscription
     wish = spec.filter
@@ -229,6 +292,7 @@ def shown_subscription(info: SubscriptionInfo) -> SubscriptionShown:
         oldest=info.oldest,
         lost=info.lost,
         lapsed=info.lapsed,
+        paused=paused,
     )
 
 
@@ -244,6 +308,17 @@ def shown_letter(letter: DeadLetter) -> DeadLetterShown:
         attempts=[Attempt(each.number, each.time, printable(each.error)) for each in letter.attempts],
         time=letter.time,
     )
+
+
+def shown_schema(schema: EventSchema) -> SchemaShown:
+    """A schema for outside."""
+    return SchemaShown(schema.event_type, schema.version, schema.json_schema, schema.description)
+
+
+def shown_breaks(breaks: Sequence[SchemaBreak]) -> SchemaReport:
+    """The breaks of a schema for outside."""
+    shown = [BreakShown(each.path, each.what, each.old, each.new, each.certain) for each in breaks]
+    return SchemaReport(compatible=not shown, breaks=shown)
 
 
 def _sorted(values: frozenset[Any] | None) -> list[Any] | None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, cast
 from wowevent.broker import Position
 from wowevent.errors import Closed, InvalidEvent
 from wowevent.event import check_name, utc
+from wowevent.tracing import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from starlette.datastructures import QueryParams
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FURTHEST: Final = 2**63 - 1
 """The largest number that a position or a limit can be."""
+TRACEPARENT: Final = "traceparent"
 
 
 def bus_of(request: Request) -> EventBus:
@@ -42,12 +44,12 @@ def time_of(asked: QueryParams, name: str) -> datetime | None:
     return utc(asked[name].replace(" ", "+") if "T" in asked[name] else asked[name], name) if name in asked else None
 
 
-def limit_of(text: str | None, most: int) -> int | None:
+def limit_of(text: str | None, most: int, name: str = "limit") -> int | None:
     """A number of items, from 1 to `most`."""
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
-        raise InvalidEvent(f"limit: {text!r:.40} is not a number from 1 to {most}")
+        raise InvalidEvent(f"{name}: {text!r:.40} is not a number from 1 to {most}")
     return int(text)
 
 
@@ -59,6 +61,15 @@ def name_of(asked: QueryParams, name: str) -> str | None:
 def level_of(text: str) -> int | str:
     """A priority of the query: a number, or a name that is looked up later."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= len("10") else text
+
+
+def traceparent_of(headers: Sequence[str]) -> str | None:
+    """The trace that a request belongs to, as version 00 of W3C Trace Context writes it; None where there is none.
+
+    A header that is malformed, or stands there twice, counts as none. Of a later version what we know is kept.
+    """
+    found = parse(headers[0].strip(" \t")) if len(headers) == 1 else None
+    return None if found is None else found.traceparent
 
 
 def position_of(text: str | None, name: str) -> Position | None:

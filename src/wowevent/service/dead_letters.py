@@ -11,6 +11,7 @@ from starlette.responses import Response
 from wowevent.broker import DeadLetter, DeadQuery, Reason
 from wowevent.errors import InvalidEvent, SubscriptionNotFound, shown
 from wowevent.event import check_name
+from wowevent.log import logger
 from wowevent.service.answers import Choice, DeadLetters, Discarded, Redelivered, answer, shown_letter
 from wowevent.service.asking import bus_of, limit_of, name_of
 from wowevent.service.failures import Refusal
@@ -52,26 +53,33 @@ async def redeliver(request: Request) -> Response:
     """`{"redelivered": 1}`: its subscription gets it again, with fresh attempts."""
     bus = bus_of(request)
     await no_order(request, request.app.state.body_limit)
-    return answer(Redelivered(await _one(bus, request.path_params["id"], bus.dead_letters.redeliver)))
+    count = await _one(bus, request.path_params["id"], bus.dead_letters.redeliver)
+    return answer(Redelivered(_note("redelivered", count)))
 
 
 async def discard(request: Request) -> Response:
     """204: it is forgotten."""
     bus = bus_of(request)
-    await _one(bus, request.path_params["id"], bus.dead_letters.discard)
+    _note("discarded", await _one(bus, request.path_params["id"], bus.dead_letters.discard))
     return Response(status_code=204)
 
 
 async def redeliver_several(request: Request) -> Response:
     """`{"redelivered": n}` for the ids, or all that fit the filters, of the body."""
     bus = bus_of(request)
-    return answer(Redelivered(await _several(request, bus, bus.dead_letters.redeliver)))
+    return answer(Redelivered(_note("redelivered", await _several(request, bus, bus.dead_letters.redeliver))))
 
 
 async def discard_several(request: Request) -> Response:
     """`{"discarded": n}` for the ids, or all that fit the filters, of the body."""
     bus = bus_of(request)
-    return answer(Discarded(await _several(request, bus, bus.dead_letters.discard)))
+    return answer(Discarded(_note("discarded", await _several(request, bus, bus.dead_letters.discard))))
+
+
+def _note(what: str, count: int) -> int:
+    """The count itself, with a line for whoever asks later where they went."""
+    logger.info(f"dead_letter {what} by a request", count=count)
+    return count
 
 
 async def _one(bus: EventBus, id: str, resolve: Callable[[str], Awaitable[int]]) -> int:

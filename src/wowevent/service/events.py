@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
@@ -14,9 +15,19 @@ from wowevent.broker import Stored
 from wowevent.errors import BusError, InvalidEvent
 from wowevent.log import logger
 from wowevent.service.answers import History, Receipts, answer, line, shown_receipt, shown_stored
-from wowevent.service.asking import FURTHEST, bus_of, limit_of, name_of, position_of, time_of
+from wowevent.service.asking import (
+    FURTHEST,
+    TRACEPARENT,
+    bus_of,
+    limit_of,
+    name_of,
+    position_of,
+    time_of,
+    traceparent_of,
+)
 from wowevent.service.failures import problem_of
-from wowevent.service.intake import events_of
+from wowevent.service.idempotency import HEADER, Keys, fingerprint, id_of, key_of
+from wowevent.service.intake import JSON, Lacking, events_of, sent
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
@@ -32,14 +43,23 @@ _PAGE: Final = "100"
 async def publish(request: Request) -> Response:
     """202 and `{"receipts": [{event_id, position, duplicate, matched}]}`, one an event, in their order.
 
-    `?delay=` (seconds) or `?at=` (a time) sends all of it later. Nothing of a batch is stored unless all is right.
+    `?delay=` (seconds) or `?at=` (a time) sends all of it later. Nothing of a batch is stored unless all is right. With
+    an `Idempotency-Key` it may be sent again; a `traceparent` is that of every event without one of its own.
     """
     bus = bus_of(request)
     moment = _moment(request.query_params)
-    events = await events_of(request, request.app.state.body_limit)
+    key = key_of(request.headers.getlist(HEADER))
+    carried = await sent(request, request.app.state.body_limit)
+    id_for = None if key is None else partial(id_of, bus.namespace, key)
+    lacking = Lacking(id_for, traceparent_of(request.headers.getlist(TRACEPARENT)))
+    events = await events_of(carried, lacking)
     if moment is not None:
         events = [structs.replace(event, not_before=moment) for event in events]
-    return answer(Receipts([shown_receipt(receipt) for receipt in await bus.publish_many(events)]), 202)
+    if key is None:
+        return answer(Receipts([shown_receipt(receipt) for receipt in await bus.publish_many(events)]), 202)
+    keys: Keys = request.app.state.keys
+    asked = fingerprint(request.url.query.encode(), carried.media.encode(), carried.body)
+    return Response(await keys.once(key, asked, partial(bus.publish_many, events)), 202, media_type=JSON)
 
 
 async def history(request: Request) -> Response:

@@ -29,7 +29,9 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.ProtocolError: HTTPStatus.BAD_REQUEST,
     errors.NotPermitted: HTTPStatus.FORBIDDEN,
     errors.SubscriptionNotFound: HTTPStatus.NOT_FOUND,
+    errors.SchemaNotFound: HTTPStatus.NOT_FOUND,
     errors.SubscriptionConflict: HTTPStatus.CONFLICT,
+    errors.SchemaConflict: HTTPStatus.CONFLICT,
     errors.Unroutable: HTTPStatus.CONFLICT,
     errors.NoResponders: HTTPStatus.CONFLICT,
     errors.PositionLost: HTTPStatus.GONE,
@@ -49,11 +51,12 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
 class Refusal(Exception):
     """What only HTTP refuses: no such thing, or too many of them."""
 
-    def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
-        """`code` is stable, as those of the error tree are."""
+    def __init__(self, status: HTTPStatus, code: str, message: str, *, again: bool = False) -> None:
+        """`code` is stable, as those of the error tree are; `again`: the same request can succeed in a moment."""
         super().__init__(message)
         self.status = status
         self.code = code
+        self.again: bool = again or status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 def status_of(error: errors.BusError) -> HTTPStatus:
@@ -73,7 +76,7 @@ def problem_of(error: errors.BusError) -> Problem:
     found = problem(status_of(error), error.code, str(error))
     if isinstance(error, errors.PositionLost) and error.lost is not None:
         found.lost = error.lost
-    if isinstance(error, errors.ValidationError):
+    if isinstance(error, errors.ValidationError | errors.SchemaConflict):
         found.errors = [printable(each) for each in error.errors] or UNSET
     return found
 
@@ -102,7 +105,7 @@ async def answer_refusal(_request: Request, error: Exception) -> Response:
     """What only HTTP refuses."""
     if not isinstance(error, Refusal):  # pragma: no cover - as above
         raise error
-    retry = {"retry-after": "1"} if error.status == HTTPStatus.TOO_MANY_REQUESTS else {}
+    retry = {"retry-after": "1"} if error.again else {}
     return answer(problem(error.status, error.code, str(error)), **retry)
 
 

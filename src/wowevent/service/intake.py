@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 
 from wowevent.codec import from_fields, loads
@@ -27,23 +29,43 @@ _PATIENCE: Final = 30.0  # seconds for a whole body to arrive
 _TURN: Final = 200  # events that are checked before others get their turn on the loop
 
 
-async def events_of(request: Request, limit: int) -> list[Event]:
-    """The events of a request, in their order; at most `limit` bytes of body are read.
+class Sent(Struct, frozen=True):
+    """What a request carries, as it came."""
+
+    media: str
+    body: bytes
+
+
+class Lacking(Struct, frozen=True):
+    """What the events of a request get that have none of their own."""
+
+    id_of: Callable[[int], str] | None = None
+    """The id of the event with that number, from 0."""
+    traceparent: str | None = None
+
+
+async def sent(request: Request, limit: int) -> Sent:
+    """The body of a request that carries events, of `limit` bytes at most.
 
     Raises InvalidEvent or PayloadTooLarge, and HTTPException (415) for a media type that is not ours.
     """
     media = _media_type(request, JSON, CLOUD, CLOUD_BATCH)
-    found = loads(await _body(request, limit))
+    return Sent(media, await _body(request, limit))
+
+
+async def events_of(carried: Sent, lacking: Lacking) -> list[Event]:
+    """The events of a request, in their order; InvalidEvent or PayloadTooLarge if one of them is wrong."""
+    media, found = carried.media, loads(carried.body)
     if media == CLOUD_BATCH and not isinstance(found, list):
         raise InvalidEvent(f"{CLOUD_BATCH} is an array of CloudEvents")
     if not isinstance(found, list) or media == CLOUD:
-        return [_event(found, media)]
+        return [_event(found, media, lacking, 0)]
     if not found:
         raise InvalidEvent("an empty array: there is no event in it")
     events = []
     for number, fields in enumerate(found):
         try:
-            events.append(_event(fields, media))
+            events.append(_event(fields, media, lacking, number))
         except BusError as error:
             raise _same_kind(error, f"event {number} of {len(found)}: {error}") from error
         if number % _TURN == _TURN - 1:
@@ -73,10 +95,21 @@ def _same_kind(error: BusError, message: str) -> BusError:
     return type(error)(message)
 
 
-def _event(fields: object, media: str) -> Event:
+def _event(fields: object, media: str, lacking: Lacking, number: int) -> Event:
     if media != JSON and not (isinstance(fields, dict) and "specversion" in fields):
         raise InvalidEvent("CloudEvents: specversion is missing")
+    if isinstance(fields, dict):
+        _complete(fields, lacking, number)
     return from_fields(fields)
+
+
+def _complete(fields: dict[str, Any], lacking: Lacking, number: int) -> None:
+    """Give the event what it lacks. A CloudEvent always has an id, or is none."""
+    nameless = "specversion" not in fields and fields.get("event_id") is None and fields.get("id") is None
+    if nameless and lacking.id_of is not None:
+        fields["event_id"] = lacking.id_of(number)
+    if lacking.traceparent is not None and fields.get("traceparent") is None:
+        fields["traceparent"] = lacking.traceparent
 
 
 def _media_type(request: Request, *ours: str) -> str:

@@ -3,23 +3,34 @@
     2026-01-31T12:00:00.123Z WARNING wowevent delivery failed subscription=worker event_id=… attempt=2 error=…
 
 A line is for a person and for grep: its level (ERROR), and the library's own words (subscription, delivery,
-dead_letter, validation). Payloads are never in it.
+dead_letter, validation). As JSON it is for what collects logs, and says the same:
+
+    {"time": "2026-01-31T12:00:00.123Z", "level": "WARNING", "logger": "wowevent", "message": "delivery failed", …}
+
+Payloads are never in it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import time
 from logging.handlers import RotatingFileHandler
-from typing import TYPE_CHECKING, Final
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
 
-from wowevent.settings import LEVELS
+from wowevent.errors import printable
+from wowevent.log import Said
+from wowevent.settings import FORMATS, LEVELS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_TIME: Final = "%Y-%m-%dT%H:%M:%S"
+_TEXT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s"
+_OURS: Final = frozenset({"time", "level", "logger", "message", "exception"})
 _BYTES: Final = 10 * 1024 * 1024
 OLDER: Final = 5
 """Full files that are kept: `.1` is the newest."""
@@ -27,16 +38,18 @@ _LOGGERS: Final = {"wowevent": None, "uvicorn": logging.WARNING, "asyncio": logg
 """Whose lines are taken, and from which level on where it is not the configured one."""
 
 
-def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True) -> None:
+def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True, form: str = "text") -> None:
     """Send log lines of `level` and above to stderr, and to `file` if one is given (10 MiB, and five older ones).
 
-    Without `stderr` to the file alone, for a process that nobody watches.
+    Without `stderr` to the file alone, for a process that nobody watches. `form` is `text` or `json`.
 
-    Raises ValueError for an unknown level, OSError if the file cannot be written.
+    Raises ValueError for an unknown level or form, OSError if the file cannot be written.
     """
     if level.upper() not in LEVELS:
         raise ValueError(f"{level!r:.40} is not a log level: {', '.join(LEVELS)}")
-    lines = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    if form not in FORMATS:
+        raise ValueError(f"{form!r:.40} is not a log format: {', '.join(FORMATS)}")
+    lines = _JsonLines() if form == "json" else logging.Formatter(_TEXT, _TIME)
     lines.converter = time.gmtime
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if stderr else []
     if file is not None:
@@ -48,6 +61,35 @@ def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True) ->
         logger.setLevel(own_level or level.upper())
         logger.handlers[:] = handlers
         logger.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, and what is told beside it. ASCII, so that a line is a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See Formatter."""
+        said = getattr(record, "said", None)
+        if not isinstance(said, Said):  # of another library
+            trace = self.formatException(record.exc_info) if record.exc_info else None
+            said = Said(record.getMessage(), {}, trace)
+        line: dict[str, Any] = {
+            "time": f"{self.formatTime(record, _TIME)}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": said.message,
+        }
+        for name, value in said.fields.items():
+            line[f"{name}_" if name in _OURS else name] = value if isinstance(value, bool | int) else _text(value)
+        if said.trace:
+            line["exception"] = printable(said.trace)
+        return json.dumps(line)
+
+
+def _text(value: Any) -> str | float | None:
+    """What JSON has by itself, and anything else as it is printed."""
+    if value is None or (isinstance(value, float) and isfinite(value)):
+        return value
+    return printable(str(value))
 
 
 def _file(path: Path) -> RotatingFileHandler:

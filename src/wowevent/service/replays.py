@@ -1,4 +1,4 @@
-"""/replays: ranges of the log that are published again, in the background; started, looked at, cancelled."""
+"""/replays: ranges of the log that are published again, in the background; started, looked at, held, cancelled."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from msgspec import Struct
 from wowevent.errors import BusError, printable, shown
 from wowevent.event import check_name, new_id
 from wowevent.log import logger
-from wowevent.replay import ReplayConfig, check_destination
+from wowevent.replay import ReplayConfig, ReplayControl, check_destination
 from wowevent.service import answers
 from wowevent.service.answers import Failure, ReplayOrder, ReplayShown, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.failures import Refusal
-from wowevent.service.intake import order_of
+from wowevent.service.intake import no_order, order_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -28,15 +28,18 @@ if TYPE_CHECKING:
     from wowevent.bus import EventBus
 
 RUNNING: Final = 4
-"""Replays that run at a time."""
+"""Replays that are under way at a time, held ones included."""
 KEPT: Final = 100
 """Replays that ended and can still be looked at."""
 
+_UNDER_WAY: Final = frozenset({"running", "paused"})
+
 
 class Replay(Struct, eq=False):
-    """One replay, running or ended, and the task that it is."""
+    """One replay, under way or ended, what steers it, and the task that it is."""
 
     shown: ReplayShown
+    control: ReplayControl
     task: asyncio.Task[int]
 
 
@@ -48,15 +51,16 @@ class Replays:
 
     def start(self, bus: EventBus, order: ReplayOrder, config: ReplayConfig, end: Position) -> ReplayShown:
         """Begin one; Refusal if too many run."""
-        if sum(1 for each in self._known.values() if each.shown.state == "running") >= RUNNING:
-            message = f"{RUNNING} replays are running; wait for one, or cancel one"
+        if sum(1 for each in self._known.values() if each.shown.state in _UNDER_WAY) >= RUNNING:
+            message = f"{RUNNING} replays are under way; wait for one, or cancel one"
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too_many_replays", message)
         shown = ReplayShown(
             id=new_id(), state="running", order=order, replayed=0, position=None, end=str(end),
             started_at=time.time(), ended_at=None, failure=None,
         )  # fmt: skip
-        run = bus.replay_into(order.topic, config, progress=partial(_note, shown))
-        replay = Replay(shown, asyncio.create_task(run, name="wowevent:replay"))
+        control = ReplayControl()
+        run = bus.replay_into(order.topic, config, control=control, progress=partial(_note, shown))
+        replay = Replay(shown, control, asyncio.create_task(run, name="wowevent:replay"))
         replay.task.add_done_callback(partial(_end, shown))
         self._known[shown.id] = replay
         self._forget()
@@ -69,6 +73,22 @@ class Replays:
     def get(self, id: str) -> ReplayShown:
         """One of them; Refusal."""
         return self._get(id).shown
+
+    def pause(self, id: str) -> ReplayShown:
+        """Hold one, unless it has ended; Refusal if it is unknown."""
+        replay = self._get(id)
+        if replay.shown.state in _UNDER_WAY:
+            replay.control.pause()
+            replay.shown.state = "paused"
+        return replay.shown
+
+    def resume(self, id: str) -> ReplayShown:
+        """Let one go on, unless it has ended; Refusal if it is unknown."""
+        replay = self._get(id)
+        if replay.shown.state in _UNDER_WAY:
+            replay.control.resume()
+            replay.shown.state = "running"
+        return replay.shown
 
     async def cancel(self, id: str) -> ReplayShown:
         """Cancel one, and return when it has ended: what it was publishing is finished. Refusal if it is unknown."""
@@ -87,7 +107,7 @@ class Replays:
         return replay
 
     def _forget(self) -> None:
-        ended = [id for id, replay in self._known.items() if replay.shown.state != "running"]
+        ended = [id for id, replay in self._known.items() if replay.shown.state not in _UNDER_WAY]
         for id in ended[: max(0, len(ended) - KEPT)]:
             del self._known[id]
 
@@ -127,6 +147,20 @@ async def replay(request: Request) -> Response:
     """One of them."""
     bus_of(request)
     return answer(_replays(request).get(request.path_params["id"]))
+
+
+async def pause(request: Request) -> Response:
+    """The replay, which is held; one that had ended is left as it is."""
+    bus_of(request)
+    await no_order(request, request.app.state.body_limit)
+    return answer(_replays(request).pause(request.path_params["id"]))
+
+
+async def resume(request: Request) -> Response:
+    """The replay, which goes on; one that had ended is left as it is."""
+    bus_of(request)
+    await no_order(request, request.app.state.body_limit)
+    return answer(_replays(request).resume(request.path_params["id"]))
 
 
 async def cancel(request: Request) -> Response:

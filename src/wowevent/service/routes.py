@@ -13,7 +13,19 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from wowevent.broker import Reason
-from wowevent.service import answers, dead_letters, events, health, intake, replays, stream, subscriptions
+from wowevent.service import (
+    answers,
+    dead_letters,
+    events,
+    health,
+    intake,
+    metrics,
+    replays,
+    schemas,
+    stream,
+    subscriptions,
+    topics,
+)
 from wowevent.service.access import check_access
 from wowevent.service.asking import known
 
@@ -88,6 +100,7 @@ _NOTHING: Final = Body(_json({"type": "object", "maxProperties": 0}), required=F
 _SUBSCRIPTION: Final = "/subscriptions/{id:path}"
 _LETTER: Final = "/dead-letters/{id}"
 _REPLAY: Final = "/replays/{id}"
+_SCHEMA: Final = "/schemas/{event_type}"
 
 OPERATIONS: Final = (
     Operation(
@@ -99,11 +112,25 @@ OPERATIONS: Final = (
         content=_json(_READY), others={503: _json(_READY)},
     ),
     Operation(
+        method="GET", path="/metrics", call=metrics.metrics,
+        about="What this process published and delivered, and how fast and how well: JSON, or for Prometheus its text.",
+        content={**_json(metrics.Metrics), metrics.TEXT: _TEXT, metrics.OPENMETRICS: _TEXT},
+    ),
+    Operation(
         method="POST", path="/events", call=events.publish, about="Publish one event, or several in their order.",
-        status=202, content=_json(answers.Receipts), problems=(413, 415, 507),
+        status=202, content=_json(answers.Receipts), problems=(409, 413, 415, 422, 507),
         parameters=(
             Parameter("delay", "Seconds after which they are sent.", {"type": "number", "minimum": 0}),
             Parameter("at", "When they are sent; excludes delay.", _TIME),
+            Parameter(
+                "Idempotency-Key", "Of this request alone: it may be sent again with the same one. 1 to 255 printable "
+                "ASCII characters, quoted or bare; 409 while it is under way, 422 before another request.",
+                {"type": "string", "minLength": 1, "maxLength": 512}, place="header",
+            ),
+            Parameter(
+                "traceparent", "The trace (W3C Trace Context) of each event that names none. A malformed one is "
+                "ignored, and so is `tracestate`.", place="header",
+            ),
         ),
         body=Body({
             intake.JSON: {"anyOf": [_EVENT, _CLOUD, {"type": "array", "minItems": 1, "items": _ONE}]},
@@ -137,6 +164,17 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
+        method="GET", path="/topics", call=topics.topics, content=_json(answers.Topics),
+        about="What was published lately, by topic: counted over the last places of the log, whoever published.",
+        parameters=(
+            _PATTERN,
+            Parameter(
+                "last", "How many places of the log to look at, from its end.",
+                {"type": "integer", "minimum": 1, "maximum": topics.MOST, "default": topics.USUAL},
+            ),
+        ),
+    ),
+    Operation(
         method="GET", path="/subscriptions", call=subscriptions.subscriptions,
         about="What the engine remembers, and who listens live.", content=_json(answers.Subscriptions),
     ),
@@ -152,6 +190,16 @@ OPERATIONS: Final = (
     Operation(
         method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, status=204, problems=(404, 409),
         about="Forget a subscription, with its backlog and its dead letters.",
+    ),
+    Operation(
+        method="POST", path=f"{_SUBSCRIPTION}/pause", call=subscriptions.pause, body=_NOTHING,
+        about="Give nobody its events until it is resumed; they wait. What is being handled is finished.",
+        content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
+    ),
+    Operation(
+        method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, body=_NOTHING,
+        about="Go on with a subscription that was paused by hand.",
+        content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
     ),
     Operation(
         method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",
@@ -199,9 +247,43 @@ OPERATIONS: Final = (
         content=_json(answers.ReplayShown), problems=(404,),
     ),
     Operation(
+        method="POST", path=f"{_REPLAY}/pause", call=replays.pause, body=_NOTHING, problems=(404, 413, 415),
+        about="Hold a replay: the step that is under way is finished. One that had ended stays as it is.",
+        content=_json(answers.ReplayShown),
+    ),
+    Operation(
+        method="POST", path=f"{_REPLAY}/resume", call=replays.resume, body=_NOTHING, problems=(404, 413, 415),
+        about="Let it go on where it was held, at its own pace.", content=_json(answers.ReplayShown),
+    ),
+    Operation(
         method="DELETE", path=_REPLAY, call=replays.cancel, problems=(404,),
         about="Cancel a replay; it has ended when this is answered. One that had ended stays as it is.",
         content=_json(answers.ReplayShown),
+    ),
+    Operation(
+        method="GET", path="/schemas", call=schemas.schemas, content=_json(answers.Schemas), problems=(501,),
+        about="The schemas that payloads are held against.",
+        parameters=(Parameter("event_type", "Only those of this type."),),
+    ),
+    Operation(
+        method="POST", path="/schemas", call=schemas.register, status=201, body=Body(_json(answers.SchemaOrder)),
+        about="Register a schema, for every process; the same one twice is once. 409 names every break.",
+        content=_json(answers.SchemaShown), problems=(409, 413, 415, 501, 507),
+        headers={"Location": "Where to look at it."},
+    ),
+    Operation(
+        method="POST", path="/schemas/check", call=schemas.check, body=Body(_json(answers.SchemaOrder)),
+        about="Whether a schema could be registered without refusing what its neighbours accept. Nothing is changed.",
+        content=_json(answers.SchemaReport), problems=(413, 415, 501),
+    ),
+    Operation(
+        method="GET", path=_SCHEMA, call=schemas.schema, content=_json(answers.SchemaShown), problems=(404, 501),
+        about="One schema: the newest of its type, unless `version` names another.",
+        parameters=(Parameter("version", "Such as `1.0.0`."),),
+    ),
+    Operation(
+        method="DELETE", path=f"{_SCHEMA}/{{version}}", call=schemas.remove, status=204, problems=(404, 501, 507),
+        about="Remove one version, for every process.",
     ),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""/subscriptions: what the engine remembers and who listens live; purge and remove."""
+"""/subscriptions: what the engine remembers and who listens live; pause, purge and remove."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from wowevent.errors import SubscriptionConflict, SubscriptionNotFound, shown
-from wowevent.service.answers import Purged, Subscriptions, answer, shown_subscription
+from wowevent.log import logger
+from wowevent.service.answers import Purged, Subscriptions, SubscriptionShown, answer, shown_subscription
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import no_order
 
@@ -20,13 +21,35 @@ if TYPE_CHECKING:
 
 async def subscriptions(request: Request) -> Response:
     """`{"subscriptions": […]}`: what each was declared with, and its numbers; by id."""
-    found = sorted(await bus_of(request).subscriptions(), key=lambda info: info.subscription.id)
-    return answer(Subscriptions([shown_subscription(info) for info in found]))
+    bus = bus_of(request)
+    found = sorted(await bus.subscriptions(), key=lambda info: info.subscription.id)
+    return answer(Subscriptions([_shown(bus, info) for info in found]))
 
 
 async def subscription(request: Request) -> Response:
     """One of them."""
-    return answer(shown_subscription(await _info(bus_of(request), request.path_params["id"])))
+    bus = bus_of(request)
+    return answer(_shown(bus, await _info(bus, request.path_params["id"])))
+
+
+async def pause(request: Request) -> Response:
+    """The subscription, paused: no process gets events of it until it is resumed. One that is paused stays so."""
+    bus, id = bus_of(request), request.path_params["id"]
+    await no_order(request, request.app.state.body_limit)
+    info = await _remembered(bus, id)
+    await bus.pause(id)
+    logger.info("subscription paused by a request", subscription=id)
+    return answer(_shown(bus, info))
+
+
+async def resume(request: Request) -> Response:
+    """The subscription, served again by whoever serves it."""
+    bus, id = bus_of(request), request.path_params["id"]
+    await no_order(request, request.app.state.body_limit)
+    info = await _remembered(bus, id)
+    await bus.resume(id)
+    logger.info("subscription resumed by a request", subscription=id)
+    return answer(_shown(bus, info))
 
 
 async def purge(request: Request) -> Response:
@@ -34,7 +57,9 @@ async def purge(request: Request) -> Response:
     bus, id = bus_of(request), request.path_params["id"]
     await no_order(request, request.app.state.body_limit)
     await _remembered(bus, id)
-    return answer(Purged(await bus.purge(id)))
+    purged = await bus.purge(id)
+    logger.info("subscription purged by a request", subscription=id, purged=purged)
+    return answer(Purged(purged))
 
 
 async def remove(request: Request) -> Response:
@@ -42,7 +67,12 @@ async def remove(request: Request) -> Response:
     bus, id = bus_of(request), request.path_params["id"]
     await _remembered(bus, id)
     await bus.remove(id)
+    logger.info("subscription removed by a request", subscription=id)
     return Response(status_code=204)
+
+
+def _shown(bus: EventBus, info: SubscriptionInfo) -> SubscriptionShown:
+    return shown_subscription(info, paused=bus.paused(info.subscription.id))
 
 
 async def _info(bus: EventBus, id: str) -> SubscriptionInfo:
@@ -53,7 +83,9 @@ async def _info(bus: EventBus, id: str) -> SubscriptionInfo:
     raise SubscriptionNotFound(f"no subscription {shown(id)} is known")
 
 
-async def _remembered(bus: EventBus, id: str) -> None:
-    """Refuse a live one: nothing is kept for it, and it ends with whoever reads."""
-    if not (await _info(bus, id)).subscription.durable:
+async def _remembered(bus: EventBus, id: str) -> SubscriptionInfo:
+    """As `_info`, but refuse a live one: nothing is kept for it, and it ends with whoever reads."""
+    info = await _info(bus, id)
+    if not info.subscription.durable:
         raise SubscriptionConflict(f"{shown(id)} is live: nothing is kept for it, and it ends with its process")
+    return info

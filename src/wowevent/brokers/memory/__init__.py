@@ -38,7 +38,7 @@ from wowevent.brokers.memory.log import MemoryLog, Reader, shared_log
 from wowevent.clock import Clock, SystemClock, Timer
 from wowevent.errors import Closed, SubscriptionNotFound
 from wowevent.event import Event
-from wowevent.reading import asked_for, wanted
+from wowevent.reading import asked_for, of_facts, wanted
 
 __all__ = ["MemoryBroker", "MemoryLog", "shared_log"]
 
@@ -49,17 +49,17 @@ DEFAULT_RETENTION: Final = Retention(max_count=10_000)
 class MemoryBroker:
     """One instance of the memory engine; see `Broker` for what each call promises."""
 
-    capabilities: Capabilities = Capabilities(
-        name="memory",
-        durable=False,
-        shared=False,
-        promise="Everything within this process; all of it is gone when the process ends.",
-    )
-
     def __init__(
         self, log: MemoryLog | None = None, *, retention: Retention | None = None, clock: Clock | None = None
     ) -> None:
         """`log` is shared by the instances that are given the same one."""
+        self.capabilities: Capabilities = Capabilities(
+            name="memory",
+            durable=False,
+            shared=False,
+            promise="Everything within this process; all of it is gone when the process ends.",
+            private=log is None,
+        )
         limits = retention or Retention()
         self._log = log or MemoryLog()
         self._retention = DEFAULT_RETENTION if limits == Retention() else limits
@@ -315,8 +315,13 @@ class MemoryBroker:
                 count += 1
         return count
 
-    async def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
         """See Broker."""
+        if not follow and of_facts(query):
+            return self._read_facts(query, after)
+        return self._read(query, after, follow=follow)
+
+    async def _read(self, query: Query, after: Position | None, *, follow: bool) -> AsyncIterator[Stored]:
         log, left = self._log, query.limit
         reader = Reader(query.patterns)
         with log.lock:
@@ -349,6 +354,18 @@ class MemoryBroker:
         finally:
             with log.lock:
                 log.readers.discard(reader)
+
+    async def _read_facts(self, query: Query, after: Position | None) -> AsyncIterator[Stored]:
+        log = self._log
+        with log.lock:
+            self._enter()
+            if after is not None:
+                log.check_epoch(after)
+            behind = 0 if after is None else after.offset
+            news = list(itertools.takewhile(lambda fact: fact.position.offset > behind, reversed(log.facts.values())))
+        found = (fact for fact in reversed(news) if wanted(query, fact.event))
+        for stored in itertools.islice(found, query.limit):
+            yield Stored(stored.event.__copy__(), stored.position, stored.stored_at)
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""

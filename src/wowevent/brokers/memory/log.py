@@ -2,6 +2,7 @@
 
 ring      deque of Stored, trimmed from the left
 delayed   heap of (due, n, event) whose `not_before` lies ahead, outside the ring
+facts     the newest of each topic under `_bus.`, by topic, in the order of their positions; nothing trims them
 cursors   one per named subscription
 readers   one per `read(follow=True)`, with what came for it by the live path
 """
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
-from wowevent.broker import KNOWN_IDS, KNOWN_SECONDS, LIVE, Appended, DeadLetter, Position, Retention, Stored
+from wowevent.broker import CONTROL, KNOWN_IDS, KNOWN_SECONDS, LIVE, Appended, DeadLetter, Position, Retention, Stored
 from wowevent.brokers.memory.cursor import Cursor, Entry, Waiter
 from wowevent.errors import PositionLost
 from wowevent.event import Event
@@ -68,6 +69,7 @@ class MemoryLog:
         self.seen: dict[str, Position | None] = {}
         self.seen_order: deque[tuple[float, str]] = deque()
         self.routes: Routes = Routes()
+        self.facts: dict[str, Stored] = {}
         self.cursors: dict[str, Cursor] = {}
         self.live: dict[str, Instance] = {}
         self.readers: set[Reader] = set()
@@ -93,6 +95,9 @@ class MemoryLog:
         self.ring.append(stored)
         if self.counting:
             self.bytes += _size(event)
+        if event.topic.startswith(CONTROL):
+            self.facts.pop(event.topic, None)  # behind the others, as its position is
+            self.facts[event.topic] = stored
         for id in ids:
             if (cursor := self.cursors.get(id)) is None:
                 continue
@@ -186,10 +191,14 @@ class MemoryLog:
             if not early and subscription_matches(cursor.subscription, stored.event):
                 cursor.put(Entry(stored.event, stored.position, stored.stored_at))
 
-    def check(self, position: Position) -> None:
-        """PositionLost unless the log goes on right behind this position."""
+    def check_epoch(self, position: Position) -> None:
+        """PositionLost if that is a position of another log."""
         if position.epoch != self.epoch or position.offset > self.head:
             raise PositionLost("that position is of another log")
+
+    def check(self, position: Position) -> None:
+        """PositionLost unless the log goes on right behind this position."""
+        self.check_epoch(position)
         if position.offset + 1 < self.start:
             lost = self.start - position.offset - 1
             raise PositionLost(f"{lost} events behind that position are gone from the log", lost)

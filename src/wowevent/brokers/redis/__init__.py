@@ -3,7 +3,7 @@
     __init__       RedisBroker
     dial, line     reaching the server; the one connection that calls share
     session        what an instance has joined: epoch, registry, wake-ups, beat
-    appending      publishing;   reader: pages and the growing end of the log
+    appending      publishing;   reader: pages, facts and the growing end of the log
     entries        entries and dead letters, read;   registry: who wants what, cached
     server         what the server's settings promise;   faults: the errors
     script, scripts/   the scripts, and the keys that they work on
@@ -48,14 +48,14 @@ from wowevent.brokers.redis import appending
 from wowevent.brokers.redis.dial import Dial, dial_client, dial_url
 from wowevent.brokers.redis.entries import json_of, lease_of, letter_of, number_of, offset_of
 from wowevent.brokers.redis.faults import Refused
-from wowevent.brokers.redis.reader import Pages, Tail, next_of, parse
+from wowevent.brokers.redis.reader import Facts, Pages, Tail, next_of, parse
 from wowevent.brokers.redis.registry import text_of
 from wowevent.brokers.redis.server import promise_of
 from wowevent.brokers.redis.session import Session
 from wowevent.clock import Clock, SystemClock
 from wowevent.errors import BrokerError, BusError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
-from wowevent.reading import Reading, asked_for
+from wowevent.reading import Reading, asked_for, of_facts
 from wowevent.routing import matches
 
 __all__ = ["RedisBroker"]
@@ -448,7 +448,8 @@ class RedisBroker:
     def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
         """See Broker. Behind a PositionLost or an unreadable event the iteration can be gone on with."""
         if not follow:
-            return Reading(partial(self._next_page, Pages(query, after)), query.limit)
+            pages = Facts(query, after) if of_facts(query) else Pages(query, after)
+            return Reading(partial(self._next_page, pages), query.limit)
         # Where the live path is now, is asked at once: what is sent after this call must be seen.
         tails = (
             [Tail(query, after, self._session, self._dial)] if self._session is not None and not self._closed else []
@@ -456,7 +457,7 @@ class RedisBroker:
         self._tails.update(tails)
         return Reading(partial(self._next_news, query, after, tails), query.limit, partial(self._end, tails))
 
-    async def _next_page(self, pages: Pages) -> Sequence[Stored | BusError] | None:
+    async def _next_page(self, pages: Pages | Facts) -> Sequence[Stored | BusError] | None:
         return await pages.next(await self._enter())
 
     async def _next_news(

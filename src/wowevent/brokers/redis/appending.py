@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from wowevent.broker import KNOWN_IDS, KNOWN_SECONDS, LIVE, URGENT, Appended, Position
+from wowevent.broker import CONTROL, KNOWN_IDS, KNOWN_SECONDS, LIVE, URGENT, Appended, Position
 from wowevent.brokers.redis.session import Session
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError
@@ -69,7 +69,7 @@ async def append(session: Session, items: Sequence[Item], *, due: bool = False) 
             session.known,
             len(items),
         )
-        return [*head, *ids, *_lanes(session, items, matched)]
+        return [*head, *ids, *_lanes(session, items, matched), *_facts(items)]
 
     offsets = await session.routed("append", compose)
     epoch, session.known = session.epoch, max(session.known, *offsets)
@@ -97,6 +97,12 @@ def _lanes(session: Session, items: Sequence[Item], matched: Sequence[tuple[str,
     for (num, lane, refer), places in lanes.items():
         parts += (num, lane, refer, len(places), *places)
     return parts
+
+
+def _facts(items: Sequence[Item]) -> list[Any]:
+    """The places and topics of the facts among these; for all other batches, nothing."""
+    topics = [(place, event.topic) for place, (event, _) in enumerate(items, 1) if event.topic.startswith(CONTROL)]
+    return [part for fact in topics for part in fact]
 
 
 async def _hold(session: Session, event: Event, due: float) -> Appended:

@@ -1,4 +1,4 @@
-"""Reading the log: pages of it, and its end as it grows, with every gap noticed.
+"""Reading the log: pages of it, its facts, and its end as it grows, with every gap noticed.
 
 Positions are consecutive, so a gap shows by arithmetic; what was trimmed and which log it is are asked for with each
 page.
@@ -15,7 +15,7 @@ from wowevent.brokers.redis.dial import Dial
 from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.session import Session
 from wowevent.codec import decode
-from wowevent.errors import BrokerUnavailable, BusError, Closed, NotSupported, PositionLost
+from wowevent.errors import BrokerUnavailable, BusError, Closed, NotSupported, PositionLost, StorageDamaged
 from wowevent.reading import wanted
 from wowevent.topic import matches_any
 
@@ -113,6 +113,44 @@ def _begin(
 def _gap(before: int, behind: int) -> PositionLost:
     lost = behind - before - 1
     return PositionLost(f"{lost} events behind position {before} are gone from the log", lost)
+
+
+class Facts:
+    """The newest event of each topic under `_bus.`, behind a position."""
+
+    def __init__(self, query: Query, after: Position | None) -> None:
+        self._query = query
+        self._after = after
+
+    async def next(self, session: Session) -> Items | None:
+        """What is wanted of the next page that has something; None at the end."""
+        while True:
+            epoch = session.epoch
+            after = self._after or Position(epoch, 0)
+            head, *page = await session.call("facts", after.offset, _MOST, _BYTES)
+            if session.epoch == epoch:
+                session.known = max(session.known, head)
+            if after.epoch != epoch or after.offset > head:
+                self._after = None
+                return [PositionLost("that position is of another log")]
+            if not page:
+                return None
+            self._after = Position(epoch, int(page[-2]))
+            found = [self._one(*fact, epoch) for fact in zip(page[::3], page[1::3], page[2::3], strict=True)]
+            items = [each for each in found if each is not None]
+            if items:
+                return items
+
+    def _one(self, topic: bytes, offset: bytes, entry: bytes | None, epoch: str) -> Stored | BusError | None:
+        """A fact that is wanted, or why it cannot be read."""
+        try:
+            if entry is None:
+                raise StorageDamaged(f"the fact at position {int(offset)} was deleted, or evicted")
+            at, _, body = entry.partition(b"\n")
+            event = decode(body)
+        except BusError as error:
+            return error if matches_any(self._query.patterns, topic.decode()) else None
+        return Stored(event, Position(epoch, int(offset)), int(at) / 1000) if wanted(self._query, event) else None
 
 
 class Tail:

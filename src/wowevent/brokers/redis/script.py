@@ -24,6 +24,6 @@ class Script:
 
 
 _NAMES: Final = (
-    "append beat cancel declare detach fetch fill fold hold info open purge remove reply resolve retain settle"
+    "append beat cancel declare detach facts fetch fill fold hold info open purge remove reply resolve retain settle"
 )
 SCRIPTS: Final = {name: Script(name) for name in _NAMES.split()}

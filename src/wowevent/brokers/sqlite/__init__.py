@@ -4,7 +4,7 @@
     writer, jobs   the one thread that writes, and what it is asked
     store          what each step of a transaction works with; its steps are log (append), entries (fetch), settling,
                    subscriptions, backfill, dead, retention
-    reader         pages of the log, on a connection of their own
+    reader         pages of the log and of its facts, on a connection of their own
     registry       who wants what and who is here, cached;   wake: telling other processes
     schema         the file itself
 
@@ -25,7 +25,7 @@ from wowevent.brokers.sqlite.reader import Place
 from wowevent.brokers.sqlite.session import Session
 from wowevent.clock import SystemClock
 from wowevent.errors import Closed
-from wowevent.reading import Reading
+from wowevent.reading import Reading, of_facts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -187,6 +187,8 @@ class SqliteBroker:
     def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
         """See Broker. Behind a PositionLost or StorageDamaged the iteration can be gone on with."""
         place = Place(after, since=self._clock.time())
+        if not follow and of_facts(query):
+            return Reading(partial(self._facts, query, place), query.limit)
         return Reading(partial(self._page, query, place, follow=follow), query.limit)
 
     async def _page(self, query: Query, place: Place, *, follow: bool) -> Sequence[Stored | BusError] | None:
@@ -210,6 +212,14 @@ class SqliteBroker:
             if follow:
                 return None
             raise
+
+    async def _facts(self, query: Query, place: Place) -> Sequence[Stored | BusError] | None:
+        """The next page of facts that has something; None at the end."""
+        session = await self._enter()
+        while True:
+            page = await session.ask(reader.facts, query, place)
+            if page.items or page.at_end:
+                return page.items or None
 
     async def purge(self, id: str) -> int:
         """See Broker."""

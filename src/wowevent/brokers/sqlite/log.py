@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wowevent.broker import LIVE, URGENT, Appended, Position
+from wowevent.broker import CONTROL, LIVE, URGENT, Appended, Position
 from wowevent.brokers.sqlite.schema import checksum, insert, one, rows
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError, StorageDamaged
@@ -99,6 +99,9 @@ def _hold(store: Store, event: Event, due: float, now: float) -> Appended:
     return Appended(None, matched=store.registry.routes.match(event))
 
 
+_REPLACE_FACT: Final = "INSERT OR REPLACE INTO fact(offset, topic, stored_at, crc, body) VALUES (?, ?, ?, ?, ?)"
+
+
 def _append(store: Store, events: Iterable[Event], now: float) -> list[Appended]:
     """Give each its position and its subscriptions."""
     offset, total, last = head(store)
@@ -107,6 +110,7 @@ def _append(store: Store, events: Iterable[Event], now: float) -> list[Appended]
     values: list[Any] = []
     live: list[Any] = []
     entries: list[Any] = []
+    facts: list[Any] = []
     lost: Counter[int] = Counter()
     results = []
     for event in events:
@@ -120,6 +124,8 @@ def _append(store: Store, events: Iterable[Event], now: float) -> list[Appended]
         correlation = None if event.correlation_id == id else event.correlation_id
         values += (offset, id, event.topic, micros(event.timestamp), stored_at, total, correlation)
         values += (checksum(body, offset), body)
+        if event.topic.startswith(CONTROL):
+            facts.append((offset, event.topic, stored_at, values[-2], body))
         urgent = event.priority >= URGENT
         for target in targets(ids):
             if target.lapsed:
@@ -130,6 +136,8 @@ def _append(store: Store, events: Iterable[Event], now: float) -> list[Appended]
     insert(store.db, "log(offset, id, topic, ts, stored_at, total, correlation, crc, body)", 9, values)
     insert(store.db, "live(id, topic, offset, stored_at, crc, body)", 6, live)
     insert(store.db, "entry(sub, lane, offset)", 3, entries)
+    for fact in facts:
+        store.db.execute(_REPLACE_FACT, fact)
     store.woken.update(entries[::3])
     store.grew = True
     count_lost(store, lost)

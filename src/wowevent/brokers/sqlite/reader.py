@@ -1,4 +1,4 @@
-"""Reading the log: pages of it by a query, on a connection of their own, so that no reader waits for a commit."""
+"""Reading the log and its facts: pages by a query, on a connection of their own; no reader waits for a commit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from wowevent.broker import Position, Query, Stored
 from wowevent.brokers.sqlite.backfill import check
 from wowevent.brokers.sqlite.log import checked, micros
 from wowevent.brokers.sqlite.schema import one, rows
-from wowevent.errors import BusError, StorageDamaged
+from wowevent.errors import BusError, PositionLost, StorageDamaged
+from wowevent.reading import wanted
 from wowevent.topic import matches_any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import apsw
 
 _SCAN: Final = 2_000  # rows looked at for a page
@@ -28,6 +31,11 @@ SELECT json_group_array(json_array(offset, stored_at, crc, length(body))),
        CAST(group_concat(CAST(body AS TEXT), '') AS BLOB)
 FROM (SELECT offset, stored_at, crc, body FROM log
       WHERE offset IN (SELECT value FROM json_each(?)) AND body IS NOT NULL ORDER BY offset)"""
+
+# What is damaged need not be of the type that it was written as.
+_FACTS: Final = """
+SELECT offset, CAST(topic AS TEXT), stored_at, crc, CAST(body AS BLOB) FROM fact
+WHERE offset > ? ORDER BY offset LIMIT ?"""
 
 
 class Page(Struct):
@@ -74,6 +82,39 @@ def page(db: apsw.Connection, query: Query, place: Place, *, follow: bool) -> Pa
         db.execute("ROLLBACK")
 
 
+def facts(db: apsw.Connection, query: Query, place: Place) -> Page:
+    """The next facts; PositionLost if the place is one of another log (it is moved before the first)."""
+    db.execute("BEGIN")
+    try:
+        (epoch,) = one(db, "SELECT epoch FROM state")
+        last, after = newest(db), place.after or Position(epoch, 0)
+        if after.epoch != epoch or after.offset > last:
+            place.after = None
+            raise PositionLost("that position is of another log")
+        found = rows(db, _FACTS, (after.offset, _EVENTS))
+    finally:
+        db.execute("ROLLBACK")
+    if not _rising(after.offset, [row[0] for row in found]):
+        place.after = Position(epoch, last)
+        return Page([StorageDamaged(f"the facts' positions behind {after.offset} are in disorder")], last, at_end=True)
+    items: list[Stored | BusError] = []
+    for offset, topic, stored_at, crc, body in found:
+        place.after = after = Position(epoch, offset)
+        try:
+            event = checked(body, crc, offset)
+            if wanted(query, event):
+                items.append(Stored(event, after, stored_at / 1e6))
+        except BusError as error:
+            if matches_any(query.patterns, topic):
+                items.append(error)
+    return Page(items, after.offset, at_end=len(found) < _EVENTS)
+
+
+def _rising(after: int, offsets: Sequence[int]) -> bool:
+    """Whether these go up from there. In a damaged tree they may not; to believe it could be to go round in it."""
+    return all(before < here for before, here in pairwise((after, *offsets)))
+
+
 def newest(db: apsw.Connection) -> int:
     """The newest position; 0 if there is none."""
     (offset,) = one(db, "SELECT coalesce(max(offset), 0) FROM log")
@@ -84,8 +125,7 @@ def _page(db: apsw.Connection, query: Query, after: int, upto: int, epoch: str) 
     most = _EVENTS if query.limit is None else max(1, min(_EVENTS, query.limit))
     rows = most if "#" in query.patterns else _SCAN  # of those, all but the bus's own are wanted
     scanned = _found.decode(_scan(db, query, after, upto, rows))
-    if any(here <= before for before, here in pairwise((after, *(row[0] for row in scanned)))):
-        # A damaged tree; to believe it could be to go round in it for ever.
+    if not _rising(after, [row[0] for row in scanned]):
         return Page([StorageDamaged(f"the log's positions behind {after} are in disorder")], upto, at_end=True)
     wanted: dict[str, bool] = {}
     chosen: list[int] = []

@@ -2,6 +2,7 @@
 
     state         one row: the log's name (epoch), what was trimmed, and a version for each thing that instances cache
     log           the events, by position; a row without body is a stub that keeps an id known
+    fact          the newest event of each topic under `_bus.`, with its own bytes; nothing trims it (since format 2)
     live          replies: only for those who read along, and gone after two minutes
     delayed       events whose not_before lies ahead; they have no position yet
     subscription  who wants what, who owns it, what it lost
@@ -36,7 +37,7 @@ from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, Storag
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 APPLICATION: Final = 0x576F7745  # "WowE": tells the file of another program from a log
 BUSY_SECONDS: Final = 5.0
 
@@ -176,6 +177,15 @@ CREATE TABLE serving(
 CREATE INDEX serving_instance ON serving(instance);
 CREATE TABLE orphan(sub INTEGER PRIMARY KEY);
 """
+_FACTS: Final = """
+CREATE TABLE fact(
+  offset INTEGER PRIMARY KEY,
+  topic TEXT NOT NULL UNIQUE,
+  stored_at INTEGER NOT NULL,
+  crc INTEGER NOT NULL,
+  body BLOB NOT NULL
+);
+"""
 
 # A file descriptor on the file that is closed drops every lock that this process has on it, SQLite's too. So a new file
 # is made under this lock, before any connection of this process can have it open.
@@ -252,15 +262,19 @@ def _persistent_wal(db: apsw.Connection) -> None:
 
 
 def _make_tables(db: apsw.Connection) -> None:
-    """Make the tables of a new log, or bring an older one's up to date (there is no older format yet)."""
+    """Make the tables of a new log, or bring an older one's up to date."""
     if db.pragma("user_version") == FORMAT:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        if db.pragma("user_version") == 0:
+        version = db.pragma("user_version")
+        if version == 0:
             db.execute(_TABLES)
             db.execute("INSERT INTO state(one, epoch) VALUES (1, ?)", (secrets.token_hex(4),))
-            db.execute(f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT}")
+            db.execute(f"PRAGMA application_id={APPLICATION}")
+        if version < 2:
+            db.execute(_FACTS)
+            db.execute(f"PRAGMA user_version={FORMAT}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

@@ -1,7 +1,8 @@
 -- Store and route a batch, or refuse all of it. ARGV: 4 version of the registry that it was routed by; 5 "due" for
 -- delayed events whose moment has come, else empty; 6 how long a generation of ids lasts (ms), 7 and how many it holds;
--- 8 the last position that the caller knows of; 9 n; n times id, event; m; m times number, lane (u, n, or lost for a lapsed one), whether to refer to the log, count,
--- the places of its events in the batch. Reply: for each event its position, negative if the id was known, 0 while held.
+-- 8 the last position that the caller knows of; 9 n; n times id, event; m; m times number, lane (u, n, or lost for a lapsed
+-- one), whether to refer to the log, count, the places of its events in the batch; then place and topic of each fact.
+-- Reply: for each event its position, negative if the id was known, 0 while held.
 local state = call('HMGET', S, 'version', 'head', 'stored', 'ids_since', 'bytes')
 if state[1] ~= ARGV[4] then
   return redis.error_reply('STALE the registry has changed')
@@ -71,6 +72,13 @@ for _ = 1, tonumber(ARGV[from]) do
       in_chunks(entries, 4000, function(...) call('RPUSH', queue(num) .. ':' .. lane, ...) end)
       wake(num, 1)
     end
+  end
+end
+for i = from + 1, #ARGV, 2 do
+  local place, topic = tonumber(ARGV[i]), ARGV[i + 1]
+  if reply[place] > 0 then
+    call('ZADD', P .. ':facts', reply[place], topic)
+    call('HSET', P .. ':facts:body', topic, at .. '\n' .. ARGV[9 + 2 * place])
   end
 end
 return reply

@@ -4,6 +4,7 @@
 --
 --   :state     hash    epoch, head, trimmed, stored (the last one's time), bytes, version of the registry, counters
 --   :log       stream  one entry an event, its id is `position-milliseconds`, field e: the event
+--   :facts :facts:body zset    position -> topic; hash  topic -> milliseconds \n event: the newest of each topic under `_bus.`
 --   :ids :ids:old      hash    event id -> position, or 0 while it is delayed; two generations
 --   :later :later:body zset    due -> event id; hash event id -> event: delayed, outside the log
 --   :subs      hash    number -> id and declaration, a line each;      :num  hash  subscription id -> number

@@ -1,0 +1,52 @@
+"""A real Prometheus that scrapes one service, and its promtool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.servers import WITHIN, free_port
+
+
+def program(name: str) -> str:
+    """Where it is: on the PATH, or where scripts/servers.sh unpacks it."""
+    unpacked = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wowevent" / "prometheus"
+    found = shutil.which(name) or shutil.which(name, path=str(unpacked))
+    if found is None:
+        raise AssertionError(f"{name} is not there: make servers")
+    return found
+
+
+def complaints(text: bytes) -> str:
+    """What `promtool check metrics` has to say of it; nothing if it is well."""
+    command = [program("promtool"), "check", "metrics"]
+    done = subprocess.run(command, input=text, capture_output=True, timeout=WITHIN, check=False)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode or not said
+    return f"{said} (exit {done.returncode})" if done.returncode else ""
+
+
+@contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[str]:
+    """The URL of one that scrapes `target` (host:port) five times a second; ended with the block."""
+    folder.mkdir()
+    (folder / "prometheus.yml").write_text(
+        "scrape_configs:\n"
+        f"  - {{job_name: wowevent, scrape_interval: 200ms, scrape_timeout: 200ms,"
+        f" static_configs: [{{targets: ['{target}']}}]}}\n"
+    )
+    port = free_port()
+    options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program("prometheus"), *options], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait(WITHIN)
