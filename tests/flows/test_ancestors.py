@@ -10,7 +10,20 @@ import pytest
 from tests.conformance.cut import Cut, bus_on
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event, events, failing
-from wowevent import Event, EventBus, RetryPolicy, create_agent_event, create_task_event
+from wowevent import (
+    DeadLetterQueue,
+    Event,
+    EventBus,
+    EventReplayer,
+    EventSchema,
+    EventStore,
+    ReplayConfig,
+    RetryPolicy,
+    SchemaRegistry,
+    ValidationError,
+    create_agent_event,
+    create_task_event,
+)
 
 # --- W: the async bus ---------------------------------------------------------------------------------------------
 
@@ -102,6 +115,30 @@ async def test_dead_letters_survive_their_bus_with_exact_counts(rig: Rig):
     found = await second.info("worker")
     assert found
     assert (found.dead, found.ready, found.leased, found.delayed) == (3, 0, 0, 0)
+
+
+async def test_validator_dead_letters_store_and_metrics_are_the_bus_s_own(rig: Rig):
+    """One bus, all of it live: what happens on it is what each part shows."""
+    registry = SchemaRegistry()
+    wanted = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    registry.register_schema(EventSchema(event_type="task.created", version="1", json_schema=wanted))
+    bus = await rig.bus(registry=registry)
+    letters, store = DeadLetterQueue(bus=bus), EventStore(bus=bus)
+    await bus.subscribe("task.*", Seen(failing(1)), "worker", retry=RetryPolicy(max_retries=1, initial=0))
+    with pytest.raises(ValidationError):
+        await bus.publish(Event(topic="task.created", payload={"n": "one"}))
+    await bus.publish_many(events(3))
+    await bus.join(5)
+    assert [failed.event.payload["n"] for failed in await letters.get_retry_queue()] == [1]
+    assert [stored.event.payload["n"] async for stored in store.history("task.*")] == [0, 1, 2]
+    totals = (await bus.metrics.get_metrics())["totals"]
+    assert {name: totals[name] for name in ("publishes", "deliveries", "errors", "retries", "dlq")} == {
+        "publishes": 3, "deliveries": 2, "errors": 2, "retries": 1, "dlq": 1,
+    }  # fmt: skip
+    replayed = Seen()
+    assert await EventReplayer(store).replay(replayed, ReplayConfig(pattern="task.*", speed_multiplier=0)) == 3
+    assert replayed.numbers == [0, 1, 2]
+    assert (await bus.health())["details"]["dead_letters"] == 1
 
 
 async def test_naive_times_are_utc_and_crash_nothing(rig: Rig):

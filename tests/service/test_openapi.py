@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from tests.service.described import Described
-from wowevent import Event, EventBus, Reject
+from wowevent import Event, EventBus, Reject, SchemaRegistry
 from wowevent.broker import Subscription
 from wowevent.codec import to_fields
 from wowevent.service import create_app, drain
@@ -22,6 +23,13 @@ def named(path: str) -> str:
 
 
 METHODS = [(path, method) for path, methods in document()["paths"].items() for method in methods]
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[EventBus]:
+    """One that can do all that is described."""
+    async with EventBus("memory://", registry=SchemaRegistry()) as bus:
+        yield bus
 
 
 async def test_it_is_served(client: httpx.AsyncClient) -> None:
@@ -151,14 +159,20 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await client.post(f"/dead-letters/{letters[1]}/redeliver")
         await client.post("/dead-letters/redeliver", json={"ids": letters[2:3]})
         await client.post("/dead-letters/discard", json={"subscription": "worker"})
+        schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
+        for path in ("/schemas/check", "/schemas"):
+            await client.post(path, json=schema)
+        for path in ("/schemas", "/schemas/bill.sent"):
+            await client.get(path)
+        await client.delete("/schemas/bill.sent/1")
         await bus.join(5)
         succeeded = {(path, method) for method, path, status in described.seen if status.startswith("2")}
         assert set(METHODS) - succeeded == {("/events/stream", "get")}  # over a socket in test_stream
         for path, method in METHODS:
-            await client.request(method, f"{path.format(id='x')}?unheard_of=1")
+            await client.request(method, f"{named(path)}?unheard_of=1")
         app.state.bus = None
         for path, method in METHODS:
-            await client.request(method, path.format(id="x"), json={"topic": "a", "ids": ["1"]})
+            await client.request(method, named(path), json={"topic": "a", "ids": ["1"]})
         await drain(app)
         assert (await client.get("/ready")).status_code == 503
     statuses = {status for _, _, status in described.seen}

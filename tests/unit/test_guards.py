@@ -18,6 +18,17 @@ FAILING = {
             time.sleep(1.1)
         """,
     ),
+    "a loop that computes": (
+        "the test blocked the event loop",
+        """
+        import time
+
+        async def test():
+            until = time.monotonic() + 1.1
+            while time.monotonic() < until:
+                sum(range(10_000_000))
+        """,
+    ),
     "a task left running": (
         "the test left tasks running",
         """
@@ -81,6 +92,12 @@ PASSING = {
 
         async def test():
             time.sleep(0.15)
+        """,
+    "a machine that stands still": """
+        import os, signal, subprocess
+
+        async def test():
+            subprocess.Popen(["sh", "-c", f"kill -STOP {os.getpid()}; sleep 1.5; kill -CONT {os.getpid()}"]).wait()
         """,
     "a thread that ends by itself": """
         import threading, time
