@@ -246,8 +246,12 @@ class EventBus:
             await self._broker.close()
 
     async def __aenter__(self) -> Self:
-        """Start."""
-        await self.start()
+        """Start; a bus that cannot is closed."""
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop(timeout=0)
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -462,7 +466,7 @@ class EventBus:
             breaker=breaker,
         )
         spec = declaration(pattern, subscriber_agent, wish)
-        return await self._subscribe(spec, handler, options(wish, durable=spec.durable))
+        return await self.serve(spec, handler, options(wish, durable=spec.durable))
 
     def on(self, pattern: str | Sequence[str], name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """`subscribe` as a decorator, before or after `start`; `name` is the agent."""
@@ -487,7 +491,11 @@ class EventBus:
         """Wrap every handler subscribed from now on; the first used is the outermost."""
         self._middleware.append(middleware)
 
-    async def _subscribe(self, spec: Subscription, handler: Callable[..., Any], options: Options) -> Handle:
+    async def serve(self, spec: Subscription, handler: Callable[..., Any], options: Options) -> Handle:
+        """`subscribe` with the declaration and the options themselves: for who builds on the bus, as `blocking` does.
+
+        Raises Closed, SubscriptionConflict, BrokerError, and TypeError for a handler whose parameters cannot be filled.
+        """
         if self._state in {"draining", "stopped"}:
             raise Closed("this bus is stopped")
         if (known := self._served.get(spec.id)) is not None and known.handler == handler and known.spec == spec:

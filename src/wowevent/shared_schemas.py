@@ -49,9 +49,13 @@ class SharedSchemas:
         self._end = self._registry.watch(self._registered)
 
     async def close(self) -> None:
-        """Return once what was registered lately has been told, or could not be."""
+        """Return once what was registered lately has been told, or could not be; a second is enough."""
         self._end()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        if self._jobs:
+            _, left = await asyncio.wait(self._jobs, timeout=1.0)
+            for job in left:
+                job.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def register(self, schema: EventSchema) -> None:
         """Register a schema for all; returns when the engine has it.

@@ -10,6 +10,7 @@ import pytest
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event, events
 from wowevent import (
+    Closed,
     Event,
     EventBus,
     EventSchema,
@@ -155,6 +156,11 @@ async def test_two_schemas_of_one_version_do_not_go_together(rig: Rig):
     await rig.bus(registry=registry())
     other = await rig.bus(start=False, registry=registry(schema(n={"type": "string"})))
     with pytest.raises(SchemaConflict, match="another version"):
+        await other.start()
+    with pytest.raises(SchemaConflict):
+        async with other:
+            pass
+    with pytest.raises(Closed):  # who could not start holds nothing open
         await other.start()
     third = await rig.bus(registry=SchemaRegistry())
     with pytest.raises(SchemaConflict):

@@ -158,14 +158,14 @@ async def test_live_subscribers_go_on_behind_a_gap(rig: Rig, caplog: pytest.LogC
 
 
 class Gap(Cut):
-    """Its first reader finds that the events behind its position are gone."""
+    """Its first follower finds that the events behind its position are gone."""
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
         self.found = False
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        if self.found:
+        if self.found or not kwargs.get("follow"):
             return self._broker.read(*args, **kwargs)
         self.found = True
         return self._lost()
