@@ -2,7 +2,7 @@
 
 A fact is an event on `_bus.{kind}.{digest of its key}`, with the payload `{"key": …, "value": {…}}`; one without a
 value says that its key was removed. The newest of a topic holds, so of two processes that change a key the log's order
-decides.
+decides. A log that was emptied or replaced is told again what the old one had, by whoever still knows it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Directory:
 
     async def _say(self, kind: str, key: str, payload: dict[str, Any]) -> None:
         self._check_open()
-        await self._broker.publish([Event(topic=_topic_of(kind, key), payload=payload)])
+        await self._broker.publish([_event(kind, payload)])
         await self.refresh()
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -137,10 +137,20 @@ class Directory:
         try:
             found, anew = await self._read(self._after, trouble), False
         except PositionLost as lost:
-            logger.error("shared facts are read anew, the log is another one", error=lost)
-            found, anew = await self._read(None, trouble), True
+            logger.error("shared facts are said again, the log is another one", error=lost)
+            found, anew = await self._say_again(trouble), True
         self._trouble = frozenset(trouble)
         self._take(found, anew=anew)
+
+    async def _say_again(self, trouble: set[str]) -> list[Stored]:
+        """What another log has, and what was known of the one before and is not decided there."""
+        found = await self._read(None, trouble)
+        there = {stored.event.topic for stored in found}
+        left = [fact for topic, fact in self._facts.items() if topic not in there]
+        if left:
+            await self._broker.publish([_event(fact.kind, {"key": fact.key, "value": fact.value}) for fact in left])
+            found = await self._read(None, trouble)
+        return found
 
     async def _read(self, after: Position | None, trouble: set[str]) -> list[Stored]:
         """The facts behind a position. What cannot be read is left out, and said the first time."""
@@ -183,6 +193,10 @@ class Directory:
             for kind, changed in list(self._watchers):
                 if kind == fact.kind:
                     _tell(changed, fact.key, value)
+
+
+def _event(kind: str, payload: dict[str, Any]) -> Event:
+    return Event(topic=_topic_of(kind, payload["key"]), payload=payload)
 
 
 def _topic_of(kind: str, key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -319,7 +319,9 @@ async def test_a_start_that_failed_can_be_made_again(here: Directory, line: Line
     assert _pollers() == 1
 
 
-async def test_a_log_that_is_another_one_is_folded_anew(here: Directory, line: Line, caplog: pytest.LogCaptureFixture):
+async def test_a_log_that_is_another_one_is_told_what_it_does_not_decide(
+    here: Directory, line: Line, caplog: pytest.LogCaptureFixture
+):
     told = Told(here)
     for n, key in enumerate("abc"):
         await here.put("schema", key, {"n": n})
@@ -328,24 +330,48 @@ async def test_a_log_that_is_another_one_is_folded_anew(here: Directory, line: L
         await _say(other, key, {"n": n})
     told.changes.clear()
     await here.refresh()
-    assert here.facts("schema") == {"d": {"n": 3}, "c": {"n": 2}, "b": {"n": 9}}
-    assert told.changes == [("a", None), ("d", {"n": 3}), ("b", {"n": 9})]
+    assert here.facts("schema") == {"d": {"n": 3}, "c": {"n": 2}, "b": {"n": 9}, "a": {"n": 0}}
+    assert told.changes == [("d", {"n": 3}), ("b", {"n": 9})]
     assert caplog.text.count("the log is another one") == 1
+    assert await _known_in(other) == here.facts("schema")
     await here.put("schema", "e", {"n": 5})
-    assert len(here.facts("schema")) == 4
+    assert len(here.facts("schema")) == 5
 
 
-async def test_a_log_that_was_emptied_leaves_nothing(here: Directory, line: Line, caplog: pytest.LogCaptureFixture):
+async def test_a_log_that_was_emptied_is_told_again_what_was_known(
+    here: Directory, line: Line, caplog: pytest.LogCaptureFixture
+):
     told = Told(here)
-    await here.put("schema", "a", {})
-    line.broker = MemoryBroker()
+    for key in "ab":
+        await here.put("schema", key, {})
+    await here.drop("schema", "b")
+    line.broker = MemoryBroker(other := MemoryLog())
     await here.refresh()
     await here.refresh()
-    assert here.facts("schema") == {}
-    assert told.changes == [("a", {}), ("a", None)]
+    assert here.facts("schema") == await _known_in(other) == {"a": {}}
+    assert told.changes == [("a", {}), ("b", {}), ("b", None)]
     assert caplog.text.count("the log is another one") == 1
+    await here.drop("schema", "a")
+    assert here.facts("schema") == await _known_in(other) == {}
+
+
+async def test_what_was_removed_in_the_other_log_is_not_said_there_again(here: Directory, line: Line):
     await here.put("schema", "a", {})
-    assert here.facts("schema") == {"a": {}}
+    line.broker = MemoryBroker(other := MemoryLog())
+    there = Directory(MemoryBroker(other))
+    await there.put("schema", "a", {})
+    await there.drop("schema", "a")
+    await there.close()
+    await here.refresh()
+    assert here.facts("schema") == await _known_in(other) == {}
+
+
+async def _known_in(log: MemoryLog) -> Mapping[str, dict[str, Any]]:
+    """What somebody who comes to that log now knows."""
+    other = Directory(MemoryBroker(log))
+    await other.refresh()
+    await other.close()
+    return other.facts("schema")
 
 
 # --- looking ------------------------------------------------------------------------------------------------------

@@ -294,7 +294,7 @@ class RedisBroker:
         self, session: Session, num: str, subscription: Subscription, limit: int, *, waits: bool
     ) -> tuple[list[Lease], float | None]:
         """What can be leased now, and in how many milliseconds there may be more: None at once, negative never."""
-        id, prefix = subscription.id, session.next_prefix()
+        id, prefix, epoch = subscription.id, session.next_prefix(), session.epoch
         joins, lost = id not in session.serving, session.lost.pop(id, [])
         session.serving.add(id)
         lease = f"{subscription.lease * 1000:.3f}"
@@ -317,7 +317,7 @@ class RedisBroker:
             if joins:
                 session.serving.discard(id)
             raise
-        leases = await self._leases(session, id, prefix, entries)
+        leases = await self._leases(id, prefix, entries, epoch)
         if behind is not None and len(leases) < limit:
             await self._fill(session, num, subscription, behind)
             return leases, None
@@ -330,12 +330,12 @@ class RedisBroker:
         except Closed:
             return
 
-    async def _leases(self, session: Session, id: str, prefix: str, entries: Sequence[bytes]) -> list[Lease]:
+    async def _leases(self, id: str, prefix: str, entries: Sequence[bytes], epoch: str) -> list[Lease]:
         """The leases of entries; one that cannot be read becomes a dead letter."""
         leases: list[Lease] = []
         for raw in entries:
             try:
-                leases.append(lease_of(raw, prefix, session.epoch))
+                leases.append(lease_of(raw, prefix, epoch))
             except BusError as error:
                 bury = Bury(f"{prefix}.{offset_of(raw)}", Reason.DESERIALIZATION_ERROR, str(error))
                 await self.settle(id, [bury])

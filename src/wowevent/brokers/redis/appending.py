@@ -56,9 +56,12 @@ def _chunks(items: Sequence[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]
 
 async def append(session: Session, items: Sequence[Item], *, due: bool = False) -> list[Appended]:
     """One call of the script; `due` for delayed events whose moment has come."""
+    epoch = session.epoch
     matched: list[tuple[str, ...]] = []
 
     def compose() -> list[Any]:
+        nonlocal epoch
+        epoch = session.epoch  # that of the answer, too: by then another log may be joined
         matched[:] = [session.registry.routes.match(event) for event, _ in items]
         ids = [part for event, body in items for part in (event.event_id, body)]
         head = (
@@ -72,7 +75,7 @@ async def append(session: Session, items: Sequence[Item], *, due: bool = False) 
         return [*head, *ids, *_lanes(session, items, matched), *_facts(items)]
 
     offsets = await session.routed("append", compose)
-    epoch, session.known = session.epoch, max(session.known, *offsets)
+    session.learn(epoch, max(offsets))
     return [
         Appended(Position(epoch, offset), matched=ids)
         if offset > 0
@@ -106,18 +109,22 @@ def _facts(items: Sequence[Item]) -> list[Any]:
 
 
 async def _hold(session: Session, event: Event, due: float) -> Appended:
+    epoch = session.epoch
     known = await session.call("hold", event.event_id, f"{due * 1000:.3f}", encode(event))
     if known is not None:
-        return Appended(Position(session.epoch, int(known)) if int(known) else None, duplicate=True)
+        return Appended(Position(epoch, int(known)) if int(known) else None, duplicate=True)
     session.soon(due - session.clock.time())
     return Appended(None, matched=session.registry.routes.match(event))
 
 
 async def _send_live(session: Session, items: Sequence[Item]) -> list[Appended]:
     """Replies: into the stream of the process that they go to."""
+    epoch = session.epoch
     matched: list[tuple[str, ...]] = []
 
     def compose() -> list[Any]:
+        nonlocal epoch
+        epoch = session.epoch  # that of the answer, too: by then another log may be joined
         matched[:] = [session.registry.routes.match(event) for event, _ in items]
         parts: list[Any] = [session.registry.version]
         for event, body in items:
@@ -125,7 +132,7 @@ async def _send_live(session: Session, items: Sequence[Item]) -> list[Appended]:
         return parts
 
     head = await session.routed("reply", compose)
-    return [Appended(Position(session.epoch, head), matched=ids) for ids in matched]
+    return [Appended(Position(epoch, head), matched=ids) for ids in matched]
 
 
 async def release(session: Session, bodies: Sequence[bytes]) -> None:

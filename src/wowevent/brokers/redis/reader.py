@@ -128,8 +128,7 @@ class Facts:
             epoch = session.epoch
             after = self._after or Position(epoch, 0)
             head, *page = await session.call("facts", after.offset, _MOST, _BYTES)
-            if session.epoch == epoch:
-                session.known = max(session.known, head)
+            session.learn(epoch, head)
             if after.epoch != epoch or after.offset > head:
                 self._after = None
                 return [PositionLost("that position is of another log")]
@@ -214,7 +213,7 @@ class Tail:
 
     async def _begin_anew(self, head: int, known: int) -> Items:
         """The log is another one, or ends before what is known of it; in that case an epoch is made of it first."""
-        await self._session.found(head, known)
+        await self._session.found(self._epoch, head, known)
         self._epoch, self._at = self._session.epoch, head
         self._replies = dict.fromkeys(self._replies, "0")
         return [PositionLost("the log was emptied or replaced; it begins anew")]

@@ -78,7 +78,14 @@ class Session:
         epoch, instance, layout = await self.call("open", secrets.token_hex(4))
         if int(layout) > LAYOUT:
             raise FormatTooNew(f"the log was written by a newer WowEvent (layout {int(layout)})")
+        if epoch.decode() != self.epoch:
+            self.known = 0  # at once: positions of the log before, told to this one, would look as if it lost its end
         self.epoch, self.instance = epoch.decode(), str(instance)
+
+    def learn(self, epoch: str, offset: int) -> None:
+        """The log of that epoch has this position. An answer may come when another log is joined already."""
+        if epoch == self.epoch:
+            self.known = max(self.known, offset)
 
     async def rejoin(self) -> None:
         """The log is not the one that we joined: say so, join the new one, and declare again what we declared."""
@@ -86,10 +93,17 @@ class Session:
             self._rejoining = asyncio.create_task(self._rejoin(), name="redis:rejoin")
         await asyncio.wait([self._rejoining], timeout=_PATIENCE)
 
-    async def found(self, head: int, known: int) -> None:
+    async def joined(self) -> None:
+        """Return when no other log is being joined; BrokerUnavailable if that takes too long."""
+        if self._rejoining is not None and not self._rejoining.done():
+            await asyncio.wait([self._rejoining], timeout=_PATIENCE)
+            if not self._rejoining.done():
+                raise BrokerUnavailable("redis: the log that is there now cannot be joined yet")
+
+    async def found(self, epoch: str, head: int, known: int) -> None:
         """A reader that has come to position `known` found that the log ends at `head`, or that it is another one."""
         if head < known:
-            self.known = max(self.known, known)
+            self.learn(epoch, known)
         with suppress(BrokerUnavailable):  # it says so once it has joined
             await self.call("beat", self.instance, 0, self.known)
 
@@ -117,12 +131,12 @@ class Session:
 
     async def _declare_again(self) -> None:
         """What we declared, from the new log's beginning; who is served by it is told once that something is lost."""
-        for subscription in self.declared.values():
+        for subscription in list(self.declared.values()):
             instance = "" if subscription.durable else self.instance
             await self.ask("declare", subscription.id, text_of(subscription), instance, "first", "", 1)
         registry = Registry()
         registry.fold(await self.ask("fold", registry.version, registry.removals))
-        self.registry, self.known = registry, 0
+        self.registry = registry
         self.serving.clear()
         self.lost.clear()
 
@@ -192,6 +206,7 @@ class Session:
         """The number and the declaration of a remembered subscription."""
         subscription = self.registry.routes.get(id)
         if subscription is None:
+            await self.joined()  # until then it is not declared there
             await self.fold()
             subscription = self.registry.routes.get(id)
         if subscription is None or not subscription.durable:
@@ -209,8 +224,9 @@ class Session:
         if epoch is None or epoch.decode() != self.epoch:
             await self.rejoin()
             epoch, head = await self.line.call("HMGET", f"{self.key}:state", "epoch", "head")
-        self.known = max(self.known, int(head or 0))
-        return Position(self.epoch, int(head or 0))
+        place = Position(self.epoch if epoch is None else epoch.decode(), int(head or 0))
+        self.learn(place.epoch, place.offset)
+        return place
 
     # --- wake-ups -----------------------------------------------------------------------------------------------
 
