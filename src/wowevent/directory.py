@@ -88,13 +88,13 @@ class Directory:
         Raises BrokerError, in which case the others may know it or not: to say it again does no harm. InvalidEvent for
         what is no JSON.
         """
-        await self._say(kind, key, {"key": key, "value": dict(value)})
+        await self._say(kind, {"key": key, "value": dict(value)})
 
     async def drop(self, kind: str, key: str) -> None:
         """Take it back, whether or not it is there. Returns and raises as `put` does."""
-        await self._say(kind, key, {"key": key})
+        await self._say(kind, {"key": key})
 
-    async def _say(self, kind: str, key: str, payload: dict[str, Any]) -> None:
+    async def _say(self, kind: str, payload: dict[str, Any]) -> None:
         self._check_open()
         await self._broker.publish([_event(kind, payload)])
         await self.refresh()
