@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
-from wowevent.errors import InvalidEvent, StorageDamaged, shown
+from wowevent.errors import BusError, InvalidEvent, StorageDamaged, shown
 from wowevent.event import LOCAL, MAX_DEPTH, VERSION, Event, check_depth, too_new
 
 _encoder: Final = msgspec.json.Encoder()
@@ -205,3 +205,87 @@ def from_cloudevent(cloud: Mapping[str, Any]) -> Event:
     if given:
         fields["unknown"] = given
     return Event(**fields)
+
+
+# --- pydantic -------------------------------------------------------------------------------------------------------
+
+
+def pydantic_schema() -> Any:
+    """How pydantic validates and serialises an event: as `from_fields` and `to_fields` do, or as the event it is."""
+    from pydantic_core import PydanticCustomError, core_schema  # noqa: PLC0415 - who asks has it; others need not wait
+
+    def validate(value: object) -> Event:
+        if isinstance(value, Event):
+            return value
+        try:
+            return from_fields(value)
+        except BusError as error:
+            raise PydanticCustomError(error.code, "{message}", {"message": str(error)}) from error
+
+    return core_schema.no_info_plain_validator_function(
+        validate, serialization=core_schema.plain_serializer_function_ser_schema(to_fields)
+    )
+
+
+def json_schema(mode: str) -> dict[str, Any]:
+    """The JSON schema of an event as it is taken (`validation`), or as it is given, complete (`serialization`)."""
+    if mode == "serialization":
+        return {"title": "Event", "type": "object", "properties": dict(_PROPERTIES), "required": list(_PROPERTIES)}
+    loose = {name: {"anyOf": [shape, {"type": "null"}]} for name, shape in {**_PROPERTIES, **_TAKEN}.items()}
+    return {
+        "title": "Event",
+        "type": "object",
+        "properties": loose,
+        "anyOf": [{"required": [name]} for name in ("topic", "event_type", "type")],
+        "additionalProperties": True,
+    }
+
+
+def _nullable(**shape: Any) -> dict[str, Any]:
+    return {"anyOf": [shape, {"type": "null"}]}
+
+
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_TIME: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
+_COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
+_PROPERTIES: Final[dict[str, dict[str, Any]]] = {
+    "v": {"const": VERSION},
+    "event_id": _TEXT,
+    "event_type": {**_TEXT, "description": "What happened."},
+    "topic": {**_TEXT, "description": "Where it is routed."},
+    "source_agent": _TEXT,
+    "timestamp": _TIME,
+    "priority": {"type": "integer", "minimum": 1, "maximum": 10},
+    "correlation_id": _TEXT,
+    "payload": {"type": "object"},
+    "source_service": _nullable(**_TEXT),
+    "target_agent": _nullable(**_TEXT),
+    "parent_event_id": _nullable(**_TEXT),
+    "trace_id": _nullable(**_TEXT),
+    "traceparent": _nullable(**_TEXT),
+    "execution_id": _nullable(**_TEXT),
+    "ttl_seconds": _nullable(type="number", exclusiveMinimum=0),
+    "not_before": _nullable(**_TIME),
+    "max_retries": _nullable(**_COUNT),
+    "reply_to": _nullable(**_TEXT),
+    "hops": _COUNT,
+    "replay_of": _nullable(**_TEXT),
+    "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+_TAKEN: Final[dict[str, dict[str, Any]]] = {
+    "priority": {"anyOf": [_PROPERTIES["priority"], {**_TEXT, "description": "A name, such as `high`."}]},
+    "timestamp": {**_TEXT, "description": "ISO 8601; naive is UTC."},
+    "not_before": {**_TEXT, "description": "ISO 8601; naive is UTC."},
+    "metadata": {"type": "object"},
+    **{
+        name: {**_TEXT, "description": f"Another name of {own}."}
+        for name, own in {
+            "id": "event_id",
+            "source": "source_agent",
+            "source_agent_id": "source_agent",
+            "target": "target_agent",
+            "type": "event_type",
+        }.items()
+    },
+}
+"""What is taken beside, or looser than, what is given."""

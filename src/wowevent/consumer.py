@@ -45,7 +45,6 @@ from wowevent.settler import BACKOFF, Settler, Source
 from wowevent.wakeup import Wakeup
 
 _HOLD: Final = 0.1  # seconds of work to hold
-_MOST: Final = 512  # events to hold
 _WAIT: Final = 60.0  # seconds that one fetch waits
 _ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
 
@@ -67,6 +66,10 @@ class Options(Struct, frozen=True, kw_only=True):
     """None: it gets its events however badly it handles them."""
     dead_letters: bool = True
     """False: an event that used up its attempts is dropped, with an ERROR line."""
+    max_age: float | None = None
+    """Seconds after which an event is expired here, whatever its own TTL says."""
+    prefetch: int = 512
+    """Events to hold at most, those that are being handled among them."""
 
 
 Observer = Callable[[Sequence[Lease], float, Outcome], bool]
@@ -105,6 +108,7 @@ class Consumer:
             clock=clock,
             fail=self._fail,
             dead_letters=options.dead_letters and not options.auto_ack,
+            max_age=options.max_age,
         )
         self.counts: Counts = self._judge.counts
         self._settler = Settler(id, source, lease=options.lease, clock=clock, counts=self.counts)
@@ -122,8 +126,9 @@ class Consumer:
         self._held: dict[str, float] = {}  # token -> when its lease was last renewed, oldest first
         self._expected: dict[str, bool] = {}  # ids published by this bus -> whether handled once
         self._least = max(options.concurrency, 2 * (options.batch or 0))
-        self._window = self._least if self._chains is None else _MOST
-        self._plenty = _HOLD * options.concurrency / _MOST  # seconds: below, the window is at its largest
+        self._most = max(options.prefetch, self._least)
+        self._window = self._least if self._chains is None else self._most
+        self._plenty = _HOLD * options.concurrency / self._most  # seconds: below, the window is at its largest
         self._average = 0.0
         self._next_slot = 0.0
         self._started = False
@@ -301,12 +306,12 @@ class Consumer:
         self._average = 0.8 * self._average + 0.2 * took if self._average else took
         if self._chains is not None:
             return  # a key that waits must not keep the others from coming
-        if self._window == _MOST and self._average < self._plenty and self._options.rate is None:
+        if self._window == self._most and self._average < self._plenty and self._options.rate is None:
             return
         want = int(_HOLD * self._options.concurrency / (self._average + 1e-7))
         if self._options.rate is not None:
             want = min(want, int(_HOLD * self._options.rate))
-        self._window = max(self._least, min(want, 2 * self._window, _MOST))
+        self._window = max(self._least, min(want, 2 * self._window, self._most))
 
     # --- handle -------------------------------------------------------------------------------------------------
 
@@ -345,7 +350,8 @@ class Consumer:
         return batch
 
     async def _handle(self, leases: list[Lease]) -> None:
-        leases = [lease for lease in leases if _is_plain(lease) or self._worth_handling(lease)]
+        looked_at = self._options.max_age is not None
+        leases = [lease for lease in leases if (not looked_at and _is_plain(lease)) or self._worth_handling(lease)]
         if self._check is not None:
             leases = [lease for lease in leases if self._fits(lease, self._check)]
         if not leases:

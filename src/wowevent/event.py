@@ -13,6 +13,7 @@ from copy import copy
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
+from importlib import import_module
 from math import isfinite
 from threading import RLock
 from time import time_ns
@@ -320,6 +321,17 @@ class Event(
         if twin.decoded is not None:
             structs.force_setattr(twin, "decoded", None)
         return twin
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        """As a field of a pydantic model, or the body of a FastAPI route: `codec.from_fields` in, `to_fields` out."""
+        return import_module("wowevent.codec").pydantic_schema()  # above us: only who uses pydantic goes there
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """What such a field takes and gives, for OpenAPI."""
+        found: dict[str, Any] = import_module("wowevent.codec").json_schema(handler.mode)
+        return found
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What `repr` shows, for rich."""

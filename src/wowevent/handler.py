@@ -24,10 +24,12 @@ from wowevent.event import Event
 
 Handler = Callable[[Any], Awaitable[Any]]
 Middleware = Callable[[Handler], Handler]
+ToThread = Callable[..., Awaitable[Any]]
+"""`to_thread(function, *args, **kwargs)`, as `asyncio.to_thread`: calls it in a thread, in the caller's context."""
 
 
-def adapt(handler: Callable[..., Any], *, batch: bool = False) -> Handler:
-    """The handler as `async (event) -> reply`; with `batch`, as `async (events) -> None`.
+def adapt(handler: Callable[..., Any], *, batch: bool = False, to_thread: ToThread = asyncio.to_thread) -> Handler:
+    """The handler as `async (event) -> reply`; with `batch`, as `async (events) -> None`. A sync one runs `to_thread`.
 
     Raises TypeError for a callable whose parameters cannot be filled.
     """
@@ -36,7 +38,7 @@ def adapt(handler: Callable[..., Any], *, batch: bool = False) -> Handler:
     sources = _sources(handler, batch=batch)
     positional = [source for name, source in sources if name is None]
     named = {name: source for name, source in sources if name is not None}
-    run = _runner(handler)
+    run = _runner(handler, to_thread)
     if len(positional) == 1 and positional[0] is _event and not named:
         return run
 
@@ -46,7 +48,7 @@ def adapt(handler: Callable[..., Any], *, batch: bool = False) -> Handler:
     return call
 
 
-def _runner(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+def _runner(handler: Callable[..., Any], to_thread: ToThread) -> Callable[..., Awaitable[Any]]:
     """The handler as a coroutine function; a sync one runs in a thread, with the context of its delivery."""
     inner = handler
     while isinstance(inner, partial):
@@ -55,7 +57,7 @@ def _runner(handler: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return handler
 
     async def run(*args: Any, **kwargs: Any) -> Any:
-        result = await asyncio.to_thread(handler, *args, **kwargs)
+        result = await to_thread(handler, *args, **kwargs)
         return await result if inspect.isawaitable(result) else result
 
     return run

@@ -43,10 +43,12 @@ class Judge:
         clock: Clock,
         fail: Callable[[Event, str], None],
         dead_letters: bool = True,
+        max_age: float | None = None,
     ) -> None:
         """`policy` None: one attempt, whatever the event says. `fail(request, error)` answers a request that failed.
 
-        Without `dead_letters` what failed for good is dropped, with an ERROR line.
+        Without `dead_letters` what failed for good is dropped, with an ERROR line. What is older than `max_age` seconds
+        is expired, unless somebody has sent it again from the dead letters.
         """
         self.counts: Counts = Counts()
         self._id = id
@@ -55,17 +57,27 @@ class Judge:
         self._clock = clock
         self._fail = fail
         self._dead_letters = dead_letters
+        self._max_age = max_age
 
     def beforehand(self, lease: Lease) -> Settlement | None:
         """The settlement of what is not to be handled: it expired, or has crashed its process too often."""
         event = lease.event
-        if event.ttl_seconds is not None and self._clock.time() > event.timestamp.timestamp() + event.ttl_seconds:
+        if self._expired(lease):
             self.counts.expired += 1
             logger.info("delivery expired", subscription=self._id, event_id=event.event_id, topic=event.topic)
             return Ack(lease.token)
         if self.policy is not None and condemned(self.policy, lease):
             return self._bury(lease, Bury(lease.token, Reason.CRASHED))
         return None
+
+    def _expired(self, lease: Lease) -> bool:
+        event, now = lease.event, self._clock.time()
+        if event.ttl_seconds is not None and now > event.timestamp.timestamp() + event.ttl_seconds:
+            return True
+        if self._max_age is None or lease.redelivered:
+            return False
+        since = event.timestamp if event.not_before is None else max(event.timestamp, event.not_before)
+        return now > since.timestamp() + self._max_age
 
     def verdict(self, lease: Lease, outcome: Outcome) -> Settlement:
         """The settlement of an attempt that did not simply succeed."""

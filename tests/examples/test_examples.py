@@ -31,6 +31,30 @@ OUTPUT = {
         "dead            task 5 after 2 attempts: ConnectionError: the model does not answer",
         "all numbers add up",
     ],
+    "blocking_errors.py": [
+        "done    good after 0 failures",
+        "done    slow after 2 failures",
+        "dead    broken after 4 failures",
+        "dead    wrong after 1 failures",
+        "health  unhealthy",
+        "publish False",
+    ],
+    "blocking_fan_out.py": [
+        "audit    12 copies",
+        "billing  12 copies",
+        "search   12 copies",
+        "workers  12 shared, none twice",
+    ],
+    "blocking_priorities.py": [
+        "urgent  order order outage",
+        "first   order order outage",
+        "then    mail mail report report",
+    ],
+    "blocking_request_reply.py": [
+        "reply to req_001: 6",
+        "called: 9",
+        "nobody answers that",
+    ],
     "event_responder_demo.py": [
         "--- lamp",
         "order.placed                 by website",
@@ -171,7 +195,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    code, _, _ = blocks("python")
+    code, *_ = blocks("python")
     printed, _ = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
@@ -181,7 +205,7 @@ def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> N
 
 
 def test_the_websocket_code_of_the_readme_works_and_is_answered(tmp_path: Path) -> None:
-    _, code, _ = blocks("python")
+    _, code, *_ = blocks("python")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
@@ -189,12 +213,20 @@ def test_the_websocket_code_of_the_readme_works_and_is_answered(tmp_path: Path) 
 
 
 def test_the_schema_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    _, _, code = blocks("python")
+    _, _, code, _ = blocks("python")
     _, printed = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
     assert (done.returncode, done.stdout) == (0, printed), done.stderr
+
+
+def test_the_blocking_code_of_the_readme_sees_what_it_publishes(tmp_path: Path) -> None:
+    *_, code = blocks("python")
+    (tmp_path / "readme.py").write_text(code)
+    done = run(tmp_path, tmp_path / "readme.py")
+
+    assert (done.returncode, done.stdout) == (0, "seen {'version': '1.0.0'}\n"), done.stderr
 
 
 def test_the_readme_links_to_what_is_there() -> None:

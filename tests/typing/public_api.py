@@ -40,6 +40,7 @@ from wowevent import (
     SubscriptionInfo,
     create_task_event,
 )
+from wowevent.blocking import EventBus as BlockingBus
 from wowevent.testing import TestBus
 
 
@@ -139,6 +140,17 @@ async def parts(bus: EventBus) -> None:
     )
     assert_type(failed, FailedEvent)
     assert_type(failed.should_retry(), bool)
+
+
+def without_a_loop() -> None:
+    with BlockingBus("sqlite:///events.db", prefetch_count=10) as bus:
+        bus.subscribe("my_queue", ["agent.*.normal"], callback=on_task, enable_dlq=True)
+        assert_type(bus.publish(create_task_event(EventType.TASK_CREATED, "a", "t"), persistent=False), bool)
+        assert_type(bus.get_queue_info("my_queue"), dict[str, Any] | None)
+        assert_type(bus.purge_queue("my_queue"), int)
+        bus.start_consuming("my_queue", blocking=False)
+        bus.stop_consuming("my_queue")
+        assert_type(bus.health_check(), dict[str, Any])
 
 
 async def main() -> None:
