@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Self, cast
@@ -333,9 +333,15 @@ class EventBus:
             raise InvalidEvent(f"delay: {delay!r:.40} is not a number of seconds")
         return datetime.fromtimestamp(self._clock.time() + seconds, UTC)
 
-    async def _publish(self, events: Sequence[Event], *, require_match: bool) -> Sequence[Receipt]:
+    def _publish(self, events: Sequence[Event], *, require_match: bool) -> Awaitable[Sequence[Receipt]]:
+        """What is to be awaited: most often `_send` itself, without a coroutine around it."""
         if self._state != "running" and not (self._state == "draining" and current() is not None):
             raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        if require_match or self._tracer is not None:
+            return self._send_checked(events, require_match=require_match)
+        return self._send(events)
+
+    async def _send_checked(self, events: Sequence[Event], *, require_match: bool) -> Sequence[Receipt]:
         if require_match:
             await self._require_match(events)
         if self._tracer is None:
