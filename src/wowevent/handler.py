@@ -48,12 +48,18 @@ def adapt(handler: Callable[..., Any], *, batch: bool = False, to_thread: ToThre
     return call
 
 
-def _runner(handler: Callable[..., Any], to_thread: ToThread) -> Callable[..., Awaitable[Any]]:
-    """The handler as a coroutine function; a sync one runs in a thread, with the context of its delivery."""
-    inner = handler
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Whether calling it gives what must be awaited."""
+    inner: Any = handler
     while isinstance(inner, partial):
         inner = inner.func
-    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004 - the method itself is asked for
+    called = getattr(inner, "__call__", None)  # noqa: B004 - the method itself is asked for
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(called)
+
+
+def _runner(handler: Callable[..., Any], to_thread: ToThread) -> Callable[..., Awaitable[Any]]:
+    """The handler as a coroutine function; a sync one runs in a thread, with the context of its delivery."""
+    if is_async(handler):
         return handler
 
     async def run(*args: Any, **kwargs: Any) -> Any:

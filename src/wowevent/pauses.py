@@ -21,14 +21,14 @@ class Pauses:
     def __init__(self, directory: Directory, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
-        self._valves: dict[str, WeakSet[Valve]] = {}
+        self._valves: WeakSet[Valve] = WeakSet()
         directory.watch(_KIND, self._changed)
 
     def valve(self, id: str, source: Source, breaker: Breaker | None = None) -> Valve:
         """That source, as long as the subscription is not paused."""
         valve = Valve(id, source, self._clock, breaker)
         valve.paused = self.paused(id)
-        self._valves.setdefault(id, WeakSet()).add(valve)
+        self._valves.add(valve)
         return valve
 
     def paused(self, id: str) -> bool:
@@ -48,11 +48,8 @@ class Pauses:
                 await self._directory.drop(_KIND, id)
 
     def _changed(self, id: str, fact: dict[str, Any] | None) -> None:
-        valves = self._valves.get(id, ())
-        for valve in list(valves):
+        for valve in [each for each in self._valves if each.id == id]:
             if fact is None:
                 valve.resume()
             else:
                 valve.pause()
-        if not valves:
-            self._valves.pop(id, None)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +12,7 @@ from wowevent.broker import Subscription
 from wowevent.consumer import Options
 from wowevent.errors import InvalidEvent, InvalidTopic
 from wowevent.event import check_name, checked
-from wowevent.handler import adapt
+from wowevent.handler import adapt, is_async
 from wowevent.retry import RetryPolicy
 from wowevent.topic import check_pattern
 
@@ -76,9 +74,6 @@ def _plain(callback: Callable[..., Any] | None) -> Callable[..., Any]:
     if callback is None:
         raise TypeError("a queue needs a callback")
     adapt(callback)
-    inner: Any = callback
-    while isinstance(inner, partial):
-        inner = inner.func
-    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004 - the method itself is asked for
+    if is_async(callback):
         raise TypeError("a callback of the blocking bus is a plain function; async ones are for wowevent.EventBus")
     return callback

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
+from wowevent.breaker import Health
 from wowevent.clock import SystemClock
 from wowevent.errors import InvalidEvent, shown
 from wowevent.metrics.book import BOUNDS, OTHER, TOTALS, Book, Meter, Track, TypeTotals
-from wowevent.metrics.window import SLOTS, Health, health_of, latency, rates
+from wowevent.metrics.window import SLOTS, health_of, latency, rates
 
 __all__ = [
     "BOUNDS",

@@ -11,9 +11,9 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
-Health = Literal["healthy", "degraded", "unhealthy"]
+from wowevent.breaker import BreakerPolicy, Health
 
 SLOTS: Final = 60
 """In so many parts a window forgets,"""
@@ -22,13 +22,12 @@ COARSE: Final = 12
 
 _UPPER: Final = 1 if sys.byteorder == "little" else 0  # of the two halves of a float
 _PERCENTS: Final = (50, 95, 99)
+_POLICY: Final = BreakerPolicy()  # whose bounds are W10's
 
 
 def health_of(error_rate: float, mean_seconds: float) -> Health:
     """W10's classes: healthy below 5 % errors and below 1 s, degraded up to 20 % and up to 5 s, these included."""
-    if error_rate > 0.20 or mean_seconds > 5.0:
-        return "unhealthy"
-    return "degraded" if error_rate >= 0.05 or mean_seconds >= 1.0 else "healthy"
+    return _POLICY.health(error_rate, mean_seconds)
 
 
 def marks_of(seconds: Sequence[float]) -> Counter[int]:
