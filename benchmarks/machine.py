@@ -15,8 +15,9 @@ from typing import Any
 import apsw
 
 from benchmarks import peers
+from benchmarks.places import rabbitmq_program
 
-PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "picows", "redis", "hiredis", "websockets")
+PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "picows", "redis", "hiredis", "aio-pika", "aiormq", "websockets")
 
 
 def describe(directory: Path) -> dict[str, Any]:
@@ -53,12 +54,16 @@ def _version(package: str) -> str | None:
 
 
 def _servers() -> dict[str, str]:
-    """What `redis-server` on this machine is."""
+    """What `redis-server` and `rabbitmq-server` on this machine are."""
+    found: dict[str, str] = {}
     program = shutil.which("redis-server")
-    if program is None:
-        return {}
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    return {"redis-server": said.partition("v=")[2].partition(" ")[0] or "unknown"}
+    if program is not None:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+        found["redis-server"] = said.partition("v=")[2].partition(" ")[0] or "unknown"
+    program = rabbitmq_program()
+    if program is not None:  # its folder says it; to ask its tool takes a second, and another user
+        found["rabbitmq-server"] = Path(program).resolve().parents[1].name.partition("-")[2] or "unknown"
+    return found
 
 
 def _sync_seconds(directory: Path) -> float:

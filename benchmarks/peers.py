@@ -16,7 +16,10 @@ from typing import Final
 from benchmarks.places import Absent
 
 FOLDER: Final = Path(__file__).parents[1] / "build" / "peers"
-PEERS: Final = {"faststream": ("faststream[redis]", "hiredis", "msgspec", "uvloop")}
+PEERS: Final = {
+    "faststream": ("faststream[rabbit,redis]", "hiredis", "msgspec", "uvloop"),
+    "pika": ("pika", "msgspec", "uvloop"),
+}
 """What is installed for each; the last two are what runs a part."""
 
 

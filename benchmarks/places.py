@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from typing import Final
 ENGINE_CORE: Final = 0
 CLIENT_CORE: Final = 1
 Place = Callable[[Path], AbstractAsyncContextManager[str]]
+_DEBIAN_RABBITMQ: Final = "/usr/lib/rabbitmq/bin"
+"""What Debian has on the PATH changes the user; the script itself is here."""
 
 
 class Absent(Exception):
@@ -70,17 +73,84 @@ async def _redis(directory: Path, fsync: str) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def _answers(port: int) -> None:
-    async with asyncio.timeout(10):
+@asynccontextmanager
+async def rabbitmq(directory: Path) -> AsyncIterator[str]:
+    """A RabbitMQ node of our own, with its own port mapper, its settings those of the box but for the ports."""
+    program = rabbitmq_program()
+    mapper = shutil.which("epmd")
+    if program is None or mapper is None:
+        raise Absent("rabbitmq-server")
+    port, mapped = free_port(), free_port()
+    (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n", encoding="utf-8")
+    (directory / "plugins").write_text("[].\n", encoding="utf-8")
+    environment = {
+        "HOME": str(directory),  # its cookie is there
+        "ERL_EPMD_PORT": str(mapped),
+        "RABBITMQ_NODENAME": f"bench{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+    }
+    # A mapper that the node started would outlive it.
+    async with _group(mapper, "-port", str(mapped), "-address", "127.0.0.1"), _group(program, **environment):
+        await _answers(port, hello=b"AMQP\x00\x00\x09\x01", seconds=60)
+        yield f"amqp://guest:guest@127.0.0.1:{port}/"
+
+
+def rabbitmq_program() -> str | None:
+    """The server's own script, if it is installed."""
+    return shutil.which("rabbitmq-server", path=os.pathsep.join([_DEBIAN_RABBITMQ, os.environ.get("PATH", "")]))
+
+
+@asynccontextmanager
+async def _group(program: str, *arguments: str, **environment: str) -> AsyncIterator[None]:
+    """A program with all the processes that it starts; nothing of it is kept, so it is killed."""
+    with _on_engine_core():
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@contextlib.contextmanager
+def _on_engine_core() -> Iterator[None]:
+    """What is started here runs there. Erlang counts its processors when it starts: one core, one scheduler."""
+    before = os.sched_getaffinity(0)
+    if ENGINE_CORE in before:
+        os.sched_setaffinity(0, {ENGINE_CORE})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+async def _answers(port: int, *, hello: bytes = b"", seconds: float = 10) -> None:
+    """Wait until it listens, and says something to a hello."""
+    async with asyncio.timeout(seconds):
         while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(hello)
+                said = not hello or await reader.read(1)
                 writer.close()
                 await writer.wait_closed()
-                return
+                if said:
+                    return
+            await asyncio.sleep(0.05)
 
 
 def _pin(pid: int) -> None:
@@ -119,4 +189,4 @@ def given(url: str) -> Place:
     return place
 
 
-ENGINES: Final[dict[str, Place]] = {"memory": memory, "sqlite": sqlite, "redis": redis_everysec}
+ENGINES: Final[dict[str, Place]] = {"memory": memory, "sqlite": sqlite, "redis": redis_everysec, "rabbitmq": rabbitmq}

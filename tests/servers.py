@@ -3,33 +3,57 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WITHIN = 20.0
+RABBITMQ_WITHIN = 60.0  # five seconds of two free cores, and these are seldom free
+DEBIAN_RABBITMQ = "/usr/lib/rabbitmq/bin"  # what is on the PATH there changes user and directory; this is what it calls
 
 
 def free_port() -> int:
-    """A port that nobody has just now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nobody has just now, and that no client's end will be given.
+
+    The system's own choice could be: while a server starts, who tries to connect to it would meet itself there one day.
+    """
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Server:
-    """One process of a server, which can be killed, stopped and started again on the same port and directory."""
+    """One server with what it starts, which can be killed, stopped and started again on the same port and directory.
 
-    def __init__(self, command: Sequence[str], port: int, folder: Path) -> None:
+    It is a process group, so that all of it gets each signal, and ends with this process, however that ends.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        folder: Path,
+        *,
+        answers: Callable[[int], bool] | None = None,
+        environment: Mapping[str, str] | None = None,
+        within: float = WITHIN,
+    ) -> None:
+        """`answers` says of a port whether it is this server's (default: Redis), `within` how long that may take."""
         self.port = port
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
         self._command = command
+        self._answers = answers or redis_answers
+        self._environment = environment
+        self._within = within
+        self._leash: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> str:
@@ -40,9 +64,16 @@ class Server:
         """Start it, and wait until it answers."""
         with (self.folder / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                env=self._environment,
+                start_new_session=True,
             )
-        deadline = time.monotonic() + WITHIN
+        self._leash = _leash(self.process.pid)
+        deadline = time.monotonic() + self._within
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
@@ -51,36 +82,66 @@ class Server:
 
     def answers(self) -> bool:
         """Whether it answers: a port alone opens too early."""
-        return redis_says(self.port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
+        return self._answers(self.port)
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         """End it."""
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                self.process.send_signal(how)
-            with suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGCONT)  # a stopped one hears nothing
-            self.process.wait(WITHIN)
+            self._signal(how)
+            self._signal(signal.SIGCONT)  # a stopped one hears nothing
+            self.process.wait(self._within)
             self.process = None
+        if self._leash is not None:
+            with self._leash as leash:
+                leash.kill()
+            self._leash = None
 
     def pause(self) -> None:
         """It lives, and does nothing."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """It goes on."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
 
-def redis_says(port: int, command: bytes) -> bytes:
-    """The first bytes that it answers; nothing if it does not."""
+def _leash(group: int) -> subprocess.Popen[bytes]:
+    """What ends a process group when this process has ended, of SIGKILL too: it waits at a pipe that only we hold."""
+    wait = 'read -r _; kill -9 "-$1"'
+    quiet = subprocess.DEVNULL
+    command = ["sh", "-c", wait, "leash", str(group)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def says(port: int, command: bytes) -> bytes:
+    """The first bytes that a server answers; none if it does not."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
         connection.settimeout(2)
         connection.sendall(command)
         return connection.recv(4096)
     return b""
+
+
+def redis_says(port: int, command: bytes) -> bytes:
+    """The first bytes that it answers; nothing if it does not."""
+    return says(port, command)
+
+
+def redis_answers(port: int) -> bool:
+    """Whether a Redis serves there: one that loads its log does not yet."""
+    return says(port, b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
+
+
+def amqp_answers(port: int) -> bool:
+    """Whether AMQP 0-9-1 is spoken there: a greeting is answered by the first method of a connection."""
+    return says(port, b"AMQP\x00\x00\x09\x01").startswith(b"\x01\x00\x00")
 
 
 def redis_server(folder: Path, *options: str, port: int | None = None) -> Server:
@@ -147,6 +208,61 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 def redis_running(folder: Path, *options: str) -> Iterator[Server]:
     """A Redis that runs while the block does."""
     server = redis_server(folder, *options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def rabbitmq_server(folder: Path, *conf_lines: str, port: int | None = None, plugins: Sequence[str] = ()) -> Server:
+    """A RabbitMQ that is not started yet, at amqp://127.0.0.1:{port} as guest; `conf_lines` go into its rabbitmq.conf.
+
+    It shares nothing with another one of this machine: not its name, its files, its port mapper, nor settings. A queue
+    that is younger than a second may not survive its SIGKILL, whatever was confirmed: version 3.10 saves in which
+    directory a queue's log lies half a second later, and starts that queue anew, without a leader, if it does not know.
+    """
+    search = os.pathsep.join([DEBIAN_RABBITMQ, os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+    program = shutil.which("rabbitmq-server", path=search)
+    if program is None:
+        raise AssertionError("rabbitmq-server is not installed: make servers")
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    port, mapper = port or free_port(), free_port()
+    (folder / "rabbitmq.conf").write_text(
+        f"listeners.tcp.1 = 127.0.0.1:{port}\n"
+        "raft.wal_max_size_bytes = 33554432\n"  # half a gigabyte of disk otherwise, and all of it read at a start
+        "vm_memory_high_watermark.relative = 0.8\n"  # a publisher that must wait for memory is no test's matter
+        "log.file = false\nlog.console = true\nlog.console.level = warning\nlog.console.use_colors = off\n"
+        + "".join(f"{line}\n" for line in conf_lines)
+    )
+    (folder / "plugins").write_text(f"[{','.join(plugins)}].\n")
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
+    environment = {
+        **others,
+        "HOME": str(folder),  # the cookie
+        "ERL_EPMD_PORT": str(mapper),
+        "RABBITMQ_NODENAME": f"wowevent{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+            "-start_epmd false +S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
+        ),
+        "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, so that we wait for the node itself
+    }
+    # The port mapper is in our group: one that the node starts would outlive it.
+    command = ["sh", "-c", f'epmd -port {mapper} -address 127.0.0.1 & exec "$0"', program]
+    return Server(command, port, folder, answers=amqp_answers, environment=environment, within=RABBITMQ_WITHIN)
+
+
+@contextmanager
+def rabbitmq_running(folder: Path, *conf_lines: str) -> Iterator[Server]:
+    """A RabbitMQ that runs while the block does."""
+    server = rabbitmq_server(folder, *conf_lines)
     server.start()
     try:
         yield server

@@ -12,6 +12,10 @@ from benchmarks.workloads import (
     memory_each,
     memory_many,
     metrics,
+    rabbitmq,
+    rabbitmq_blocking,
+    rabbitmq_latency,
+    rabbitmq_one,
     redis,
     redis_latency,
     redis_one,
@@ -32,8 +36,9 @@ from benchmarks.workloads import (
 
 _MODULES: Final = (
     memory_each, memory_many, sqlite, sqlite_one, latency, redis, redis_one, redis_latency, redis_server,
-    redis_subscriptions, websocket, websocket_latency, websocket_named,
-    websocket_idle, websocket_slow, subscriptions, stored, replay, metrics, soak,
+    redis_subscriptions, rabbitmq, rabbitmq_one, rabbitmq_latency, rabbitmq_blocking,
+    websocket, websocket_latency, websocket_named, websocket_idle, websocket_slow,
+    subscriptions, stored, replay, metrics, soak,
 )  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
 TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}

@@ -42,6 +42,17 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """One sentence: what is lost, and when, with the settings in force."""
     private: bool = False
     """No other instance can use this log either: nothing in it changes but through this one."""
+    positions: bool = True
+    """Receipts and leases name positions. Else only what is read does."""
+    dedup: bool = True
+    """An id is stored once, whoever publishes it. Else each instance stores its own ones once, and drops at a fetch
+    what it settled before."""
+    exact: bool = True
+    """`leased`, `delayed`, `oldest` and `lost` are known. Else they may be None."""
+    lasting_leases: bool = True
+    """A lease outlives the instance that holds it. Else it ends with that one's connection, as a crash."""
+    bounds_unread: bool = True
+    """The limits by bytes and count look at what is unread, too. Else they hold for the history alone."""
 
 
 class Retention(Struct, frozen=True, kw_only=True):

@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Final
+from copy import deepcopy
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
 from wowevent.errors import BusError, InvalidEvent, StorageDamaged, shown
-from wowevent.event import LOCAL, MAX_DEPTH, VERSION, Event, check_depth, too_new
+from wowevent.event import ALIASES, LOCAL, MAX_DEPTH, VERSION, Event, check_depth, too_new
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Event)
@@ -123,7 +124,7 @@ def from_fields(fields: object) -> Event:
     return Event(**given)
 
 
-_ACCEPTED: Final = _FIELDS - LOCAL | {"retry_count", "id", "source", "source_agent_id", "target", "type", "metadata"}
+_ACCEPTED: Final = _FIELDS - LOCAL | ALIASES.keys() | {"retry_count", "metadata"}
 
 
 def to_fields(event: Event) -> dict[str, Any]:
@@ -207,14 +208,82 @@ def from_cloudevent(cloud: Mapping[str, Any]) -> Event:
     return Event(**fields)
 
 
-# --- pydantic -------------------------------------------------------------------------------------------------------
+# --- the form as a JSON schema, and pydantic ------------------------------------------------------------------------
 
 
-def pydantic_schema() -> Any:
-    """How pydantic validates and serialises an event: as `from_fields` and `to_fields` do, or as the event it is."""
+def json_schema(mode: Literal["validation", "serialization"]) -> dict[str, Any]:
+    """The JSON schema of an event as `from_fields` takes it (validation), or as `to_fields` gives it, complete."""
+    if mode == "serialization":
+        return {
+            "type": "object",
+            "description": "An event, complete (envelope v1); fields that are not known here are kept as they came.",
+            "properties": deepcopy(_GIVEN),
+            "required": list(_GIVEN),
+        }
+    return {
+        "type": "object",
+        "description": "An event as it is sent: a topic or an event_type is enough. Unknown fields are kept.",
+        "properties": deepcopy({name: _nullable(shape) for name, shape in {**_GIVEN, **_TAKEN}.items()}),
+        "anyOf": [{"required": [name]} for name in ("topic", "event_type", "type")],
+    }
+
+
+def _nullable(shape: Mapping[str, Any]) -> dict[str, Any]:
+    types = shape.get("type", [])
+    if "const" in shape or "null" in types:
+        return dict(shape)
+    return {**shape, "type": [types, "null"] if isinstance(types, str) else [*types, "null"]}
+
+
+_TEXT: Final[Mapping[str, Any]] = {"type": "string"}
+_NAME: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 128}
+_TIME: Final[Mapping[str, Any]] = {"type": "string", "format": "date-time"}
+_COUNT: Final[Mapping[str, Any]] = {"type": "integer", "minimum": 0}
+_GIVEN: Final[dict[str, Mapping[str, Any]]] = {
+    "v": {"const": VERSION},
+    "event_id": _NAME,
+    "event_type": {**_TEXT, "description": "What happened."},
+    "topic": {**_TEXT, "description": "Where it is routed."},
+    "source_agent": _NAME,
+    "timestamp": _TIME,
+    "priority": {"type": "integer", "minimum": 1, "maximum": 10},
+    "correlation_id": _NAME,
+    "payload": {"type": "object"},
+    "source_service": _nullable(_NAME),
+    "target_agent": _nullable(_NAME),
+    "parent_event_id": _nullable(_NAME),
+    "trace_id": _nullable(_NAME),
+    "traceparent": _nullable(_TEXT),
+    "execution_id": _nullable(_NAME),
+    "ttl_seconds": _nullable({"type": "number", "exclusiveMinimum": 0}),
+    "not_before": _nullable(_TIME),
+    "max_retries": _nullable(_COUNT),
+    "reply_to": _nullable(_TEXT),
+    "hops": _COUNT,
+    "replay_of": _nullable(_NAME),
+    "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+_NAIVE: Final[Mapping[str, Any]] = {**_TEXT, "description": "ISO 8601; naive is UTC."}
+_TAKEN: Final[dict[str, Mapping[str, Any]]] = {
+    "priority": {
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "maximum": 10,
+        "description": "1 to 10, or a name such as `high`.",
+    },
+    "timestamp": _NAIVE,
+    "not_before": _NAIVE,
+    "metadata": {"type": "object"},
+    **{alias: {**_TEXT, "description": f"Another name of {own}."} for alias, own in ALIASES.items()},
+}
+"""What is taken beside, or looser than, what is given."""
+
+
+def _core_schema(_event: type[Event], _source: Any, _handler: Any) -> Any:
+    """How pydantic makes an event, as `from_fields` does or of the event it is, and writes it, as `to_fields` does."""
     from pydantic_core import PydanticCustomError, core_schema  # noqa: PLC0415 - who asks has it; others need not wait
 
-    def validate(value: object) -> Event:
+    def made(value: object) -> Event:
         if isinstance(value, Event):
             return value
         try:
@@ -222,70 +291,16 @@ def pydantic_schema() -> Any:
         except BusError as error:
             raise PydanticCustomError(error.code, "{message}", {"message": str(error)}) from error
 
-    return core_schema.no_info_plain_validator_function(
-        validate, serialization=core_schema.plain_serializer_function_ser_schema(to_fields)
-    )
+    # With a reference, models that hold events share one description of them.
+    written = core_schema.plain_serializer_function_ser_schema(to_fields)
+    return core_schema.no_info_plain_validator_function(made, ref="wowevent.Event", serialization=written)
 
 
-def json_schema(mode: str) -> dict[str, Any]:
-    """The JSON schema of an event as it is taken (`validation`), or as it is given, complete (`serialization`)."""
-    if mode == "serialization":
-        return {"title": "Event", "type": "object", "properties": dict(_PROPERTIES), "required": list(_PROPERTIES)}
-    loose = {name: {"anyOf": [shape, {"type": "null"}]} for name, shape in {**_PROPERTIES, **_TAKEN}.items()}
-    return {
-        "title": "Event",
-        "type": "object",
-        "properties": loose,
-        "anyOf": [{"required": [name]} for name in ("topic", "event_type", "type")],
-        "additionalProperties": True,
-    }
+def _shown(_event: type[Event], _schema: Any, handler: Any) -> dict[str, Any]:
+    """What pydantic, and FastAPI in /openapi.json, say of such a field."""
+    return {"title": "Event", **json_schema(handler.mode)}
 
 
-def _nullable(**shape: Any) -> dict[str, Any]:
-    return {"anyOf": [shape, {"type": "null"}]}
-
-
-_TEXT: Final[dict[str, Any]] = {"type": "string"}
-_TIME: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
-_COUNT: Final[dict[str, Any]] = {"type": "integer", "minimum": 0}
-_PROPERTIES: Final[dict[str, dict[str, Any]]] = {
-    "v": {"const": VERSION},
-    "event_id": _TEXT,
-    "event_type": {**_TEXT, "description": "What happened."},
-    "topic": {**_TEXT, "description": "Where it is routed."},
-    "source_agent": _TEXT,
-    "timestamp": _TIME,
-    "priority": {"type": "integer", "minimum": 1, "maximum": 10},
-    "correlation_id": _TEXT,
-    "payload": {"type": "object"},
-    "source_service": _nullable(**_TEXT),
-    "target_agent": _nullable(**_TEXT),
-    "parent_event_id": _nullable(**_TEXT),
-    "trace_id": _nullable(**_TEXT),
-    "traceparent": _nullable(**_TEXT),
-    "execution_id": _nullable(**_TEXT),
-    "ttl_seconds": _nullable(type="number", exclusiveMinimum=0),
-    "not_before": _nullable(**_TIME),
-    "max_retries": _nullable(**_COUNT),
-    "reply_to": _nullable(**_TEXT),
-    "hops": _COUNT,
-    "replay_of": _nullable(**_TEXT),
-    "headers": {"type": "object", "additionalProperties": {"type": "string"}},
-}
-_TAKEN: Final[dict[str, dict[str, Any]]] = {
-    "priority": {"anyOf": [_PROPERTIES["priority"], {**_TEXT, "description": "A name, such as `high`."}]},
-    "timestamp": {**_TEXT, "description": "ISO 8601; naive is UTC."},
-    "not_before": {**_TEXT, "description": "ISO 8601; naive is UTC."},
-    "metadata": {"type": "object"},
-    **{
-        name: {**_TEXT, "description": f"Another name of {own}."}
-        for name, own in {
-            "id": "event_id",
-            "source": "source_agent",
-            "source_agent_id": "source_agent",
-            "target": "target_agent",
-            "type": "event_type",
-        }.items()
-    },
-}
-"""What is taken beside, or looser than, what is given."""
+# The event lies below us and knows nothing of its form; `import wowevent` brings the two together.
+for _name, _hook in (("__get_pydantic_core_schema__", _core_schema), ("__get_pydantic_json_schema__", _shown)):
+    setattr(Event, _name, classmethod(_hook))

@@ -13,7 +13,6 @@ from copy import copy
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import lru_cache
-from importlib import import_module
 from math import isfinite
 from threading import RLock
 from time import time_ns
@@ -173,6 +172,9 @@ class Event(
 
     `topic` (where it is routed) and `event_type` (what happened) default to each other. The other dialects' spellings
     `id`, `source`, `source_agent_id`, `target`, `type` and `metadata` are accepted and read as attributes.
+
+    It can be a field of a pydantic model; a FastAPI route takes it as `Annotated[Event, Body()]` and gives it by its
+    return type. (How pydantic makes and writes one is the codec's to say, which lies above and hangs it on the class.)
     """
 
     v: Annotated[int, Meta(ge=VERSION, le=VERSION)]
@@ -322,17 +324,6 @@ class Event(
             structs.force_setattr(twin, "decoded", None)
         return twin
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
-        """As a field of a pydantic model, or the body of a FastAPI route: `codec.from_fields` in, `to_fields` out."""
-        return import_module("wowevent.codec").pydantic_schema()  # above us: only who uses pydantic goes there
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        """What such a field takes and gives, for OpenAPI."""
-        found: dict[str, Any] = import_module("wowevent.codec").json_schema(handler.mode)
-        return found
-
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What `repr` shows, for rich."""
         return [("topic", self.topic), ("event_id", self.event_id), ("source_agent", self.source_agent)]
@@ -351,13 +342,14 @@ LOCAL: Final = frozenset({"retry_count", "_decoded", "_unknown"})
 """Encoded names that are no part of the envelope."""
 _FIELDS: Final = _ENCODED - {"_decoded", "_unknown"} | {"unknown"}
 _COMPARED: Final = tuple(name for name in Event.__struct_fields__ if name != "decoded")
-_ALIASES: Final = {
+ALIASES: Final = {
     "id": "event_id",
     "source": "source_agent",
     "source_agent_id": "source_agent",
     "target": "target_agent",
     "type": "event_type",
 }
+"""The other dialects' names of our fields."""
 
 
 class _Ids:
@@ -410,7 +402,7 @@ def _one_dialect(given: dict[str, Any]) -> dict[str, Any]:
     """The same fields under our own names; InvalidEvent for a name nobody knows or two that disagree."""
     fields: dict[str, Any] = {}
     for name, value in given.items():
-        own = _ALIASES.get(name, name)
+        own = ALIASES.get(name, name)
         if own not in _FIELDS and own != "metadata":
             raise InvalidEvent(f"an event has no field {shown(name)}")
         if value is None:
@@ -530,7 +522,11 @@ def _unknown(_name: str, value: object) -> dict[str, Any]:
         raise InvalidEvent("unknown: not an object of fields")
     if ours := _ENCODED & value.keys():  # they would be written beside ours, and read instead of them
         raise InvalidEvent(f"{', '.join(sorted(ours))}: not a field that can be kept beside our own")
-    return value
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(encode_payload(value))
+    except InvalidEvent as error:
+        raise InvalidEvent(f"a field that is not known here: {error}") from error
+    return plain
 
 
 def utc(value: datetime | str, name: str = "time") -> datetime:

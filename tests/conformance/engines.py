@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.rabbitmq import shared_rabbit
 from tests.servers import redis_cluster, redis_running, redis_says, redis_sentinel
 from wowevent import EventBus
 from wowevent.broker import Broker, Retention
@@ -31,6 +32,8 @@ def url_of(engine: str, folder: Path) -> str:
     """A URL of that engine, of a log that only this test uses."""
     if engine == "redis":
         return shared_redis.emptied()
+    if engine == "rabbitmq":
+        return shared_rabbit.empty(folder)
     return {"memory": f"memory://{folder.name}", "sqlite": f"sqlite:///{folder / 'events.db'}"}[engine]
 
 
@@ -48,6 +51,11 @@ def redis(folder: Path) -> Open:
     url = shared_redis.url()
     namespace = f"{folder.name[-40:]}-{next(_numbers)}"  # a log of its own
     return lambda retention, clock: open_broker(url, namespace=namespace, retention=retention, clock=clock)
+
+
+def rabbitmq(folder: Path) -> Open:
+    url = shared_rabbit.empty(folder)
+    return lambda retention, clock: open_broker(url, retention=retention, clock=clock)
 
 
 class SharedRedis:
@@ -94,7 +102,7 @@ class SharedRedis:
 
 _numbers = itertools.count()
 shared_redis = SharedRedis()
-ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite, "redis": redis}
+ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite, "redis": redis, "rabbitmq": rabbitmq}
 
 
 class Rig:
@@ -134,7 +142,7 @@ class Rig:
         """Let `seconds` pass, slowly enough for engines that answer from another thread."""
         await self.breathe()  # what happened before must have reached the engine before, or it is due later
         while seconds > 0:
-            step = min(seconds, 3.0)
+            step = min(seconds, 10.0 if self.engine == "rabbitmq" else 3.0)
             await self.clock.advance(step)
             seconds -= step
             await self.breathe()
@@ -142,7 +150,7 @@ class Rig:
     async def breathe(self) -> None:
         """Return when what is under way has reached the engine and come back."""
         for broker in self._brokers[:2]:
-            for _ in range(4):
+            for _ in range(1 if self.engine == "rabbitmq" else 4):  # one says there that all of it has happened
                 try:
                     await broker.ping()
                 except Exception:  # noqa: BLE001 - it is closed, or the test has broken it
@@ -156,6 +164,8 @@ class Rig:
         await asyncio.gather(*(broker.close() for broker in self._brokers))
         for other in self._others:
             await other.close()
+        if self.engine == "rabbitmq":
+            shared_rabbit.erase(self._folder)  # the queues of a whole run would drown the server
 
 
 @pytest.fixture

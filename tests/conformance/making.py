@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
+
+from tests.conformance.engines import Rig
 from wowevent import Delivery, Event, EventBus
-from wowevent.broker import Ack, Broker, Lease, Query, Stored, Subscription, SubscriptionInfo
+from wowevent.broker import Ack, Broker, Lease, Position, Query, Stored, Subscription, SubscriptionInfo
 from wowevent.clock import Clock
 
 WORKER = "worker"
@@ -72,6 +75,16 @@ async def read(broker: Broker, *, after: Any = None, **query: Any) -> list[Store
     return [stored async for stored in broker.read(Query(**query), after=after)]
 
 
+async def store(broker: Broker, sent: Sequence[Event]) -> list[Position]:
+    """Publish them; where they are in the log, as it is read. Receipts that name positions name the same ones."""
+    answers = await broker.publish(sent)
+    places = {stored.event.event_id: stored.position for stored in await read(broker)}
+    found = [places[each.event_id] for each in sent]
+    if broker.capabilities.positions:
+        assert [answer.position for answer in answers] == found
+    return found
+
+
 async def info(broker: Broker, id: str = WORKER) -> SubscriptionInfo:
     found = await broker.info(id)
     assert found is not None
@@ -79,10 +92,34 @@ async def info(broker: Broker, id: str = WORKER) -> SubscriptionInfo:
 
 
 async def unsettled(bus: EventBus, name: str = WORKER) -> int:
-    """How many events wait for a subscription or agent, in whatever state."""
+    """How many events wait for a subscription or agent, in whatever state that the engine can tell."""
     found = await bus.info(name)
     assert found is not None
+    assert not bus.capabilities.exact or None not in (found.leased, found.delayed)
     return found.ready + (found.leased or 0) + (found.delayed or 0)
+
+
+# --- what an engine declares -------------------------------------------------------------------------------------
+
+
+def needs(engine: Broker | EventBus, capability: str) -> None:
+    """Skip the test: all of it is about what this engine declares that it cannot do."""
+    if not getattr(engine.capabilities, capability):
+        pytest.skip(f"{engine.capabilities.name} declares {capability}=False")
+
+
+def same(engine: Broker | EventBus, found: object, expected: object) -> bool:
+    """Whether a number is the expected one; None is as good only where the engine declares `exact=False`."""
+    return found == expected or (found is None and not engine.capabilities.exact)
+
+
+async def heard(rig: Rig, broker: Broker) -> None:
+    """Let all instances know what one of them declared, where an event is routed after its publisher looked.
+
+    There the publisher's own view makes `matched`, and may be late (decision 0005). Others may not: no time for them.
+    """
+    if not broker.capabilities.positions:
+        await rig.breathe()
 
 
 class Seen:

@@ -14,7 +14,7 @@ async def test_a_retry_counts_a_failure_and_keeps_its_error_and_time(rig: Rig):
     times = []
     for error in ("first", "second"):
         lease = await take_one(broker)
-        await rig.clock.advance(1)
+        await rig.advance(1)
         times.append(rig.clock.time())
         await broker.settle(WORKER, [Retry(lease.token, 0, error)])
     lease = await take_one(broker)
@@ -29,7 +29,7 @@ async def test_a_lease_that_ended_unsettled_counts_a_crash(rig: Rig):
     await broker.publish([event()])
     for _ in range(2):
         await take_one(broker)
-        await rig.clock.advance(31)
+        await rig.advance(31)
     lease = await take_one(broker)
     assert (lease.failures, lease.crashes) == (0, 2)
     assert [a.number for a in lease.attempts] == [1, 2]
@@ -65,7 +65,7 @@ async def test_the_counts_survive_a_reopening(rig: Rig):
     await before.settle(WORKER, [Retry((await take_one(before)).token, 0, "failed")])
     await take_one(before)
     await before.close()
-    await rig.clock.advance(31)
+    await rig.advance(31)
     lease = await take_one(rig.broker())
     assert (lease.failures, lease.crashes) == (1, 1)
     assert [a.number for a in lease.attempts] == [1, 2]
@@ -87,7 +87,7 @@ async def test_a_suspect_comes_alone(rig: Rig):
     await declare(broker)
     await broker.publish(events(5))
     await take(broker)
-    await rig.clock.advance(31)
+    await rig.advance(31)
     await broker.publish([event(n=n) for n in range(5, 10)])
     fetches = []
     while leases := await take(broker):
@@ -103,7 +103,7 @@ async def test_a_suspect_that_fails_stays_one(rig: Rig):
     await declare(broker)
     await broker.publish(events(1))
     await take(broker)
-    await rig.clock.advance(31)
+    await rig.advance(31)
     await broker.settle(WORKER, [Retry((await take_one(broker)).token, 0, "failed")])
     await broker.publish(events(3))
     (lease,) = [lease for lease in await take(broker) if lease.crashes] or [await take_one(broker)]

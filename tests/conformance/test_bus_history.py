@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import Seen, event, events
+from tests.conformance.making import Seen, event, events, unsettled
 from wowevent import Event, InvalidEvent, ReplayConfig, current
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -47,7 +47,8 @@ async def test_history(rig: Rig, query: dict[str, Any], found: list[int]):
 async def test_history_behind_a_receipt(rig: Rig):
     bus = await rig.bus()
     receipts = await bus.publish_many(events(4))
-    after = receipts[1].position
+    after = [item async for item in bus.history()][1].position
+    assert receipts[1].position == (after if bus.capabilities.positions else None)
     assert [item.event.payload["n"] async for item in bus.history(after=after)] == [2, 3]
 
 
@@ -90,12 +91,9 @@ async def test_what_a_handler_raises_ends_the_replay(rig: Rig):
 async def test_a_replay_moves_no_cursor(rig: Rig):
     bus, seen = await published(rig), Seen()
     await (await bus.subscribe("#", seen, "worker", start="first")).cancel()
-    before = await bus.info("worker")
+    before = await unsettled(bus)
     await bus.replay(lambda event: None)
-    after = await bus.info("worker")
-    assert before
-    assert after
-    assert (before.ready + before.leased, after.ready + after.leased) == (4 - len(seen.events),) * 2
+    assert (before, await unsettled(bus)) == (4 - len(seen.events),) * 2
 
 
 async def test_what_is_published_in_a_replay_inherits_nothing(rig: Rig):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import Seen, event, events
+from tests.conformance.making import Seen, event, events, unsettled
 from wowevent import Event, SubscriptionConflict, SubscriptionNotFound
 
 WITHIN = 5.0  # seconds for others to notice; they look once a second
@@ -21,9 +21,7 @@ async def test_what_comes_meanwhile_waits_and_comes_in_its_order(rig: Rig):
     await bus.publish_many(events(20))
     await asyncio.sleep(0.1)
     assert seen.numbers == []
-    info = await bus.info("worker")
-    assert info is not None
-    assert info.ready + (info.leased or 0) == 20
+    assert await unsettled(bus) == 20
     await bus.resume("worker")
     assert not bus.paused(sub.subscription_id)
     await bus.join(10)

@@ -45,7 +45,7 @@ async def test_nobody_there_is_said_at_once(rig: Rig):
     handle = await bus.subscribe("agent.ask", double, "worker")
     assert await bus.request("agent.ask", {"q": 1}) == 2
     await handle.cancel()
-    await rig.clock.advance(2)
+    await rig.advance(2)
     with pytest.raises(NoResponders):
         await bus.request("agent.ask", {"q": 1}, timeout=60)
 

@@ -7,7 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import WORKER, declare, event, events, info, numbers, read, take, take_all, take_one
+from tests.conformance.making import (
+    WORKER,
+    declare,
+    event,
+    events,
+    info,
+    numbers,
+    read,
+    same,
+    take,
+    take_all,
+    take_one,
+)
 from wowevent import Event
 from wowevent.broker import Retry
 
@@ -25,11 +37,11 @@ async def test_a_delayed_retry_comes_when_it_is_due_and_holds_up_nothing(rig: Ri
     await declare(broker)
     await broker.publish(events(3))
     await broker.settle(WORKER, [Retry((await take_one(broker)).token, 10, "failed")])
-    assert (await info(broker)).delayed == 1
+    assert same(broker, (await info(broker)).delayed, 1)
     assert numbers(await take_all(broker)) == [1, 2]
-    await rig.clock.advance(9.9)
+    await rig.advance(9.9)
     assert not await take(broker)
-    await rig.clock.advance(0.2)
+    await rig.advance(0.2)
     assert (await take_one(broker)).failures == 1
 
 
@@ -53,7 +65,7 @@ async def test_a_delayed_retry_survives_a_reopening(rig: Rig):
     await before.close()
     after = rig.broker()
     assert not await take(after)
-    await rig.clock.advance(61)
+    await rig.advance(61)
     assert (await take_one(after)).failures == 1
 
 
@@ -69,7 +81,8 @@ async def test_a_delayed_event_is_outside_the_log_until_it_is_due(rig: Rig):
     await rig.advance(9)
     assert numbers(await read(broker)) == numbers(await take_all(broker)) == [2]
     await rig.advance(2)
-    await eventually(lambda: info_ready(rig.broker()))
+    other = rig.broker()
+    await eventually(lambda: info_ready(other))
     assert numbers(await read(broker)) == [2, 1]
     assert numbers(await take_all(broker)) == [1]
 
@@ -106,8 +119,8 @@ async def test_a_moment_that_has_passed_is_now(rig: Rig):
     broker = rig.broker()
     await declare(broker)
     (answer,) = await broker.publish([later(rig, -10)])
-    assert answer.position is not None
-    assert numbers(await take_all(broker)) == [0]
+    assert answer.position is not None or not broker.capabilities.positions
+    assert numbers(await read(broker)) == numbers(await take_all(broker)) == [0]
 
 
 async def test_a_delayed_event_survives_that_everyone_is_gone_when_it_is_due(rig: Rig):
@@ -115,7 +128,7 @@ async def test_a_delayed_event_survives_that_everyone_is_gone_when_it_is_due(rig
     await declare(before)
     await before.publish([later(rig, 10)])
     await before.close()
-    await rig.clock.advance(60)
+    await rig.advance(60)
     after = rig.broker()
     fetch = asyncio.create_task(after.fetch(WORKER, limit=1, wait=5))
     await rig.advance(0.1)

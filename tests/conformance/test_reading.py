@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.engines import Rig
-from tests.conformance.making import declare, event, events, numbers, read, take_all
+from tests.conformance.making import declare, event, events, numbers, read, store, take_all
 from wowevent import PositionLost
 from wowevent.broker import Position, Query, Stored
 
@@ -54,9 +54,9 @@ async def test_history_finds_what_is_asked_for(rig: Rig, query: dict[str, Any], 
 
 async def test_history_behind_a_position(rig: Rig):
     broker = rig.broker()
-    answers = await broker.publish(events(5))
-    assert numbers(await read(broker, after=answers[2].position)) == [3, 4]
-    assert numbers(await read(broker, after=answers[4].position)) == []
+    positions = await store(broker, events(5))
+    assert numbers(await read(broker, after=positions[2])) == [3, 4]
+    assert numbers(await read(broker, after=positions[4])) == []
 
 
 async def test_a_long_history_comes_whole_and_in_order(rig: Rig):
@@ -106,27 +106,24 @@ async def test_the_position_of_another_log_is_lost(rig: Rig, position: Position)
 
 async def test_a_position_that_was_never_reached_is_lost(rig: Rig):
     broker = rig.broker()
-    (answer,) = await broker.publish([event()])
-    assert answer.position is not None
+    (position,) = await store(broker, [event()])
     with pytest.raises(PositionLost):
-        await read(broker, after=Position(answer.position.epoch, answer.position.offset + 1))
+        await read(broker, after=Position(position.epoch, position.offset + 1))
 
 
 async def test_a_recreated_log_has_another_epoch(rig: Rig):
     first, second = rig.broker(), rig.another_log().broker()
-    (a,), (b,) = await first.publish([event()]), await second.publish([event()])
-    assert a.position
-    assert b.position
-    assert a.position.epoch != b.position.epoch
+    (a,), (b,) = await store(first, [event()]), await store(second, [event()])
+    assert a.epoch != b.epoch
     with pytest.raises(PositionLost):
-        await read(second, after=a.position)
+        await read(second, after=a)
 
 
 async def test_the_head_is_where_the_log_ends_now(rig: Rig):
     broker = rig.broker()
     assert (await broker.ping()).head.offset == 0
-    answers = await broker.publish(events(3))
-    assert (await broker.ping()).head == answers[-1].position
+    positions = await store(broker, events(3))
+    assert (await broker.ping()).head == positions[-1]
     assert (await broker.ping()).latency >= 0
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import WORKER, declare, event, events, info, numbers, read, take, take_all
+from tests.conformance.making import (
+    WORKER,
+    declare,
+    event,
+    events,
+    info,
+    needs,
+    numbers,
+    read,
+    same,
+    store,
+    take,
+    take_all,
+)
 from wowevent import Event, PositionLost
 from wowevent.broker import Ack, Broker, Retention
 
@@ -24,16 +37,17 @@ async def test_the_age_limit_is_hard_and_told_once(rig: Rig):
     await broker.publish(events(3))
     await rig.advance(105)
     await let_it_trim(rig, broker)
-    assert (await info(broker)).lost == 3
+    assert same(broker, (await info(broker)).lost, 3)
     with pytest.raises(PositionLost) as caught:
         await take(broker)
-    assert caught.value.lost == 3
+    assert same(broker, caught.value.lost, 3)
     assert numbers(await take_all(broker)) == [99, 100]
-    assert (await info(broker)).lost == 0
+    assert same(broker, (await info(broker)).lost, 0)
 
 
 async def test_the_byte_limit_is_hard_and_told_once(rig: Rig):
     broker = rig.broker(retention=Retention(max_bytes=200_000))
+    needs(broker, "bounds_unread")
     await declare(broker)
     for n in range(10):
         await broker.publish([Event(topic="task.created", payload={"n": n, "text": "x" * 50_000})])
@@ -54,31 +68,30 @@ async def test_what_is_in_a_handlers_hands_is_not_lost(rig: Rig):
     await rig.advance(105)
     await let_it_trim(rig, broker)
     assert await broker.settle(WORKER, [Ack(lease.token)]) == 1
-    assert (await info(broker)).lost == 0
+    assert same(broker, (await info(broker)).lost, 0)
 
 
 async def test_a_reader_is_told_of_the_gap(rig: Rig):
     broker = rig.broker(retention=Retention(max_age=100))
-    answers = await broker.publish(events(5))
+    positions = await store(broker, events(5))
     await rig.advance(105)
     await let_it_trim(rig, broker)
     assert numbers(await read(broker)) == [99, 100]
     with pytest.raises(PositionLost) as caught:
-        await read(broker, after=answers[1].position)
-    assert caught.value.lost == 3
-    assert numbers(await read(broker, after=answers[4].position)) == [99, 100]
+        await read(broker, after=positions[1])
+    assert same(broker, caught.value.lost, 3)
+    assert numbers(await read(broker, after=positions[4])) == [99, 100]
 
 
 async def test_positions_are_never_used_again(rig: Rig):
     broker = rig.broker(retention=Retention(max_age=100))
-    answers = await broker.publish(events(5))
+    before = await store(broker, events(5))
     await rig.advance(1000)
     await let_it_trim(rig, broker)
     await broker.close()
-    (answer,) = await rig.broker().publish([event()])
-    assert answer.position
-    assert answers[-1].position
-    assert answer.position > answers[-1].position
+    (after,) = await store(rig.broker(), [event()])
+    assert after.epoch == before[-1].epoch
+    assert after.offset > before[-1].offset
 
 
 async def test_the_count_limit_drops_nothing_that_is_unread(rig: Rig):
@@ -97,7 +110,8 @@ async def test_the_count_limit_bounds_what_everyone_has_left_behind(rig: Rig):
         await broker.publish([event(n=n) for n in range(start, start + 50)])
         await take_all(broker)
         await rig.advance(12)
-    await eventually(lambda: _at_most(broker, 250))
+    if broker.capabilities.bounds_unread:  # else on a grain of the engine's own
+        await eventually(lambda: _at_most(broker, 250))
     assert numbers(await read(broker))[-1] == 999
 
 
@@ -120,7 +134,7 @@ async def test_a_subscription_that_nobody_serves_lapses_and_is_told(rig: Rig):
     assert (found.lapsed, found.ready) == (True, 0)
     with pytest.raises(PositionLost) as caught:
         await take(broker)
-    assert caught.value.lost in (None, 5)
+    assert same(broker, caught.value.lost, 5)
     await broker.publish([event(n=7)])
     assert numbers(await take_all(broker)) == [7]
     assert not (await info(broker)).lapsed

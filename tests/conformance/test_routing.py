@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.engines import Rig
-from tests.conformance.making import declare, event, numbers, take_all
+from tests.conformance.making import declare, event, heard, numbers, take_all
 from wowevent.broker import Filter
 
 TOPICS = [
@@ -121,5 +121,6 @@ async def test_an_instance_routes_by_what_another_declared_since(rig: Rig):
     await declare(consumer)
     await publisher.publish([event(n=1)])
     await consumer.remove("worker")
+    await heard(rig, publisher)
     (answer,) = await publisher.publish([event(n=2)])
     assert answer.matched == ()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.conformance.engines import Rig
-from tests.conformance.making import WORKER, declare, event, info, numbers, take, take_all
+from tests.conformance.making import WORKER, declare, event, events, info, numbers, store, take, take_all
 from wowevent import PositionLost
 from wowevent.broker import Filter, Position
 
@@ -39,9 +39,8 @@ async def test_a_time_begins_with_the_events_of_then(rig: Rig):
 
 async def test_a_position_begins_behind_it(rig: Rig):
     broker = rig.broker()
-    answers = await broker.publish([event(n=n) for n in range(4)])
-    assert answers[1].position is not None
-    await declare(broker, start=answers[1].position)
+    positions = await store(broker, events(4))
+    await declare(broker, start=positions[1])
     assert numbers(await take_all(broker)) == [2, 3]
 
 

@@ -12,6 +12,7 @@ from wowevent.event import check_name
 
 if TYPE_CHECKING:
     from wowevent.broker import Broker
+    from wowevent.brokers.rabbitmq import RabbitMQBroker
     from wowevent.brokers.redis import RedisBroker
     from wowevent.clock import Clock
 
@@ -63,7 +64,11 @@ def open_broker(
         rest = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
         server = parts._replace(query=rest).geturl()
         return redis(server, namespace=namespace, strict=strict, retention=retention, clock=clock)
-    raise NotSupported(f"{parts.scheme or url!r}: known here are memory://, sqlite:///path and redis://")
+    if parts.scheme in {"amqp", "amqps"}:
+        rest = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in Retention.__struct_fields__])
+        server = parts._replace(query=rest).geturl()
+        return _rabbitmq()(server, namespace=namespace, retention=retention, clock=clock)
+    raise NotSupported(f"{parts.scheme or url!r}: known here are memory://, sqlite:///path, redis:// and amqp://")
 
 
 def open_client(
@@ -81,6 +86,14 @@ def _redis() -> type[RedisBroker]:
     except ImportError as error:
         raise NotSupported("redis:// needs its driver: pip install 'wowevent[redis]'") from error
     return RedisBroker
+
+
+def _rabbitmq() -> type[RabbitMQBroker]:
+    try:
+        from wowevent.brokers.rabbitmq import RabbitMQBroker
+    except ImportError as error:
+        raise NotSupported("amqp:// needs its driver: pip install 'wowevent[rabbitmq]'") from error
+    return RabbitMQBroker
 
 
 def _namespaced(path: str, namespace: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.responses import Response
 
+from wowevent.codec import json_schema
 from wowevent.service import answers, failures, intake
 from wowevent.service.routes import OPERATIONS, Body, Operation, Parameter
 
@@ -29,75 +30,9 @@ def _nullable(*types: str, **more: Any) -> dict[str, Any]:
     return {"type": [*types, "null"], **more}
 
 
-_NAME: Final = _nullable("string", maxLength=128)
-_TIME: Final = {"type": "string", "format": "date-time"}
-_COUNT: Final = _nullable("integer", minimum=0)
-_EVENT: Final[dict[str, Any]] = {
-    "v": {"const": 1},
-    "event_id": {"type": "string"},
-    "event_type": {"type": "string", "description": "What happened."},
-    "topic": {"type": "string", "description": "Where it is routed."},
-    "source_agent": {"type": "string"},
-    "source_service": _NAME,
-    "target_agent": _NAME,
-    "payload": {"type": "object"},
-    "timestamp": _TIME,
-    "priority": {"type": "integer", "minimum": 1, "maximum": 10},
-    "correlation_id": {"type": "string"},
-    "parent_event_id": _NAME,
-    "trace_id": _NAME,
-    "traceparent": _nullable("string"),
-    "execution_id": _NAME,
-    "ttl_seconds": _nullable("number", exclusiveMinimum=0),
-    "not_before": _nullable("string", format="date-time"),
-    "max_retries": _COUNT,
-    "reply_to": _nullable("string"),
-    "hops": {"type": "integer", "minimum": 0},
-    "replay_of": _NAME,
-    "headers": {"type": "object", "additionalProperties": {"type": "string"}},
-}
-_OTHER_SPELLINGS: Final = {
-    "id": "event_id",
-    "source": "source_agent",
-    "source_agent_id": "source_agent",
-    "target": "target_agent",
-    "type": "event_type",
-}
-
-
-def _given() -> dict[str, Any]:
-    """The fields of an event as they may be sent: all but a topic or a type may be left out or null."""
-    looser = {
-        "priority": {"type": ["integer", "string", "null"], "description": "1 to 10, or a name such as `high`."},
-        "timestamp": _nullable("string", description="ISO 8601; naive is UTC."),
-        "not_before": _nullable("string", description="ISO 8601; naive is UTC."),
-        "payload": _nullable("object"),
-        "headers": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-        "hops": _COUNT,
-        "metadata": _nullable("object"),
-    }
-    texts = {
-        name: _nullable("string") for name in ("event_id", "event_type", "topic", "source_agent", "correlation_id")
-    }
-    aliases = {
-        name: _nullable("string", description=f"Another name of {own}.") for name, own in _OTHER_SPELLINGS.items()
-    }
-    return {**_EVENT, **texts, **looser, **aliases}
-
-
 _SCHEMAS: Final[dict[str, Any]] = {
-    "Event": {
-        "type": "object",
-        "description": "An event, complete (envelope v1); fields that are not known here are kept as they came.",
-        "properties": _EVENT,
-        "required": list(_EVENT),
-    },
-    "EventIn": {
-        "type": "object",
-        "description": "An event as it is sent: a topic or an event_type is enough. Unknown fields are kept.",
-        "properties": _given(),
-        "anyOf": [{"required": [name]} for name in ("topic", "event_type", "type")],
-    },
+    "Event": json_schema("serialization"),
+    "EventIn": json_schema("validation"),
     "CloudEvent": {
         "type": "object",
         "description": "A CloudEvent 1.0 in structured JSON mode; `data` is an object.",

@@ -6,7 +6,7 @@
                    subscriptions, backfill, dead, retention
     reader         pages of the log and of its facts, on a connection of their own
     registry       who wants what and who is here, cached;   wake: telling other processes
-    schema         the file itself
+    schema         the file itself;   opening: what a process may open
 
 Nothing is polled but for a look once a second by what waits, in case a wake-up got lost.
 """
@@ -88,7 +88,10 @@ class SqliteBroker:
         self._session: Session | None = None
 
     async def open(self) -> None:
-        """Open the log now, rather than with the first call. FormatTooNew, StorageDamaged, BrokerUnavailable."""
+        """Open the log now, rather than with the first call. FormatTooNew, StorageDamaged, BrokerUnavailable.
+
+        NotSupported in a forked child whose parent has the log open.
+        """
         await self._enter()
 
     async def _enter(self) -> Session:

@@ -20,18 +20,16 @@ A body is the envelope's JSON. Its checksum starts from the position, so that a 
 from __future__ import annotations
 
 import errno
-import os
 import secrets
-import threading
 import time
 import zlib
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 import msgspec
 
+from wowevent.brokers.sqlite.opening import opened
 from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, StorageDamaged, StorageFull
 
 if TYPE_CHECKING:
@@ -187,10 +185,6 @@ CREATE TABLE fact(
 );
 """
 
-# A file descriptor on the file that is closed drops every lock that this process has on it, SQLite's too. So a new file
-# is made under this lock, before any connection of this process can have it open.
-_creating: Final = threading.Lock()
-
 
 def checksum(body: bytes | memoryview, offset: int) -> int:
     """The CRC-32 of a body at its position (0 where it has none)."""
@@ -200,13 +194,10 @@ def checksum(body: bytes | memoryview, offset: int) -> int:
 def connect(path: str, synchronous: str) -> apsw.Connection:
     """The connection that writes and checkpoints; makes the file (0600) and its directory (0700) if they are not there.
 
-    Raises FormatTooNew, StorageDamaged for a file that is no log of ours, BrokerUnavailable.
+    Raises FormatTooNew, StorageDamaged for a file that is no log of ours, BrokerUnavailable, and NotSupported in a
+    forked child for a file that was open at the fork.
     """
-    with _creating:
-        if not Path(path).exists():
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        db = apsw.Connection(path)
+    db = opened(path, make=True)
     try:
         db.set_busy_handler(BusyWait(BUSY_SECONDS))
         _check_format(db)
@@ -225,7 +216,7 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
 
 def connect_reader(path: str) -> apsw.Connection:
     """A connection that only reads, beside the one that writes."""
-    db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    db = opened(path)
     try:
         db.set_busy_handler(BusyWait(BUSY_SECONDS))
         db.execute(

@@ -60,7 +60,7 @@ class Session:
         self._asked: set[asyncio.Future[Any]] = set()
 
     async def start(self, path: str, synchronous: str, retention: Retention) -> None:
-        """Open the log in the writer thread. FormatTooNew, StorageDamaged, BrokerUnavailable."""
+        """Open the log in the writer thread. FormatTooNew, StorageDamaged, BrokerUnavailable, NotSupported."""
         opened: asyncio.Future[Store] = self._loop.create_future()
 
         def open_store() -> Store:

@@ -1,0 +1,445 @@
+"""The RabbitMQ engine: quorum queues that the server routes to, a stream of all events, a stream of what all must know.
+
+    __init__    RabbitMQBroker                       names     exchanges, queues, bindings
+    link        connections, confirms, locks         tags      what a message says of itself
+    session     what an instance has joined          stream    following one;   history   reading the log
+    serving     one subscription: lease and settle   control, registry   the control log and its fold
+    delays      what is delayed                      live      who is there, replies
+    letters     dead letters                         faults    the errors
+
+What AMQP cannot do is declared: a confirm bears no position, an id is looked for where it is consumed, and a lease ends
+with the connection of who holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import structs
+
+from wowevent.broker import (
+    LIVE,
+    Ack,
+    Appended,
+    Capabilities,
+    DeadLetter,
+    DeadQuery,
+    Discard,
+    KNOWN_IDS,
+    KNOWN_SECONDS,
+    Lease,
+    Ping,
+    Position,
+    Query,
+    Redeliver,
+    Retention,
+    Settlement,
+    Stored,
+    Subscription,
+    SubscriptionInfo,
+)
+from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts, head
+from wowevent.brokers.rabbitmq.link import Link, Message
+from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.past import copy_past
+from wowevent.brokers.rabbitmq.registry import Declared, Removed
+from wowevent.brokers.rabbitmq.session import Session
+from wowevent.brokers.rabbitmq.tags import Tag, properties
+from wowevent.clock import Clock, SystemClock
+from wowevent.codec import encode
+from wowevent.errors import BrokerUnavailable, Closed, PositionLost, SubscriptionNotFound
+from wowevent.event import Event, check_name
+from wowevent.reading import Reading, of_facts
+from wowevent.routing import spec_of
+
+__all__ = ["RabbitMQBroker"]
+
+_LONGEST_WAIT: Final = 86_400.0
+_LOCK_WAIT: Final = 1.0  # seconds after which a waiting fetch looks again whether the lock is free
+_PROMISE: Final = (
+    "At least once: quorum queues, confirmed and synced before a publish returns; nothing is lost by a kill or a power "
+    "failure. The history is a stream, whose last moments a power failure may take."
+)
+
+
+class RabbitMQBroker:
+    """One instance of the RabbitMQ engine; see `Broker` for what each call promises.
+
+    Nothing is connected before the first call. All calls come from one event loop. Leases and delays go by the clock of
+    the instance that has them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "default",
+        retention: Retention | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`url` is `amqp://user:password@host:port/vhost` or `amqps://…`, with `heartbeat=` in seconds if wished."""
+        self.capabilities: Capabilities = Capabilities(
+            name="rabbitmq",
+            durable=True,
+            shared=True,
+            promise=_PROMISE,
+            positions=False,
+            dedup=False,
+            exact=False,
+            lasting_leases=False,
+            bounds_unread=False,
+        )
+        self._url = url
+        self._names = Names(check_name(namespace))
+        self._retention = retention or Retention()
+        self._clock = clock or SystemClock()
+        self._session: Session | None = None
+        self._opening: asyncio.Task[Session] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._live: dict[str, Subscription] = {}
+        self._served: set[str] = set()
+        self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._ids: OrderedDict[str, float] = OrderedDict()
+        self._orphans: OrderedDict[str, str] = OrderedDict()
+        self._closed = False
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Join the log now, rather than with the first call. BrokerUnavailable, NotPermitted."""
+        await self._enter()
+
+    async def _enter(self) -> Session:
+        """Every call starts here."""
+        if self._closed:
+            raise Closed("this broker is closed")
+        if self._session is not None and not self._session.broken:
+            return self._session
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_seen)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Session:
+        if self._session is not None:
+            before, self._session = self._session, None
+            self._remember(before)
+            await before.close()
+        link = await Link.dial(self._url)
+        session = Session(link, self._names, self._retention, self._clock, self._settled)
+        session.live.reading.update(self._live)
+        try:
+            await session.join()
+        except BaseException:
+            await session.close()
+            raise
+        self._session = session
+        return session
+
+    def _remember(self, session: Session) -> None:
+        """What was leased when the connection broke: should its handler succeed, it is not done again here."""
+        for serving in session.servings.values():
+            for token, held in serving.leases.items():
+                self._orphans[token] = held.event.event_id
+        while len(self._orphans) > KNOWN_IDS:
+            self._orphans.popitem(last=False)
+
+    async def close(self) -> None:
+        """See Broker."""
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.create_task(self._close())
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:  # no more time to say goodbye; but nothing stays behind
+            self._closing.cancel()
+            await asyncio.gather(self._closing, return_exceptions=True)
+            raise
+
+    async def _close(self) -> None:
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        if self._session is not None:
+            await self._session.close()
+
+    # --- publish --------------------------------------------------------------------------------------------------
+
+    async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
+        """See Broker."""
+        session = await self._enter()
+        now, registry = self._clock.time(), session.control.registry
+        results: list[Appended] = []
+        messages: list[Message] = []
+        fresh: list[str] = []
+        for event in events:
+            if event.event_id in self._ids or event.event_id in fresh:
+                results.append(Appended(None, duplicate=True))
+                continue
+            matched = registry.routes.match(event) + session.live.routes.match(event)
+            due = event.not_before.timestamp() if event.not_before is not None else 0.0
+            if due > now:
+                kept = await session.delays.hold(event, Tag(at=now, due=due))
+                results.append(Appended(None, matched=matched) if kept else Appended(None, duplicate=True))
+                continue
+            live = event.topic.startswith(LIVE)
+            if not live:
+                fresh.append(event.event_id)
+            exchange = self._names.live if live else self._names.exchange(event.topic)
+            key = event.topic if live else event.routing_key
+            props = properties(event, Tag(at=now, seen=registry.offset))
+            messages.append(Message(exchange, key, props, encode(event), mandatory=not live))
+            results.append(Appended(None, matched=matched))
+        if messages:
+            await session.link.publish(messages)
+        self._note(fresh)
+        return results
+
+    def _note(self, ids: Sequence[str]) -> None:
+        """These are stored. Of what others store, nothing is known here."""
+        now = self._clock.time()
+        self._ids.update((id, now) for id in ids)
+        while len(self._ids) > KNOWN_IDS:
+            id = next(iter(self._ids))
+            if now - self._ids[id] <= KNOWN_SECONDS:
+                break
+            del self._ids[id]
+
+    async def cancel(self, event_id: str) -> bool:
+        """See Broker."""
+        return await (await self._enter()).delays.cancel(event_id)
+
+    # --- subscriptions --------------------------------------------------------------------------------------------
+
+    async def declare(self, subscription: Subscription) -> SubscriptionInfo:
+        """See Broker. PositionLost for a start at a position that the log does not go on from."""
+        session = await self._enter()
+        if not subscription.durable:
+            self._live[subscription.id] = session.live.reading[subscription.id] = structs.replace(
+                subscription, start="new"
+            )
+            await session.live.changed()
+            return SubscriptionInfo(subscription=subscription, consumers=1)
+        id = subscription.id
+        async with session.link.lock(self._names.lock(f"declare.{id}")):
+            await session.control.sync()
+            before = session.control.registry.spec(id)
+            if before is None:
+                await self._begin(session, subscription)
+            elif not session.control.registry.known[id].lapsed:
+                await session.route(subscription, before)
+            spec = spec_of(subscription)
+            await session.control.append(Declared(id, spec, self._clock.time()))
+        await session.live.sync()
+        found = await session.info(id)
+        if found is None:
+            raise SubscriptionNotFound(f"{id!r} was removed while it was declared")
+        return found
+
+    async def _begin(self, session: Session, subscription: Subscription) -> None:
+        """A new one, with as much of the past as it wants."""
+        if isinstance(subscription.start, Position):
+            await _check(session, subscription.start)
+        if subscription.start == "new":
+            await session.route(subscription)
+            return
+        await copy_past(session, subscription)
+
+    async def detach(self, id: str) -> None:
+        """See Broker."""
+        self._served.discard(id)
+        await (await self._enter()).leave([id])
+
+    async def remove(self, id: str) -> None:
+        """See Broker."""
+        session = await self._enter()
+        if self._live.pop(id, None) is not None:
+            session.live.reading.pop(id, None)
+            await session.live.changed()
+            return
+        await session.control.sync()
+        if session.control.registry.spec(id) is None:
+            return
+        await session.leave([id])
+        queues = [*session.queues(id), self._names.dead(id)]
+        await session.control.append(Removed(id))
+        serving = session.servings.pop(id, None)
+        if serving is not None:
+            await serving.close()
+        for queue in queues:
+            await session.link.ask("queue_delete", queue)
+
+    async def subscriptions(self) -> Sequence[SubscriptionInfo]:
+        """See Broker."""
+        session = await self._enter()
+        await session.sync()
+        infos = [await session.info(id) for id in list(session.control.registry.known)]
+        live = [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.present()]
+        return [info for info in infos if info is not None] + live
+
+    async def info(self, id: str) -> SubscriptionInfo | None:
+        """See Broker."""
+        session = await self._enter()
+        await session.sync()
+        live = next((each for each in session.live.present() if each.id == id), None)
+        return SubscriptionInfo(subscription=live, consumers=1) if live is not None else await session.info(id)
+
+    async def purge(self, id: str) -> int:
+        """See Broker."""
+        session = await self._enter()
+        await session.sync()
+        session.find(id)
+        count = await session.serving(id).purge()
+        for queue in session.queues(id):
+            count += int((await session.link.ask("queue_purge", queue)).message_count or 0)
+        return count
+
+    # --- fetch and settle -----------------------------------------------------------------------------------------
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        """See Broker."""
+        self._served.add(id)
+        session = await self._enter()
+        until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
+        if session.control.registry.spec(id) is None:
+            await session.control.sync()
+        while True:
+            if self._closed:
+                raise Closed("this broker is closed")
+            if session.broken:
+                raise BrokerUnavailable("rabbitmq: the connection was lost")
+            spec = session.find(id)
+            if id not in self._served:  # detached while this call was under way
+                await session.leave([id])
+                return []
+            lapsed = session.control.registry.known[id].lapsed
+            await session.serve(id)
+            if lapsed:
+                await session.revive(id)
+                raise PositionLost(f"{id}: nobody served it for too long, and its backlog was dropped")
+            left = until - self._clock.monotonic()
+            leases = await self._take(session, spec, limit, waits=left > 0)
+            if leases or limit == 0 or left <= 0:
+                return leases
+            await self._wait(session, spec, left)
+
+    async def _take(self, session: Session, spec: Subscription, limit: int, *, waits: bool) -> list[Lease]:
+        serving = session.serving(spec.id)
+        if limit == 0 or (spec.exclusive and not await session.lock(serving)):
+            return []
+        if waits:
+            await serving.consume(limit)
+        else:
+            await session.sync()
+        return await serving.take(limit, spec.lease, asking=not waits)
+
+    async def _wait(self, session: Session, spec: Subscription, seconds: float) -> None:
+        serving = session.serving(spec.id)
+        if spec.exclusive and serving.lock is None:
+            seconds = min(seconds, _LOCK_WAIT)
+        elif serving.ready:
+            return
+        if spec.id not in self._served or session.broken:
+            return
+        timer = self._clock.call_later(seconds, serving.news.notify)
+        try:
+            await serving.news.wait()
+        finally:
+            timer.cancel()
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        if session.control.registry.spec(id) is None:
+            await session.control.sync()
+        session.find(id)
+        for order in settlements:
+            if self._orphans and isinstance(order, Ack) and order.token in self._orphans:
+                self._settled[id, self._orphans.pop(order.token)] = None
+        serving = session.serving(id)
+        count = await serving.settle(settlements)
+        if serving.lock is not None:
+            await session.unlock(serving)
+        return count
+
+    async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        return await session.letters.find(query)
+
+    async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        return await session.letters.resolve(letters)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+        """See Broker."""
+        if follow:
+            return self._follow(query, after)
+        if of_facts(query):
+            return self._facts(query, after)
+        pages = Pages(query, after)
+
+        async def turn() -> Items | None:
+            return await pages.next(await self._enter())
+
+        return Reading(turn, query.limit, pages.close)
+
+    def _facts(self, query: Query, after: Position | None) -> Reading:
+        done = False
+
+        async def turn() -> Items | None:
+            nonlocal done
+            session = await self._enter()
+            if done:
+                return None
+            done = True
+            await session.control.sync()
+            return facts(query, after, session)
+
+        return Reading(turn, query.limit)
+
+    def _follow(self, query: Query, after: Position | None) -> Reading:
+        tail: Tail | None = None
+
+        async def turn() -> Items | None:
+            nonlocal tail
+            if tail is None:
+                tail = Tail(query, after, await self._enter())
+            found = await tail.next()
+            if found is None:
+                raise Closed("this broker is closed")
+            return found
+
+        def end() -> None:
+            if tail is not None:
+                tail.close()
+
+        return Reading(turn, query.limit, end)
+
+    async def ping(self) -> Ping:
+        """See Broker."""
+        session = await self._enter()
+        began = asyncio.get_running_loop().time()
+        await session.sync()
+        offset = await head(session.link, self._names)
+        return Ping(asyncio.get_running_loop().time() - began, Position(session.control.registry.epoch, offset + 1))
+
+
+async def _check(session: Session, start: Position) -> None:
+    """Whether the log goes on from a position."""
+    if start.epoch != session.control.registry.epoch or start.offset > await head(session.link, session.names) + 1:
+        raise PositionLost("that position is not one that the log goes on from")
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

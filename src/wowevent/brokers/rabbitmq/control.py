@@ -1,0 +1,130 @@
+"""The control log: appending to it, following it, and being sure that all of it that was written is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+import structlog
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+
+from wowevent.brokers.rabbitmq.link import Link, Message
+from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.registry import Begun, Entry, Mark, Registry, pack, unpack
+from wowevent.brokers.rabbitmq.stream import Follower
+from wowevent.brokers.rabbitmq.tags import tag_of
+from wowevent.errors import BrokerUnavailable, BusError
+
+logger = structlog.get_logger("wowevent")
+
+LIMITS: Final[dict[str, Any]] = {"x-max-length-bytes": 100_000_000, "x-stream-max-segment-size-bytes": 10_000_000}
+"""Of the stream. It forgets its oldest segments: what they say is in a snapshot by then."""
+_SNAPSHOT: Final = 30_000_000  # bytes of entries after which all of it is written down again
+
+
+class Control:
+    """The log of one link."""
+
+    def __init__(self, link: Link, names: Names, changed: Callable[[Entry], None]) -> None:
+        """`changed` is told of each entry, once it is folded."""
+        self.registry: Registry = Registry()
+        """What all of it says."""
+        self._link = link
+        self._names = names
+        self._changed = changed
+        self._me = uuid4().hex[:12]
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._mark: asyncio.Future[Any] | None = None
+        self._number = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, epoch: str, *, anew: bool) -> None:
+        """Read all that there is. `anew`: the log's history was lost, so that its positions mean nothing any more."""
+        follower = await Follower.follow(self._link, self._names.control, 0)
+        self._task = asyncio.create_task(self._follow(follower), name="rabbitmq:control")
+        await self.append(Mark())
+        if not self.registry.epoch or anew:
+            await self.append(Begun(epoch, self.registry.epoch))
+
+    async def close(self) -> None:
+        """Follow no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._fail(BrokerUnavailable("rabbitmq: the connection was lost"))
+
+    async def append(self, entry: Entry) -> Any:
+        """Write an entry; returns once it is folded, with what it changed."""
+        self._number += 1
+        ref = f"{self._me}.{self._number}"
+        folded = self._waiting[ref] = asyncio.get_running_loop().create_future()
+        properties = Basic.Properties(delivery_mode=2, message_id=ref)
+        try:
+            await self._link.publish([Message("", self._names.control, properties, pack(entry), mandatory=True)])
+            return await self._link.call(_result(folded))
+        finally:
+            self._waiting.pop(ref, None)
+
+    async def sync(self) -> None:
+        """Return once all is folded that was written before this call."""
+        if self._mark is None:
+            self._mark = asyncio.ensure_future(self._write_mark())
+            self._mark.add_done_callback(_seen)
+        await asyncio.shield(self._mark)
+
+    async def _write_mark(self) -> None:
+        await asyncio.sleep(0)  # who asks in this turn shares it; whoever comes later needs one that is written later
+        self._mark = None
+        await self.append(Mark())
+
+    async def _follow(self, follower: Follower) -> None:
+        try:
+            while True:
+                offset, message = await follower.next()
+                try:
+                    self._fold(offset, message)
+                except (msgspec.MsgspecError, BusError) as error:
+                    self.registry.offset = offset
+                    logger.error("an entry of the control log cannot be read", offset=offset, error=error)
+        except BusError as error:
+            self._fail(error)
+        finally:
+            follower.close()
+
+    def _fold(self, offset: int, message: DeliveredMessage) -> None:
+        registry = self.registry
+        registry.bytes += len(message.body)
+        topic = message.delivery.routing_key or ""
+        if message.delivery.exchange:
+            registry.fold_fact(offset, topic.rpartition(".")[0], tag_of(message).at, message.body)
+            return
+        entry = unpack(message.body)
+        result = registry.fold(offset, entry)
+        folded = self._waiting.get(message.header.properties.message_id or "")
+        if folded is not None and not folded.done():
+            folded.set_result(result)
+        self._changed(entry)
+
+    async def compact(self) -> None:
+        """Write all of it down again, should so much have been written that the oldest of it may be forgotten."""
+        if self.registry.bytes > _SNAPSHOT:
+            await self.append(self.registry.snapshot())
+
+    def _fail(self, error: Exception) -> None:
+        for folded in self._waiting.values():
+            if not folded.done():
+                folded.set_exception(error)
+                folded.exception()
+
+
+async def _result(folded: asyncio.Future[Any]) -> Any:
+    return await folded
+
+
+def _seen(job: asyncio.Future[Any]) -> None:
+    if not job.cancelled():
+        job.exception()

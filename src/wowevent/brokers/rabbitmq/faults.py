@@ -1,0 +1,32 @@
+"""What the server and the driver raise, as errors of ours."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiormq import exceptions
+
+from wowevent.errors import BrokerError, BrokerUnavailable, BusError, NotPermitted
+
+_CLASSES: Final[tuple[tuple[type[BaseException], type[BusError]], ...]] = (
+    (exceptions.AuthenticationError, NotPermitted),
+    (exceptions.ProbableAuthenticationError, NotPermitted),
+    (exceptions.ChannelAccessRefused, NotPermitted),
+    (exceptions.ConnectionNotAllowed, NotPermitted),
+    (exceptions.ChannelNotFoundEntity, BrokerUnavailable),  # somebody deleted it: it is made again
+    (exceptions.AMQPError, BrokerUnavailable),
+    (TimeoutError, BrokerUnavailable),
+    (OSError, BrokerUnavailable),
+    (EOFError, BrokerUnavailable),
+    (RuntimeError, BrokerUnavailable),  # so the driver says that a channel is closed
+)
+
+
+def translate(error: BaseException) -> Exception:
+    """The error of ours for one of the driver's; that one is its cause."""
+    if isinstance(error, BusError):
+        return error
+    kind = next((ours for theirs, ours in _CLASSES if isinstance(error, theirs)), BrokerError)
+    ours = kind(f"rabbitmq: {error or type(error).__name__}")
+    ours.__cause__ = error
+    return ours

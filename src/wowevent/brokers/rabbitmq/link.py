@@ -1,0 +1,299 @@
+"""Two connections to one server: by one we publish and ask, by the other one we are delivered to.
+
+Nothing that is on its way is ever cancelled, since the driver closes a channel for that: a caller that leaves only
+stops waiting. A link that breaks stays broken; who needs one dials again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import aiormq
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.exceptions import ChannelLockedResource, PublishError
+from msgspec import Struct
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from wowevent.brokers.rabbitmq.faults import translate
+from wowevent.errors import BrokerUnavailable, Closed, StorageFull
+from wowevent.wakeup import Wakeup
+
+SILENCE: Final = 9.0
+"""Seconds without an answer after which a call fails (obligation 9)."""
+HEARTBEAT: Final = 10
+"""Seconds."""
+_LOCKED: Final = 0.02  # seconds between two looks whether a lock is free
+_AT_ONCE: Final = 500  # messages in one write
+_BYTES: Final = 2**20  # and bytes
+
+T = TypeVar("T")
+Channel = aiormq.abc.AbstractChannel
+
+
+class Message(Struct, frozen=True, gc=False):
+    """What is published: always confirmed; `mandatory` makes it an error if no queue takes it."""
+
+    exchange: str
+    key: str
+    properties: Basic.Properties
+    body: bytes
+    mandatory: bool = False
+
+
+class Link:
+    """See the module."""
+
+    def __init__(self, out: aiormq.Connection, feed: aiormq.Connection, publishing: Channel, asking: Channel) -> None:
+        """By `dial`."""
+        self.version: str = str((out.server_properties or {}).get("version", "?"))
+        """The server's."""
+        self.error: Exception | None = None
+        """Why it broke."""
+        self.on_end: list[Callable[[], object]] = []
+        """Called when it broke or was closed."""
+        self._out = out
+        self._feed = feed
+        self._publishing = publishing
+        self._asking = asking
+        self._queue: list[tuple[Message, asyncio.Future[Any]]] = []
+        self._news = Wakeup()
+        self._writing = asyncio.create_task(self._write(), name="rabbitmq:publish")
+        self._jobs: set[asyncio.Future[Any]] = set()
+        for each in (out, feed, publishing, asking):
+            each.closing.add_done_callback(self._ended)
+
+    @classmethod
+    async def dial(cls, url: str) -> Link:
+        """Connect twice. BrokerUnavailable, NotPermitted."""
+        connections: list[aiormq.Connection] = []
+        try:
+            async with asyncio.timeout(SILENCE):
+                for _ in range(2):
+                    connection = aiormq.Connection(url)
+                    connections.append(connection)
+                    await connection.connect()
+                out, feed = connections
+                return cls(out, feed, await out.channel(), await out.channel(publisher_confirms=False))
+        except BaseException as error:
+            for connection in connections:
+                with suppress(Exception):
+                    await connection.close()
+            if isinstance(error, Exception):
+                raise translate(error) from error
+            raise
+
+    def _ended(self, closing: asyncio.Future[Any]) -> None:
+        error = None if closing.cancelled() else closing.exception()
+        self.fail(translate(error) if isinstance(error, Exception) else BrokerUnavailable("rabbitmq: connection lost"))
+
+    def fail(self, error: Exception) -> None:
+        """It is of no use any more: what waits for it is told."""
+        if self.error is not None:
+            return
+        self.error = error
+        self._writing.cancel()
+        for answer in [*(answer for _, answer in self._queue), *self._publishing.confirmations.values()]:
+            if isinstance(answer, asyncio.Future):
+                _refuse(answer, error)
+        self._queue.clear()
+        for job in list(self._jobs):
+            if not job.done():
+                job.cancel()
+        for call in list(self.on_end):
+            call()
+
+    async def close(self) -> None:
+        """End both connections; what the server has of us goes back into its queues."""
+        self.fail(Closed("this broker is closed"))
+        for connection in (self._feed, self._out):
+            with suppress(Exception):
+                async with asyncio.timeout(2):
+                    await connection.close()
+        await asyncio.gather(self._writing, *self._jobs, return_exceptions=True)
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """An answer of the driver's, or the error of ours. One that does not come in time breaks the link."""
+        if self.error is not None:
+            work.close()
+            raise self._broken()
+        job = asyncio.ensure_future(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._done)
+        await asyncio.wait([job], timeout=SILENCE)
+        if not job.done():
+            self.fail(BrokerUnavailable(f"rabbitmq: no answer within {SILENCE:g} s"))
+            raise self._broken()
+        if job.cancelled():
+            raise self._broken()
+        if (error := job.exception()) is not None:
+            raise translate(error) from error
+        return job.result()
+
+    def _done(self, job: asyncio.Future[Any]) -> None:
+        self._jobs.discard(job)
+        _seen(job)
+
+    def _broken(self) -> Exception:
+        error = self.error or BrokerUnavailable("rabbitmq: the channel was closed")
+        return type(error)(*error.args)
+
+    async def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """A call that cannot fail on its own, on the channel that all share."""
+        return await self.call(getattr(self._asking, method)(*arguments, **options))
+
+    async def open_channel(self, *, feed: bool = True) -> Channel:
+        """A channel of one's own: to be delivered to, or to ask for what may not be there."""
+        connection = self._feed if feed else self._out
+        return await self.call(connection.channel(publisher_confirms=False))
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+        """To ask for what may be refused: a refusal closes a channel, and this one is for nothing else."""
+        channel = await self.open_channel(feed=False)
+
+        async def ask(method: str, *arguments: Any, **options: Any) -> Any:
+            return await self.call(getattr(channel, method)(*arguments, **options))
+
+        try:
+            yield ask
+        finally:
+            self.drop(channel)
+
+    def drop(self, channel: Channel) -> None:
+        """Close a channel, and wait for nothing."""
+        job = asyncio.ensure_future(channel.close())
+        self._jobs.add(job)
+        job.add_done_callback(self._done)
+
+    async def locked(self, name: str) -> Channel | None:
+        """A channel that holds a lock until it is dropped by `unlock`, or None: another connection has it."""
+        channel = await self.open_channel()
+        try:
+            await self.call(channel.queue_declare(name, exclusive=True, auto_delete=False))
+        except BrokerUnavailable as error:
+            self.drop(channel)
+            if isinstance(error.__cause__, ChannelLockedResource):
+                return None
+            raise
+        return channel
+
+    async def unlock(self, channel: Channel, name: str) -> None:
+        """Let others have it."""
+        with suppress(BrokerUnavailable):
+            await self.call(channel.queue_delete(name))
+        self.drop(channel)
+
+    @asynccontextmanager
+    async def lock(self, name: str) -> AsyncIterator[None]:
+        """One at a time, of all connections to this server; it ends with the connection. BrokerUnavailable if busy."""
+        until = asyncio.get_running_loop().time() + SILENCE
+        while (held := await self.locked(name)) is None:
+            if asyncio.get_running_loop().time() > until:
+                raise BrokerUnavailable(f"rabbitmq: {name} is busy")
+            await asyncio.sleep(_LOCKED)
+        try:
+            yield
+        finally:
+            await self.unlock(held, name)
+
+    # --- publishing -----------------------------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the server takes no messages: it is short of memory or disk."""
+        ready = self._out.ready()
+        try:
+            ready.send(None)
+        except StopIteration:
+            return False
+        ready.close()
+        return True
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Return when all are confirmed. StorageFull before anything is sent, BrokerUnavailable at any time."""
+        if self.error is not None:
+            raise self._broken()
+        if self.blocked:
+            raise StorageFull("rabbitmq: the server is short of memory or disk, and takes no messages")
+        if not messages:
+            return
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Any]] = []
+        for message in messages:
+            answer = loop.create_future()
+            answers.append(answer)
+            self._queue.append((message, answer))
+        self._news.notify()
+        try:
+            _, late = await asyncio.wait(answers, timeout=SILENCE)
+        finally:
+            for answer in answers:
+                answer.add_done_callback(_seen)  # should nobody wait any more; the driver must find it as it left it
+        if late:
+            raise BrokerUnavailable(f"rabbitmq: {len(late)} messages were not confirmed within {SILENCE:g} s")
+        for answer in answers:
+            if (error := answer.exception()) is not None:
+                raise translate(error) from error
+
+    async def _write(self) -> None:
+        """What gathered while the last write was under way goes in one write; so tags and frames keep one order."""
+        channel = self._publishing
+        while True:
+            if not self._queue:
+                await self._news.wait()
+                continue
+            frames: list[Any] = []
+            size = count = 0
+            for message, answer in self._queue[:_AT_ONCE]:
+                count += 1
+                channel.delivery_tag += 1
+                channel.confirmations[channel.delivery_tag] = answer
+                if message.mandatory:
+                    ids = channel.message_id_delivery_tag
+                    ids[message.properties.message_id] = channel.delivery_tag
+                    answer.add_done_callback(partial(_forget, ids, message.properties.message_id))
+                frames += _frames(message, channel.max_content_size)
+                size += len(message.body)
+                if size > _BYTES:
+                    break
+            del self._queue[:count]
+            if frames:
+                await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
+
+
+def _frames(message: Message, most: int) -> list[Any]:
+    publish = Basic.Publish(exchange=message.exchange, routing_key=message.key, mandatory=message.mandatory)
+    body = message.body
+    parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
+    return [publish, ContentHeader(body_size=len(body), properties=message.properties), *parts]
+
+
+def _forget(ids: dict[str, int], id: str, _: asyncio.Future[Any]) -> None:
+    ids.pop(id, None)
+
+
+def _seen(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _refuse(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+        answer.exception()
+
+
+def unrouted(error: BaseException) -> bool:
+    """Whether a message that had to reach a queue reached none."""
+    return isinstance(error.__cause__, PublishError)
+
+
+__all__ = ["Channel", "DeliveredMessage", "Link", "Message", "unrouted"]

@@ -1,0 +1,317 @@
+"""What all instances have to know, folded from the entries of the control log, in their order; pure.
+
+    Begun      which log it is                     Joined, Parted       the instances
+    Declared, Removed                              the subscriptions
+    Made       that a queue made at need is there  Served, Lapsed       whether somebody serves one
+    Returned   what was given back, and not by a crash
+    Held, Left, Cancelled                          the events that are delayed
+    Snapshot   all of it, up to a place            and the facts themselves, which are events
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from wowevent.broker import Subscription
+from wowevent.event import Event
+from wowevent.routing import Routes, matches, subscription_of
+
+_SPECS: Final = 8  # declarations of a subscription that are remembered, for what was routed by an older one
+_RETURNED: Final = 20_000  # returns that are remembered
+_GONE: Final = 10_000  # delayed events that left or were cancelled, remembered
+
+
+class Begun(Struct, frozen=True, tag="begun"):
+    """The log has this epoch; `after` is the one before, if it had one."""
+
+    epoch: str
+    after: str = ""
+
+
+class Joined(Struct, frozen=True, tag="joined"):
+    """An instance is there."""
+
+    instance: str
+
+
+class Parted(Struct, frozen=True, tag="parted"):
+    """It is not any more."""
+
+    instance: str
+
+
+class Declared(Struct, frozen=True, tag="declared"):
+    """A subscription, as `spec_of` writes it."""
+
+    id: str
+    spec: str
+    at: float
+
+
+class Removed(Struct, frozen=True, tag="removed"):
+    """It is forgotten."""
+
+    id: str
+
+
+class Made(Struct, frozen=True, tag="made"):
+    """Its queue for suspects, or for dead letters, is there."""
+
+    id: str
+    what: str
+
+
+class Served(Struct, frozen=True, tag="served"):
+    """Somebody served it then."""
+
+    id: str
+    at: float
+
+
+class Lapsed(Struct, frozen=True, tag="lapsed"):
+    """Nobody did for too long: its backlog is gone."""
+
+    id: str
+
+
+class Returned(Struct, frozen=True, tag="returned"):
+    """Messages of it that were given back untouched: a redelivery of them is no crash."""
+
+    id: str
+    messages: tuple[str, ...]
+
+
+class Held(Struct, frozen=True, tag="held"):
+    """A delayed event is kept."""
+
+    event_id: str
+
+
+class Left(Struct, frozen=True, tag="left"):
+    """It leaves now."""
+
+    event_id: str
+
+
+class Cancelled(Struct, frozen=True, tag="cancelled"):
+    """It is not to leave."""
+
+    event_id: str
+
+
+class Mark(Struct, frozen=True, tag="mark"):
+    """Nothing: who wrote it waits for it."""
+
+
+class Snapshot(Struct, frozen=True, tag="snapshot"):
+    """Everything up to and with an offset."""
+
+    through: int
+    state: bytes
+
+
+Entry = (
+    Begun | Joined | Parted | Declared | Removed | Made | Served | Lapsed | Returned | Held | Left | Cancelled | Mark | Snapshot
+)
+
+
+class Known(Struct):
+    """One subscription."""
+
+    specs: list[tuple[int, str]] = []
+    """Its declarations, with the offset of each."""
+    at: float = 0.0
+    """When it was served or declared last, Unix seconds."""
+    made: set[str] = set()
+    lapsed: bool = False
+
+
+class _Kept(Struct):
+    epoch: str
+    known: dict[str, Known]
+    facts: dict[str, tuple[int, float, bytes]]
+    returned: list[tuple[str, int]]
+    held: list[str]
+    gone: list[tuple[str, str]]
+    instances: set[str]
+
+
+_decoder: Final = msgspec.msgpack.Decoder(Entry)
+_encode: Final = msgspec.msgpack.Encoder().encode
+_kept: Final = msgspec.msgpack.Decoder(_Kept)
+
+
+def pack(entry: Entry) -> bytes:
+    """An entry as the log has it."""
+    return _encode(entry)
+
+
+def unpack(data: bytes) -> Entry:
+    """An entry of the log; msgspec.MsgspecError if it is none."""
+    return _decoder.decode(data)
+
+
+class Registry:
+    """The fold."""
+
+    def __init__(self) -> None:
+        self.offset: int = -1
+        """The last entry that is in it."""
+        self.bytes: int = 0
+        """Of the entries since the last snapshot."""
+        self._clear()
+
+    def _clear(self) -> None:
+        self.epoch: str = ""
+        """Of the log; empty before it has begun."""
+        self.instances: set[str] = set()
+        """Who is there, and who left without a word."""
+        self.known: dict[str, Known] = {}
+        """The remembered subscriptions."""
+        self.routes: Routes = Routes()
+        """Who gets what."""
+        self.facts: dict[str, tuple[int, float, bytes]] = {}
+        """The newest fact of each topic: its offset here, when it was stored, the event; in the order of offsets."""
+        self._specs: dict[str, list[tuple[int, Subscription]]] = {}
+        self._returned: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._held: set[str] = set()
+        self._gone: OrderedDict[str, str] = OrderedDict()
+        self._recent: list[tuple[int, Entry]] = []
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def spec(self, id: str) -> Subscription | None:
+        """The newest declaration."""
+        return self.routes.get(id)
+
+    def wants(self, id: str, event: Event, seen: int) -> bool:
+        """Whether it goes to a subscription by one of the declarations that held when it was published, or later."""
+        specs = self._specs.get(id, [])
+        since = max((offset for offset, _ in specs if offset <= seen), default=-1)
+        return any(matches(spec, event) for offset, spec in specs if offset >= since)
+
+    def returns(self, id: str, message: str) -> int:
+        """How often it was given back untouched."""
+        return self._returned.get((id, message), 0)
+
+    def delayed(self, event_id: str) -> str:
+        """held, left, cancelled, or nothing."""
+        return "held" if event_id in self._held else self._gone.get(event_id, "")
+
+    # --- folding --------------------------------------------------------------------------------------------------
+
+    def fold(self, offset: int, entry: Entry) -> Any:
+        """Take in the entry at that offset; what it changed, for who wrote it."""
+        self.offset = offset
+        match entry:
+            case Snapshot(through, state):
+                return self._restore(through, state)
+            case Mark():
+                return None
+        self._recent.append((offset, entry))
+        return self._apply(offset, entry)
+
+    def fold_fact(self, offset: int, topic: str, at: float, body: bytes) -> None:
+        """Take in a fact."""
+        self.offset = offset
+        self.facts.pop(topic, None)
+        self.facts[topic] = (offset, at, body)
+
+    def _apply(self, offset: int, entry: Entry) -> Any:
+        match entry:
+            case Begun(epoch, after):
+                if self.epoch == after:
+                    self.epoch = epoch
+            case Joined(instance):
+                self.instances.add(instance)
+            case Parted(instance):
+                self.instances.discard(instance)
+            case Declared(id, spec, at):
+                self._declare(offset, id, spec, at)
+            case Removed(id):
+                self._remove(id)
+            case Made(id, what) if id in self.known:
+                self.known[id].made.add(what)
+            case Served(id, at) if id in self.known:
+                known = self.known[id]
+                known.at, known.lapsed = max(known.at, at), False
+            case Lapsed(id) if id in self.known:
+                was, self.known[id].lapsed = self.known[id].lapsed, True
+                return not was
+            case Returned(id, messages):
+                for message in messages:
+                    self._returned[id, message] = self._returned.pop((id, message), 0) + 1
+                _bound(self._returned, _RETURNED)
+            case Held() | Left() | Cancelled():
+                return self._delay(entry)
+        return None
+
+    def _declare(self, offset: int, id: str, spec: str, at: float) -> None:
+        subscription = subscription_of(id, spec)
+        known = self.known.setdefault(id, Known())
+        if not known.specs or known.specs[-1][1] != spec:
+            known.specs = [*known.specs[1 - _SPECS :], (offset, spec)]
+            self._specs[id] = [*self._specs.get(id, [])[1 - _SPECS :], (offset, subscription)]
+        known.at = max(known.at, at)
+        self.routes.add(subscription)
+
+    def _remove(self, id: str) -> None:
+        self.known.pop(id, None)
+        self._specs.pop(id, None)
+        self.routes.remove(id)
+
+    def _delay(self, entry: Held | Left | Cancelled) -> str:
+        """What it was before: the first who cancels it or lets it leave decides."""
+        id, before = entry.event_id, self.delayed(entry.event_id)
+        if isinstance(entry, Held):
+            if not before:
+                self._held.add(id)
+        elif before in {"", "held"}:
+            self._held.discard(id)
+            if before or isinstance(entry, Left):  # what nobody holds cannot be cancelled
+                self._gone[id] = "left" if isinstance(entry, Left) else "cancelled"
+                _bound(self._gone, _GONE)
+        return before
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All of it."""
+        kept = _Kept(
+            self.epoch,
+            self.known,
+            self.facts,
+            [(f"{id}\n{message}", count) for (id, message), count in self._returned.items()],
+            sorted(self._held),
+            list(self._gone.items()),
+            self.instances,
+        )
+        return Snapshot(self.offset, _encode(kept))
+
+    def _restore(self, through: int, state: bytes) -> None:
+        """A snapshot stands for what went before it; what its writer had not read yet is done again."""
+        facts = {topic: fact for topic, fact in self.facts.items() if fact[0] > through}
+        later = [(offset, entry) for offset, entry in self._recent if offset > through]
+        kept = _kept.decode(state)
+        self._clear()
+        self.bytes = len(state)
+        self.epoch, self.known, self.instances = kept.epoch, kept.known, kept.instances
+        for id, known in self.known.items():
+            self._specs[id] = [(offset, subscription_of(id, spec)) for offset, spec in known.specs]
+            self.routes.add(self._specs[id][-1][1])
+        self._returned.update((tuple(key.rsplit("\n", 1)), count) for key, count in kept.returned)  # type: ignore[misc]
+        self._held = set(kept.held)
+        self._gone.update(kept.gone)
+        self.facts = {topic: fact for topic, fact in kept.facts.items() if topic not in facts} | facts
+        for offset, entry in later:
+            self._recent.append((offset, entry))
+            self._apply(offset, entry)
+
+
+def _bound(table: OrderedDict[Any, Any], most: int) -> None:
+    while len(table) > most:
+        table.popitem(last=False)

@@ -1,0 +1,351 @@
+"""What one instance has over one pair of connections: the log's exchanges and queues, what it serves, its beat."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+from uuid import uuid4
+
+import structlog
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+
+from wowevent.broker import LIVE, Retention, Subscription, SubscriptionInfo
+from wowevent.brokers.rabbitmq import delays
+from wowevent.brokers.rabbitmq.control import LIMITS, Control
+from wowevent.brokers.rabbitmq.delays import Delays
+from wowevent.brokers.rabbitmq.history import Tail
+from wowevent.brokers.rabbitmq.letters import Letters
+from wowevent.brokers.rabbitmq.link import Link
+from wowevent.brokers.rabbitmq.live import Live
+from wowevent.brokers.rabbitmq.names import Binding, Names
+from wowevent.brokers.rabbitmq.registry import Entry, Joined, Lapsed, Parted, Removed, Served
+from wowevent.brokers.rabbitmq.serving import QUORUM, SUSPECTS, Context, Serving
+from wowevent.brokers.rabbitmq.stream import ARGUMENTS
+from wowevent.clock import Clock, Timer
+from wowevent.errors import BrokerError, BrokerUnavailable, Closed, SubscriptionNotFound
+
+logger = structlog.get_logger("wowevent")
+
+BEAT: Final = 5.0
+"""Seconds between two signs of life."""
+_SEGMENT: Final = 50_000_000  # bytes of a file of the history, of which the oldest is forgotten whole
+_SERVED: Final = 0.25  # of the time after which a subscription lapses: so often it is noted that it is served
+
+
+class Session:
+    """See the module. It ends with its connections."""
+
+    def __init__(
+        self, link: Link, names: Names, retention: Retention, clock: Clock, settled: OrderedDict[tuple[str, str], None]
+    ) -> None:
+        """Nothing is asked before `join`."""
+        self.link: Link = link
+        self.names: Names = names
+        self.clock: Clock = clock
+        self.instance: str = uuid4().hex[:12]
+        """This one's name among those that are there."""
+        self.max_age: float | None = retention.max_age
+        self.tails: set[Tail] = set()
+        """The readers of the log's end."""
+        self.control: Control = Control(link, names, self._changed)
+        """What all have to know."""
+        self.live: Live = Live(link, names, self.instance, clock)
+        """Who is there."""
+        self.delays: Delays = Delays(link, names, self.control, clock)
+        """What is delayed."""
+        self.letters: Letters = Letters(link, names, self.control, clock)
+        """The dead letters."""
+        self.servings: dict[str, Serving] = {}
+        """What this instance has taken from, by subscription."""
+        self._retention = retention
+        self._settled = settled
+        self._noted: dict[str, float] = {}
+        self._timer: Timer | None = None
+        self._beating: asyncio.Task[None] | None = None
+        link.on_end.append(self._ended)
+
+    @property
+    def broken(self) -> bool:
+        """Whether another one is needed."""
+        return self.link.error is not None
+
+    # --- the log --------------------------------------------------------------------------------------------------
+
+    async def join(self) -> None:
+        """Make what is not there, and know what all know."""
+        ask, names = self.link.ask, self.names
+        await ask("queue_declare", names.control, durable=True, arguments={**ARGUMENTS, **LIMITS})
+        for exchange in (names.events, names.reserved, names.live):
+            await ask("exchange_declare", exchange, exchange_type="topic", durable=True)
+        await ask("exchange_declare", names.dead_letters, exchange_type="direct", durable=True)
+        await ask("queue_bind", names.control, names.reserved, "_bus.#")
+        await ask("queue_declare", names.later, durable=True, arguments=delays.QUEUE)
+        lost = not await self._there(names.history)
+        await self.control.start(uuid4().hex[:12], anew=lost)
+        self.live.on_event = self._hear
+        self.live.on_free = self._wake
+        await self._mend()
+        await self._keep_history()  # last: an event that reaches no queue is not confirmed until then
+        await self.control.append(Joined(self.instance))
+        await self.live.start(self.control.registry.instances)
+        await self.delays.start()
+        self._timer = self.clock.call_later(BEAT, self._begin_beat)
+
+    async def _there(self, queue: str) -> bool:
+        try:
+            async with self.link.apart() as ask:
+                await ask("queue_declare", queue, passive=True)
+        except BrokerUnavailable as error:
+            if isinstance(error.__cause__, ChannelNotFoundEntity):
+                return False
+            raise
+        return True
+
+    async def _keep_history(self) -> None:
+        """The stream of all events; its limits are those of who makes it."""
+        limits: dict[str, Any] = {"x-stream-max-segment-size-bytes": _SEGMENT}
+        if self._retention.max_age is not None:
+            limits["x-max-age"] = f"{max(1, math.ceil(self._retention.max_age))}s"
+        if self._retention.max_bytes is not None:
+            limits["x-max-length-bytes"] = self._retention.max_bytes
+            limits["x-stream-max-segment-size-bytes"] = max(10_000, min(_SEGMENT, self._retention.max_bytes // 4))
+        try:
+            async with self.link.apart() as ask:
+                await ask("queue_declare", self.names.history, durable=True, arguments={**ARGUMENTS, **limits})
+        except BrokerUnavailable as error:
+            if not isinstance(error.__cause__, ChannelPreconditionFailed):
+                raise
+            logger.info("the history keeps the limits that it was made with", queue=self.names.history)
+        for exchange in (self.names.events, self.names.reserved):
+            await self.link.ask("queue_bind", self.names.history, exchange, "#")
+
+    async def _mend(self) -> None:
+        """Queues and bindings that somebody deleted are made again, before anything is published."""
+        for id in list(self.control.registry.known):
+            spec = self.control.registry.spec(id)
+            if spec is None:
+                continue
+            if not self.control.registry.known[id].lapsed:
+                await self.route(spec)
+
+    async def route(self, subscription: Subscription, before: Subscription | None = None) -> None:
+        """Its queues and bindings; those of the declaration before that it has not go afterwards."""
+        ask, id = self.link.ask, subscription.id
+        queues = (self.names.plain(id), self.names.urgent(id))
+        wanted = self.names.bindings(subscription)
+        old: tuple[set[Binding], set[Binding]] = (set(), set()) if before is None else self.names.bindings(before)
+        for queue in queues:
+            await ask("queue_declare", queue, durable=True, arguments=QUORUM)
+        for queue, new, past in zip(queues, wanted, old, strict=True):
+            for exchange, key in sorted(new - past):
+                await ask("queue_bind", queue, exchange, key)
+        for queue, new, past in zip(queues, wanted, old, strict=True):
+            for exchange, key in sorted(past - new):
+                await ask("queue_unbind", queue, exchange, key)
+
+    async def unroute(self, subscription: Subscription) -> None:
+        """Nothing more gets to it."""
+        queues = (self.names.plain(subscription.id), self.names.urgent(subscription.id))
+        for queue, keys in zip(queues, self.names.bindings(subscription), strict=True):
+            for exchange, key in sorted(keys):
+                await self.link.ask("queue_unbind", queue, exchange, key)
+
+    def queues(self, id: str) -> list[str]:
+        """The queues that its ready events lie in."""
+        known = self.control.registry.known.get(id)
+        more = [self.names.suspects(id)] if known is not None and SUSPECTS in known.made else []
+        return [self.names.plain(id), self.names.urgent(id), *more]
+
+    # --- serving --------------------------------------------------------------------------------------------------
+
+    def find(self, id: str) -> Subscription:
+        """The declaration of a remembered subscription."""
+        spec = self.control.registry.spec(id)
+        if spec is None:
+            raise SubscriptionNotFound(f"no subscription {id!r} is remembered")
+        return spec
+
+    def serving(self, id: str) -> Serving:
+        """This instance's part in it."""
+        found = self.servings.get(id)
+        if found is None:
+            context = Context(
+                self.link, self.names, self.control, self.letters, self.clock, self._settled, self.max_age
+            )
+            found = self.servings[id] = Serving(id, context)
+        return found
+
+    async def serve(self, id: str) -> None:
+        """This instance is a consumer of it, and all know."""
+        if id not in self.live.serving:
+            self.live.serving.add(id)
+            self._noted[id] = self.clock.time()
+            await self.control.append(Served(id, self.clock.time()))
+            await self.live.changed()
+
+    async def lock(self, serving: Serving) -> bool:
+        """Whether this instance is the one that may hold leases of an exclusive subscription."""
+        if serving.lock is None or serving.lock.is_closed:
+            serving.lock = await self.link.locked(self.names.lock(f"one.{serving.id}"))
+        return serving.lock is not None
+
+    async def unlock(self, serving: Serving) -> None:
+        """Let another one hold leases, once none is open here."""
+        if serving.lock is not None and not serving.leases and serving.id not in self.live.serving:
+            held, serving.lock = serving.lock, None
+            await self.link.unlock(held, self.names.lock(f"one.{serving.id}"))
+            await self.live.free(serving.id)
+
+    async def leave(self, ids: Sequence[str]) -> None:
+        """Be no consumer of these any more."""
+        for id in ids:
+            self._wake(id)
+        left = [id for id in ids if id in self.live.serving]
+        self.live.serving.difference_update(left)
+        for id in left:
+            if id in self.servings:
+                await self.servings[id].stop()
+                await self.unlock(self.servings[id])
+            if id in self.control.registry.known:
+                await self.control.append(Served(id, self.clock.time()))
+        if left:
+            await self.live.changed()
+
+    def _changed(self, entry: Entry) -> None:
+        """The control log said something."""
+        if isinstance(entry, Removed):
+            self.live.serving.discard(entry.id)
+        id = getattr(entry, "id", None)
+        if id in self.servings:
+            self.servings[id].news.notify()
+
+    def _wake(self, id: str) -> None:
+        if id in self.servings:
+            self.servings[id].news.notify()
+
+    def _hear(self, message: Any) -> None:
+        for tail in list(self.tails):
+            tail.hear(message)
+
+    # --- numbers --------------------------------------------------------------------------------------------------
+
+    async def sync(self) -> None:
+        """Know all that was said before; what is due here has happened."""
+        await asyncio.gather(*(serving.flush() for serving in self.servings.values()), self.delays.flush())
+        await asyncio.gather(self.control.sync(), self.live.sync())
+
+    async def info(self, id: str) -> SubscriptionInfo | None:
+        """As of now, once `sync` has returned."""
+        spec, known = self.control.registry.spec(id), self.control.registry.known.get(id)
+        if spec is None or known is None:
+            return None
+        ready = self.servings[id].ready if id in self.servings else 0
+        try:
+            async with self.link.apart() as ask:
+                for queue in self.queues(id):
+                    ready += int((await ask("queue_declare", queue, passive=True)).message_count or 0)
+        except BrokerUnavailable as error:
+            if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                raise
+            await self.control.sync()
+            if id in self.control.registry.known:
+                self.link.fail(BrokerUnavailable(f"rabbitmq: a queue of {id!r} is gone"))
+                raise
+            return None
+        return SubscriptionInfo(
+            subscription=spec,
+            ready=ready,
+            leased=None,
+            delayed=None,
+            dead=await self.letters.count(id),
+            consumers=self.live.consumers(id),
+            oldest=None,
+            lost=None,
+            lapsed=known.lapsed,
+        )
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _begin_beat(self) -> None:
+        if not self.broken and (self._beating is None or self._beating.done()):
+            self._beating = asyncio.create_task(self._beat(), name="rabbitmq:beat")
+        self._timer = self.clock.call_later(BEAT, self._begin_beat)
+
+    async def _beat(self) -> None:
+        """Say that we are here, note what is served, let lapse what nobody serves, write down what is known."""
+        try:
+            await self.live.changed()
+            now = self.clock.time()
+            for id in list(self.live.serving):
+                if now - self._noted.get(id, 0.0) > self._retention.unserved_after * _SERVED:
+                    self._noted[id] = now
+                    await self.control.append(Served(id, now))
+            for id, known in list(self.control.registry.known.items()):
+                if not known.lapsed and now - known.at >= self._retention.unserved_after:
+                    await self._lapse(id)
+            for instance in self.live.silent(self.control.registry.instances):
+                await self.control.append(Parted(instance))
+            await self.control.compact()
+            await self._watch()
+        except (BrokerError, Closed) as error:
+            logger.debug("rabbitmq does not answer the beat", error=error)
+
+    async def _lapse(self, id: str) -> None:
+        """Nobody has served it for too long."""
+        await self.live.sync()
+        spec = self.control.registry.spec(id)
+        if spec is None or self.live.consumers(id) or not await self.control.append(Lapsed(id)):
+            return
+        await self.unroute(spec)
+        for queue in self.queues(id):
+            await self.link.ask("queue_purge", queue)
+        logger.error("subscription lapsed, nobody served it", subscription=id)
+
+    async def revive(self, id: str) -> None:
+        """It is served again after it had lapsed."""
+        await self.route(self.find(id))
+        await self.control.append(Served(id, self.clock.time()))
+
+    async def _watch(self) -> None:
+        """Whether what all of it hangs on is still there."""
+        async with self.link.apart() as ask:
+            try:
+                await ask("exchange_declare", self.names.events, exchange_type="topic", passive=True, durable=True)
+                await ask("queue_declare", self.names.history, passive=True)
+            except BrokerUnavailable as error:
+                self.link.fail(error)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _ended(self) -> None:
+        for serving in self.servings.values():
+            serving.news.notify()
+        for tail in list(self.tails):
+            tail.wake()
+
+    async def close(self) -> None:
+        """Leave in good order, as far as the server answers."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        self.delays.close()
+        if not self.broken:
+            with suppress(BrokerError, Closed, TimeoutError):
+                async with asyncio.timeout(5):
+                    await self.leave(list(self.live.serving))
+                    for serving in self.servings.values():
+                        await serving.stop()
+                    await self.live.leave()
+                    await self.control.append(Parted(self.instance))
+        for serving in self.servings.values():
+            await serving.close()
+        for tail in list(self.tails):
+            tail.close()
+        await self.link.close()
+        await self.control.close()

@@ -1,0 +1,105 @@
+"""What a message of ours says of itself beside the event: one header, in JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from aiormq.abc import DeliveredMessage
+from msgspec import Struct, structs
+from pamqp.commands import Basic
+
+from wowevent.broker import Attempt, Reason
+from wowevent.event import Event
+
+HEADER: Final = "wowevent"
+"""The header's name."""
+ENDED: Final = "the lease ended unsettled"
+"""The error of an attempt that was a crash."""
+_PERSISTENT: Final = 2
+
+
+class Tag(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Where an event comes from, and what became of it in one subscription."""
+
+    at: float
+    """When it was published, Unix seconds by its publisher's clock."""
+    seen: int = -1
+    """How far its publisher had read the control log: which declarations it was routed by."""
+    copy: str = ""
+    """Which copy this is; the original has none."""
+    failures: int = 0
+    crashes: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    redelivered: bool = False
+    due: float = 0.0
+    """When it is to leave the queue of what is delayed, Unix seconds."""
+    target: str = ""
+    """The queue that it goes to then; empty: it is published."""
+    letter: str = ""
+    """A dead letter's id,"""
+    reason: str = ""
+    error: str = ""
+    traceback: str = ""
+    buried: float = 0.0
+    """and the rest of it."""
+
+    def failed(self, now: float, error: str) -> Tag:
+        """One attempt more, which failed."""
+        return self._tried(now, error, failures=self.failures + 1)
+
+    def crashed(self, now: float, times: int = 1) -> Tag:
+        """Leases that ended unsettled."""
+        tag = self
+        for _ in range(times):
+            tag = tag._tried(now, ENDED, crashes=tag.crashes + 1)
+        return tag
+
+    def _tried(self, now: float, error: str, **counts: int) -> Tag:
+        number = self.failures + self.crashes + 1
+        return structs.replace(self, attempts=(*self.attempts, Attempt(number, now, error)), **counts)
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decoder: Final = msgspec.json.Decoder(Tag)
+_REASONS: Final = frozenset(Reason)
+
+
+def properties(event: Event, tag: Tag) -> Basic.Properties:
+    """The properties of a message that carries this event."""
+    return of_copy(event.event_id, tag)
+
+
+def of_copy(id: str, tag: Tag) -> Basic.Properties:
+    """The same, of an event that is not read."""
+    text = _encode(tag).decode(errors="replace")
+    return Basic.Properties(
+        content_type="application/json", delivery_mode=_PERSISTENT, message_id=id, headers={HEADER: text}
+    )
+
+
+def tag_of(message: DeliveredMessage) -> Tag:
+    """What a message says of itself; one that others published says nothing, and that is said."""
+    text = headers_of(message).get(HEADER)
+    try:
+        return _decoder.decode(text) if isinstance(text, str | bytes) else Tag(at=0.0)
+    except msgspec.MsgspecError:
+        return Tag(at=0.0)
+
+
+def headers_of(message: DeliveredMessage) -> dict[str, Any]:
+    """A message's headers."""
+    return message.header.properties.headers or {}
+
+
+def returns_of(message: DeliveredMessage) -> int:
+    """How often the server took it back from who had it."""
+    count = headers_of(message).get("x-delivery-count")
+    if isinstance(count, int):
+        return count
+    return int(bool(getattr(message.delivery, "redelivered", False)))
+
+
+def reason_of(tag: Tag) -> Reason:
+    """Why it is dead."""
+    return Reason(tag.reason) if tag.reason in _REASONS else Reason.UNKNOWN

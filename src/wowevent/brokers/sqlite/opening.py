@@ -1,0 +1,65 @@
+"""A connection to the file that SQLite's locks hold for: they are the process's, and easily lost.
+
+A descriptor on the file that is closed drops every lock that this process has on it, SQLite's own too. And a forked
+child inherits SQLite's notes of the locks that its parent has, but not the locks. If it opens a file that was open at
+the fork, it goes by those notes, and has no lock by which others would see it: when the last of the others closes, the
+write-ahead log is removed under the child, and with it what the child was told is stored. Or it waits for ever for the
+end of a transaction that was the parent's (https://www.sqlite.org/howtocorrupt.html, 2.6). So it is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import apsw
+
+from wowevent.errors import NotSupported
+
+_REFUSED: Final = (
+    "{path} was open when this process was forked, and SQLite's locks do not outlive a fork: start the child afresh "
+    "(multiprocessing's spawn or forkserver), or fork before the log is opened"
+)
+
+
+class _Files:
+    """The files that one process has open, and those that it must not open; a forked child begins anew."""
+
+    def __init__(self) -> None:
+        self.opening: threading.Lock = threading.Lock()
+        self.of: WeakKeyDictionary[apsw.Connection, tuple[int, int]] = WeakKeyDictionary()
+        """The file of a connection: device and inode, by which SQLite tells files apart too."""
+        self.inherited: set[tuple[int, int]] = set()
+
+    def forked(self) -> None:
+        """In the child: nobody is left to release the lock, and all that is open is the parent's.
+
+        A connection is not asked for its file: another thread may have been at work with it, for ever now.
+        """
+        self.opening = threading.Lock()
+        self.inherited.update(self.of[db] for db in apsw.connections() if db in self.of)
+
+
+_files: Final = _Files()
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
+    os.register_at_fork(after_in_child=_files.forked)
+
+
+def opened(path: str, *, make: bool = False) -> apsw.Connection:
+    """A connection to the file; `make` it (0600), and its directory (0700), if they are not there.
+
+    Raises NotSupported in a forked child for a file that was open at the fork; nothing is written then.
+    """
+    with _files.opening:  # else another connection of this process might have the new file open when it is made
+        if make and not Path(path).exists():
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        found = Path(path).stat()
+        if (file := (found.st_dev, found.st_ino)) in _files.inherited:
+            raise NotSupported(_REFUSED.format(path=path))
+        db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        _files.of[db] = file
+        return db
