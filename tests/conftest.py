@@ -17,8 +17,8 @@ from tests.rabbitmq import shared_rabbit
 
 BROKERS = ("memory", "sqlite", "redis", "rabbitmq", "nats")
 
-# A step of the loop that takes longer is a blocked loop: a call that waits without awaiting waits for its timeout, which is
-# five seconds and more everywhere. A second is not enough: three workers with coverage on two busy cores have taken it
+# A step of the loop that takes longer is a blocked loop: a call that waits without awaiting waits for its timeout, and
+# those are five seconds and more. One second is not enough: three workers with coverage on two busy cores have taken it
 # for a router's start. What the machine stood still itself is taken off.
 BLOCKED_SECONDS = 4.0
 # How often the pulse beats, in seconds.

@@ -150,7 +150,7 @@ class Rig:
     async def breathe(self) -> None:
         """Return when what is under way has reached the engine and come back."""
         for broker in self._brokers[:2]:
-            for _ in range(1 if self.engine == "rabbitmq" else 4):  # one says there that all of it has happened
+            for _ in range(2 if self.engine == "rabbitmq" else 4):
                 try:
                     await broker.ping()
                 except Exception:  # noqa: BLE001 - it is closed, or the test has broken it

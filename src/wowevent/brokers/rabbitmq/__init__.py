@@ -16,12 +16,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 from msgspec import structs
 
 from wowevent.broker import (
+    KNOWN_IDS,
+    KNOWN_SECONDS,
     LIVE,
     Ack,
     Appended,
@@ -29,8 +30,6 @@ from wowevent.broker import (
     DeadLetter,
     DeadQuery,
     Discard,
-    KNOWN_IDS,
-    KNOWN_SECONDS,
     Lease,
     Ping,
     Position,
@@ -42,7 +41,7 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
-from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts, head
+from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
 from wowevent.brokers.rabbitmq.link import Link, Message
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.past import copy_past
@@ -276,10 +275,8 @@ class RabbitMQBroker:
     async def subscriptions(self) -> Sequence[SubscriptionInfo]:
         """See Broker."""
         session = await self._enter()
-        await session.sync()
-        infos = [await session.info(id) for id in list(session.control.registry.known)]
-        live = [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.present()]
-        return [info for info in infos if info is not None] + live
+        infos = await session.infos()
+        return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.present()]
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
@@ -293,7 +290,7 @@ class RabbitMQBroker:
         session = await self._enter()
         await session.sync()
         session.find(id)
-        count = await session.serving(id).purge()
+        count = await session.serving(id).lanes.purge()
         for queue in session.queues(id):
             count += int((await session.link.ask("queue_purge", queue)).message_count or 0)
         return count
@@ -322,7 +319,11 @@ class RabbitMQBroker:
                 await session.revive(id)
                 raise PositionLost(f"{id}: nobody served it for too long, and its backlog was dropped")
             left = until - self._clock.monotonic()
-            leases = await self._take(session, spec, limit, waits=left > 0)
+            try:
+                leases = await self._take(session, spec, limit, waits=left > 0)
+            except BrokerUnavailable:
+                session.find(id)  # that it was removed is the better answer
+                raise
             if leases or limit == 0 or left <= 0:
                 return leases
             await self._wait(session, spec, left)
@@ -331,23 +332,26 @@ class RabbitMQBroker:
         serving = session.serving(spec.id)
         if limit == 0 or (spec.exclusive and not await session.lock(serving)):
             return []
-        if waits:
-            await serving.consume(limit)
-        else:
+        ahead = len(serving.leases) + limit
+        if not waits:
             await session.sync()
-        return await serving.take(limit, spec.lease, asking=not waits)
+        # The first time the queues are asked, too: what a consumer begins with is the best that there is.
+        leases = await serving.take(limit, spec.lease, asking=not (waits and serving.lanes.consuming))
+        if waits:
+            await serving.lanes.consume(ahead)
+        return leases
 
     async def _wait(self, session: Session, spec: Subscription, seconds: float) -> None:
         serving = session.serving(spec.id)
         if spec.exclusive and serving.lock is None:
             seconds = min(seconds, _LOCK_WAIT)
-        elif serving.ready:
+        elif len(serving.lanes):
             return
         if spec.id not in self._served or session.broken:
             return
-        timer = self._clock.call_later(seconds, serving.news.notify)
+        timer = self._clock.call_later(seconds, serving.lanes.news.notify)
         try:
-            await serving.news.wait()
+            await serving.lanes.news.wait()
         finally:
             timer.cancel()
 
@@ -430,13 +434,13 @@ class RabbitMQBroker:
         session = await self._enter()
         began = asyncio.get_running_loop().time()
         await session.sync()
-        offset = await head(session.link, self._names)
+        offset = await session.head()
         return Ping(asyncio.get_running_loop().time() - began, Position(session.control.registry.epoch, offset + 1))
 
 
 async def _check(session: Session, start: Position) -> None:
     """Whether the log goes on from a position."""
-    if start.epoch != session.control.registry.epoch or start.offset > await head(session.link, session.names) + 1:
+    if start.epoch != session.control.registry.epoch or start.offset > await session.head() + 1:
         raise PositionLost("that position is not one that the log goes on from")
 
 

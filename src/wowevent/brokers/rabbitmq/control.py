@@ -15,8 +15,9 @@ from pamqp.commands import Basic
 from wowevent.brokers.rabbitmq.link import Link, Message
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Begun, Entry, Mark, Registry, pack, unpack
+from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import Follower
-from wowevent.brokers.rabbitmq.tags import tag_of
+from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
 from wowevent.errors import BrokerUnavailable, BusError
 
 logger = structlog.get_logger("wowevent")
@@ -38,7 +39,8 @@ class Control:
         self._changed = changed
         self._me = uuid4().hex[:12]
         self._waiting: dict[str, asyncio.Future[Any]] = {}
-        self._mark: asyncio.Future[Any] | None = None
+        self.sync: Shared[Any] = Shared(lambda: self.append(Mark()))
+        """Returns once all is folded that was written before the call."""
         self._number = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -52,6 +54,7 @@ class Control:
 
     async def close(self) -> None:
         """Follow no more."""
+        await self.sync.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -69,18 +72,6 @@ class Control:
         finally:
             self._waiting.pop(ref, None)
 
-    async def sync(self) -> None:
-        """Return once all is folded that was written before this call."""
-        if self._mark is None:
-            self._mark = asyncio.ensure_future(self._write_mark())
-            self._mark.add_done_callback(_seen)
-        await asyncio.shield(self._mark)
-
-    async def _write_mark(self) -> None:
-        await asyncio.sleep(0)  # who asks in this turn shares it; whoever comes later needs one that is written later
-        self._mark = None
-        await self.append(Mark())
-
     async def _follow(self, follower: Follower) -> None:
         try:
             while True:
@@ -89,7 +80,7 @@ class Control:
                     self._fold(offset, message)
                 except (msgspec.MsgspecError, BusError) as error:
                     self.registry.offset = offset
-                    logger.error("an entry of the control log cannot be read", offset=offset, error=error)
+                    logger.error("an entry of the control log cannot be read", offset=offset, error=error)  # noqa: TRY400
         except BusError as error:
             self._fail(error)
         finally:
@@ -98,9 +89,8 @@ class Control:
     def _fold(self, offset: int, message: DeliveredMessage) -> None:
         registry = self.registry
         registry.bytes += len(message.body)
-        topic = message.delivery.routing_key or ""
-        if message.delivery.exchange:
-            registry.fold_fact(offset, topic.rpartition(".")[0], tag_of(message).at, message.body)
+        if route_of(message)[0]:
+            registry.fold_fact(offset, topic_of(message), tag_of(message).at, message.body)
             return
         entry = unpack(message.body)
         result = registry.fold(offset, entry)
@@ -123,8 +113,3 @@ class Control:
 
 async def _result(folded: asyncio.Future[Any]) -> Any:
     return await folded
-
-
-def _seen(job: asyncio.Future[Any]) -> None:
-    if not job.cancelled():
-        job.exception()

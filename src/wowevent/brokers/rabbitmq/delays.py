@@ -21,7 +21,7 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Cancelled, Held, Left
-from wowevent.brokers.rabbitmq.tags import Tag, properties, returns_of, tag_of
+from wowevent.brokers.rabbitmq.tags import Tag, number_of, properties, returns_of, tag_of
 from wowevent.clock import Clock, Timer
 from wowevent.codec import decode, encode
 from wowevent.errors import BrokerError, BusError
@@ -110,7 +110,7 @@ class Delays:
 
     async def _release(self) -> None:
         while self._due and self._due[0][0] <= self._clock.time():
-            items = []
+            items: list[tuple[float, int, DeliveredMessage, Tag]] = []
             while self._due and self._due[0][0] <= self._clock.time() and len(items) < _HELD:
                 items.append(heapq.heappop(self._due))
             results = await asyncio.gather(*(self._send_on(message, tag) for _, _, message, tag in items))
@@ -126,13 +126,13 @@ class Delays:
         try:
             if (out := await self._out(message, tag)) is not None:
                 await self._publish(out)
-            assert self._channel is not None
-            await self._link.call(self._channel.basic_ack(message.delivery.delivery_tag or 0, wait=False))
+            assert self._channel is not None  # noqa: S101 - for the type checker
+            await self._link.call(self._channel.basic_ack(number_of(message), wait=False))
         except BrokerError as error:
             logger.debug("what is due cannot leave now", error=error)
             return False
         except BusError as error:
-            logger.error("a delayed event cannot be read, and stays where it is", error=error)
+            logger.error("a delayed event cannot be read, and stays where it is", error=error)  # noqa: TRY400
             return False
         return True
 

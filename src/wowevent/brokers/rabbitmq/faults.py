@@ -27,6 +27,6 @@ def translate(error: BaseException) -> Exception:
     if isinstance(error, BusError):
         return error
     kind = next((ours for theirs, ours in _CLASSES if isinstance(error, theirs)), BrokerError)
-    ours = kind(f"rabbitmq: {error or type(error).__name__}")
+    ours = kind(f"rabbitmq: {str(error) or type(error).__name__}")
     ours.__cause__ = error
     return ours

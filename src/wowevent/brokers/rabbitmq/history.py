@@ -18,8 +18,9 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Link, Message
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import Follower
-from wowevent.brokers.rabbitmq.tags import tag_of
+from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
 from wowevent.clock import Clock
 from wowevent.codec import decode
 from wowevent.errors import BrokerUnavailable, BusError, PositionLost
@@ -42,6 +43,7 @@ class Joined(Protocol):
     clock: Clock
     max_age: float | None
     tails: set[Tail]
+    head: Shared[int]
 
 
 async def mark(link: Link, names: Names) -> str:
@@ -93,7 +95,7 @@ class _Place:
             self._began = True
             if self.after is not None and offset > self.first:
                 items.append(PositionLost(f"events behind position {self.after.offset} are gone from the log"))
-        if not message.delivery.exchange:  # a marker
+        if not route_of(message)[0]:  # a marker
             return
         tag = tag_of(message)
         self._stored_at = max(self._stored_at, tag.at)
@@ -105,7 +107,7 @@ class _Place:
         try:
             event = decode(message.body)
         except BusError as error:
-            if matches_any(self.query.patterns, (message.delivery.routing_key or "").rpartition(".")[0] or "damaged"):
+            if matches_any(self.query.patterns, topic_of(message) or "damaged"):
                 items.append(error)
             return
         if wanted(self.query, event):
@@ -133,7 +135,7 @@ class Pages:
         """What is wanted of the next page that has something; None at the end."""
         if self._place is None:
             self._place = _Place(self._query, self._after, session)
-            self._upto = await head(session.link, session.names)
+            self._upto = await session.head()
             if (lost := self._place.check(self._upto)) is not None:
                 self._over = True
                 return [lost]
@@ -146,7 +148,7 @@ class Pages:
 
     async def _page(self, place: _Place) -> Items:
         follower, items = self._follower, Items()
-        assert follower is not None
+        assert follower is not None  # noqa: S101 - for the type checker
         if place.first > self._upto:
             self._over = True
             return items
@@ -240,7 +242,7 @@ class Tail:
             return None
         lost = None
         if place.after is not None:
-            end = await head(session.link, session.names)
+            end = await session.head()
             if (lost := place.check(end)) is not None:
                 place.first, place.after = end, None
         self._follower = await Follower.follow(session.link, session.names.history, place.first, self._news)
@@ -256,7 +258,7 @@ class Tail:
 
     def hear(self, message: DeliveredMessage) -> None:
         """A live event."""
-        topic = message.delivery.routing_key or ""
+        _, topic = route_of(message)
         if not self._live or not matches_any(self._live, topic):
             return
         try:

@@ -18,7 +18,7 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Made
-from wowevent.brokers.rabbitmq.tags import Tag, properties, reason_of, tag_of
+from wowevent.brokers.rabbitmq.tags import Tag, number_of, properties, reason_of, tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError
@@ -186,7 +186,7 @@ def _found(id: str, message: DeliveredMessage) -> _Found:
         attempts=tag.attempts,
         time=tag.buried,
     )
-    return _Found(letter, tag, message.delivery.delivery_tag or 0)
+    return _Found(letter, tag, number_of(message))
 
 
 def _digest(id: str) -> str:

@@ -33,7 +33,7 @@ _AT_ONCE: Final = 500  # messages in one write
 _BYTES: Final = 2**20  # and bytes
 
 T = TypeVar("T")
-Channel = aiormq.abc.AbstractChannel
+Channel = aiormq.Channel
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -79,7 +79,10 @@ class Link:
                     connections.append(connection)
                     await connection.connect()
                 out, feed = connections
-                return cls(out, feed, await out.channel(), await out.channel(publisher_confirms=False))
+                publishing, asking = await out.channel(), await out.channel(publisher_confirms=False)
+                assert isinstance(publishing, Channel)  # noqa: S101 - for the type checker
+                assert isinstance(asking, Channel)  # noqa: S101
+                return cls(out, feed, publishing, asking)
         except BaseException as error:
             for connection in connections:
                 with suppress(Exception):
@@ -116,13 +119,16 @@ class Link:
                 async with asyncio.timeout(2):
                     await connection.close()
         await asyncio.gather(self._writing, *self._jobs, return_exceptions=True)
+        for _ in range(3):  # the driver's own tasks have been told to end
+            await asyncio.sleep(0)
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+    async def call(self, work: Awaitable[T]) -> T:
         """An answer of the driver's, or the error of ours. One that does not come in time breaks the link."""
         if self.error is not None:
-            work.close()
+            if isinstance(work, Coroutine):
+                work.close()
             raise self._broken()
         job = asyncio.ensure_future(work)
         self._jobs.add(job)
@@ -152,7 +158,9 @@ class Link:
     async def open_channel(self, *, feed: bool = True) -> Channel:
         """A channel of one's own: to be delivered to, or to ask for what may not be there."""
         connection = self._feed if feed else self._out
-        return await self.call(connection.channel(publisher_confirms=False))
+        channel = await self.call(connection.channel(publisher_confirms=False))
+        assert isinstance(channel, Channel)  # noqa: S101 - for the type checker
+        return channel
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
@@ -258,8 +266,8 @@ class Link:
                 channel.confirmations[channel.delivery_tag] = answer
                 if message.mandatory:
                     ids = channel.message_id_delivery_tag
-                    ids[message.properties.message_id] = channel.delivery_tag
-                    answer.add_done_callback(partial(_forget, ids, message.properties.message_id))
+                    ids[message.properties.message_id or ""] = channel.delivery_tag
+                    answer.add_done_callback(partial(_forget, ids, message.properties.message_id or ""))
                 frames += _frames(message, channel.max_content_size)
                 size += len(message.body)
                 if size > _BYTES:

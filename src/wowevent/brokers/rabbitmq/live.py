@@ -20,6 +20,8 @@ from pamqp.commands import Basic
 from wowevent.broker import Subscription
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.shared import Shared
+from wowevent.brokers.rabbitmq.tags import route_of
 from wowevent.clock import Clock
 from wowevent.errors import BusError
 from wowevent.routing import Routes, spec_of, subscription_of
@@ -62,6 +64,8 @@ class Live:
         """Told of each live event."""
         self.on_free: Callable[[str], None] = lambda _: None
         """Told that a lock was let go."""
+        self.sync: Shared[None] = Shared(self._sync)
+        """Returns once all is known that was said before the call."""
         self._link = link
         self._names = names
         self._instance = instance
@@ -87,7 +91,7 @@ class Live:
 
     async def listen(self, pattern: str, *, stop: bool = False) -> None:
         """Hear live events whose topics match an AMQP pattern, or no more."""
-        assert self._channel is not None
+        assert self._channel is not None  # noqa: S101 - for the type checker
         change = self._channel.queue_unbind if stop else self._channel.queue_bind
         await self._link.call(change(self._mailbox, self._names.live, pattern))
 
@@ -103,8 +107,8 @@ class Live:
         """Say that there is no more to come."""
         await self._say(Note("bye", self._instance))
 
-    async def sync(self) -> None:
-        """Return once all is known that was said before; for a newcomer, once all had the time to answer."""
+    async def _sync(self) -> None:
+        """For a newcomer, once all had the time to answer."""
         young = self._since + _NEWCOMER - asyncio.get_running_loop().time()
         if self._unheard and young > 0:
             with suppress(TimeoutError):
@@ -146,7 +150,8 @@ class Live:
         await self._link.publish([_message(self._names.live, _ALL, note)])
 
     async def _arrive(self, message: DeliveredMessage) -> None:
-        if message.delivery.exchange and message.delivery.routing_key != _ALL:
+        exchange, key = route_of(message)
+        if exchange and key != _ALL:
             self.on_event(message)
             return
         try:

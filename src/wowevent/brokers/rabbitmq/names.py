@@ -8,8 +8,8 @@
     agent_events#later      queue of what is delayed
     Q, Q#urgent             the lanes of subscription Q; Q#suspect and dlq.Q are made when they are needed
 
-`#` is in no name that a user can give, so none of ours is ever one of theirs. The driver takes few characters in a name:
-in a subscription's, others are written as `+` and their code.
+`#` is in no name that a user can give, so none of ours is ever one of theirs. The driver takes few characters in a
+name: in a subscription's, others are written as `+` and their code.
 """
 
 from __future__ import annotations

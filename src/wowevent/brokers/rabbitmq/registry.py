@@ -1,11 +1,11 @@
 """What all instances have to know, folded from the entries of the control log, in their order; pure.
 
-    Begun      which log it is                     Joined, Parted       the instances
-    Declared, Removed                              the subscriptions
-    Made       that a queue made at need is there  Served, Lapsed       whether somebody serves one
-    Returned   what was given back, and not by a crash
-    Held, Left, Cancelled                          the events that are delayed
-    Snapshot   all of it, up to a place            and the facts themselves, which are events
+Begun      which log it is                     Joined, Parted       the instances
+Declared, Removed                              the subscriptions
+Made       that a queue made at need is there  Served, Lapsed       whether somebody serves one
+Returned   what was given back, and not by a crash
+Held, Left, Cancelled                          the events that are delayed
+Snapshot   all of it, up to a place            and the facts themselves, which are events
 """
 
 from __future__ import annotations
@@ -115,7 +115,20 @@ class Snapshot(Struct, frozen=True, tag="snapshot"):
 
 
 Entry = (
-    Begun | Joined | Parted | Declared | Removed | Made | Served | Lapsed | Returned | Held | Left | Cancelled | Mark | Snapshot
+    Begun
+    | Joined
+    | Parted
+    | Declared
+    | Removed
+    | Made
+    | Served
+    | Lapsed
+    | Returned
+    | Held
+    | Left
+    | Cancelled
+    | Mark
+    | Snapshot
 )
 
 
@@ -152,7 +165,8 @@ def pack(entry: Entry) -> bytes:
 
 def unpack(data: bytes) -> Entry:
     """An entry of the log; msgspec.MsgspecError if it is none."""
-    return _decoder.decode(data)
+    found: Entry = _decoder.decode(data)
+    return found
 
 
 class Registry:
@@ -224,8 +238,7 @@ class Registry:
     def _apply(self, offset: int, entry: Entry) -> Any:
         match entry:
             case Begun(epoch, after):
-                if self.epoch == after:
-                    self.epoch = epoch
+                self.epoch = epoch if self.epoch == after else self.epoch
             case Joined(instance):
                 self.instances.add(instance)
             case Parted(instance):
@@ -234,20 +247,29 @@ class Registry:
                 self._declare(offset, id, spec, at)
             case Removed(id):
                 self._remove(id)
-            case Made(id, what) if id in self.known:
-                self.known[id].made.add(what)
-            case Served(id, at) if id in self.known:
-                known = self.known[id]
+            case Held() | Left() | Cancelled():
+                return self._delay(entry)
+            case Made() | Served() | Lapsed() | Returned():
+                return self._change(entry)
+        return None
+
+    def _change(self, entry: Made | Served | Lapsed | Returned) -> Any:
+        """What became of a subscription; nothing, of one that is forgotten."""
+        known = self.known.get(entry.id)
+        if known is None:
+            return None
+        match entry:
+            case Made(_, what):
+                known.made.add(what)
+            case Served(_, at):
                 known.at, known.lapsed = max(known.at, at), False
-            case Lapsed(id) if id in self.known:
-                was, self.known[id].lapsed = self.known[id].lapsed, True
+            case Lapsed():
+                was, known.lapsed = known.lapsed, True
                 return not was
             case Returned(id, messages):
                 for message in messages:
                     self._returned[id, message] = self._returned.pop((id, message), 0) + 1
                 _bound(self._returned, _RETURNED)
-            case Held() | Left() | Cancelled():
-                return self._delay(entry)
         return None
 
     def _declare(self, offset: int, id: str, spec: str, at: float) -> None:

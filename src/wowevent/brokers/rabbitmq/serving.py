@@ -1,63 +1,41 @@
-"""One subscription as one instance serves it: its lanes, what is leased of them, and how that is settled.
+"""One subscription as one instance serves it: what is leased, and how that is settled.
 
-    ready in a queue ──► here (asked for, or delivered ahead) ──► leased ──► acknowledged
-                                                                   │ ├─ a copy with its counts, confirmed, then acknowledged
-                                                                   │ └─ given back as it was: noted, then returned
-                                                                   └─ the lease ends: a copy to the suspects
+    a message ──► leased ──┬─ acknowledged
+                           ├─ a copy with its counts goes on, confirmed; then it is acknowledged
+                           ├─ given back as it was: noted, then returned to its place
+                           └─ the lease ends: a copy goes to the suspects
 
-The server counts what it takes back, whatever the reason; what was given back on purpose is noted in the control log,
-and what is left of its count are crashes.
+The server counts what it takes back, whatever the reason. What was given back on purpose is noted in the control log;
+what is left of the server's count are crashes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from typing import Any
 from uuid import uuid4
 
 import structlog
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import DeliveredMessage
 from msgspec import Struct, structs
-from pamqp.commands import Basic
 
-from wowevent.broker import KNOWN_IDS, URGENT_RUN, Ack, Bury, Extend, Lease, Reason, Retry, Settlement
+from wowevent.broker import KNOWN_IDS, Ack, Bury, Extend, Lease, Reason, Retry, Settlement
 from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.faults import translate
+from wowevent.brokers.rabbitmq.lanes import Here, Lanes
 from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
-from wowevent.brokers.rabbitmq.registry import Made, Returned
-from wowevent.brokers.rabbitmq.tags import Tag, of_copy, returns_of, tag_of
+from wowevent.brokers.rabbitmq.tags import Tag, name_of, of_copy, returns_of, tag_of
 from wowevent.clock import Clock, Timer
 from wowevent.codec import decode
-from wowevent.errors import BrokerUnavailable, BusError, PositionLost
+from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
-from wowevent.wakeup import Wakeup
 
 logger = structlog.get_logger("wowevent")
-
-SUSPECTS: Final = "suspects"
-"""How the control log calls that queue."""
-QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
-"""Of every work queue: no dead-letter exchange, and no limit of deliveries that is ever reached, since counting is ours.
-Without one, what is given back goes to the queue's end rather than to its old place."""
-_AHEAD: Final = 10_000  # messages that the server may wait for to be acknowledged, at most
-
-
-class Here(Struct, gc=False):
-    """One message that the server has given us, and that is not leased."""
-
-    message: DeliveredMessage
-    tag: Tag | None = None
-    """What it says of itself, where that was corrected."""
-
-    @property
-    def number(self) -> int:
-        """By which it is acknowledged."""
-        return self.message.delivery.delivery_tag or 0
 
 
 class Held(Struct, gc=False):
@@ -92,115 +70,36 @@ class Serving:
     def __init__(self, id: str, context: Context) -> None:
         """Nothing is asked before the first `take`."""
         self.id: str = id
-        self.news: Wakeup = Wakeup()
-        """Notified when there may be more to take."""
+        self.lanes: Lanes = Lanes(id, context.link, context.names, context.control)
+        """What the server has given us."""
         self.leases: dict[str, Held] = {}
         """What is leased here, by token."""
         self.lock: Channel | None = None
         """Holds the lock of an exclusive subscription."""
         self._context = context
-        self._channel: Channel | None = None
-        self._queues = (context.names.suspects(id), context.names.urgent(id), context.names.plain(id))
-        self._here: tuple[deque[Here], ...] = (deque(), deque(), deque())
-        self._open: dict[int, None] = {}  # what the server has given us and waits for, in its order
-        self._back = False  # something is here that was with somebody before
-        self._consumers: dict[int, str] = {}
-        self._ahead = 0
         self._prefix = uuid4().hex[:8]
         self._numbers = itertools.count()
-        self._run = 0
+        self._suspect: str | None = None
         self._in_hand: set[str] = set()
         self._lost = 0
         self._ends: Timer | None = None
         self._ends_at = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    # --- what is here ---------------------------------------------------------------------------------------------
-
-    @property
-    def ready(self) -> int:
-        """How many messages are here that are not leased."""
-        return sum(map(len, self._here))
-
-    async def _opened(self) -> Channel:
-        """The channel that all of its messages come by."""
-        if self._channel is None or self._channel.is_closed:
-            self._forget()
-            channel = await self._context.link.open_channel()
-            channel.on_consumer_cancel_callbacks.add(self._cancelled)
-            self._channel = channel
-        return self._channel
-
-    def _forget(self) -> None:
-        """What came by a channel that is gone lies in its queue again."""
-        for lane in self._here:
-            lane.clear()
-        self.leases.clear()
-        self._in_hand.clear()
-        self._open.clear()
-        self._consumers.clear()
-
-    def _cancelled(self, _: Basic.Cancel) -> None:
-        """The server ended a consumer: its queue was deleted, or moves."""
-        self._context.link.fail(BrokerUnavailable(f"rabbitmq: a queue of {self.id!r} is gone"))
-
-    def _arrive(self, lane: int, message: DeliveredMessage) -> None:
-        here = Here(message)
-        self._open[here.number] = None
-        self._here[lane].append(here)
-        self._back = self._back or bool(message.delivery.redelivered)  # type: ignore[union-attr]  # never GetEmpty
-        if self.news.waiting:
-            self.news.notify()
-
-    def _lanes(self) -> list[int]:
-        known = self._context.control.registry.known.get(self.id)
-        return [0, 1, 2] if known is not None and SUSPECTS in known.made else [1, 2]
-
     # --- fetching -------------------------------------------------------------------------------------------------
-
-    async def consume(self, limit: int) -> None:
-        """Have what comes delivered, up to `limit` messages of each lane beyond those that are leased."""
-        channel, link = await self._opened(), self._context.link
-        ahead = min(max(len(self.leases) + limit, self._ahead), _AHEAD)
-        if ahead > self._ahead:  # the number is a consumer's for its life
-            self._ahead = ahead
-            for lane in [lane for lane in self._consumers if lane != 0]:
-                await link.call(channel.basic_cancel(self._consumers.pop(lane)))
-        for lane in self._lanes():
-            if lane not in self._consumers:
-                self._consumers[lane] = tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
-                await link.call(channel.basic_qos(prefetch_count=1 if lane == 0 else ahead))
-                await link.call(channel.basic_consume(self._queues[lane], _told(self._arrive, lane), consumer_tag=tag))
 
     async def take(self, limit: int, lease: float, *, asking: bool) -> list[Lease]:
         """Lease what is here; with `asking` the queues are asked for more, as long as they have some.
 
         PositionLost, once, where something was older than the log keeps it.
         """
-        await self._opened()
-        found: list[Lease] = []
-        empty = {0, 1, 2} - set(self._lanes()) if asking else {0, 1, 2}
+        if self.lanes.lost:
+            self._forget()
+        await self.lanes.open()
         ends = self._context.clock.monotonic() + lease
+        found: list[Lease] = []
         try:
-            while len(found) < limit:
-                await self._look(empty)
-                if self._back and await self._judge():
-                    if asking:
-                        empty.discard(0)
-                    continue
-                if (chosen := self._next(alone=not found)) is None:
-                    break
-                leased = await self._lease(*chosen, ends)
-                if leased is None:
-                    if self._lost and found:
-                        break
-                    continue
-                if self._lost and not found:
-                    self._unlease([leased])
-                    break
-                found.append(leased)
-                if chosen[0] == 0:
-                    break
+            await self._take(found, limit, ends, asking=asking)
         except BaseException:
             self._unlease(found)
             raise
@@ -211,31 +110,30 @@ class Serving:
             self._watch(ends)
         return found
 
-    async def _look(self, empty: set[int]) -> None:
-        """Have the head of each lane here, so that there is a choice."""
-        for lane in (0, 1, 2):
-            if lane in empty or self._here[lane] or (lane == 0 and self._suspected()):
+    async def _take(self, found: list[Lease], limit: int, ends: float, *, asking: bool) -> None:
+        ask = set(self.lanes.present()) if asking else set()
+        while len(found) < limit:
+            await self.lanes.look(ask - {0} if self._suspected() else ask)
+            if self.lanes.back and await self._judge():
+                ask |= {0} if asking else set()
                 continue
-            assert self._channel is not None
-            message = await self._context.link.call(self._channel.basic_get(self._queues[lane]))
-            if isinstance(message.delivery, Basic.GetOk):
-                self._arrive(lane, message)
-            else:
-                empty.add(lane)
+            suspects = self.lanes.here[0] and not self._suspected()
+            if suspects and found:  # it comes alone
+                return
+            chosen = (0, self.lanes.here[0].popleft()) if suspects else self.lanes.next()
+            if chosen is None:
+                return
+            leased = await self._lease(*chosen, ends)
+            if leased is not None and self._lost and not found:  # first of all, what was lost is told
+                self._unlease([leased])
+                return
+            if leased is not None:
+                found.append(leased)
+            if suspects and leased is not None:
+                return
 
     def _suspected(self) -> bool:
-        return any(held.lane == 0 for held in self.leases.values()) if 0 in self._lanes() else False
-
-    def _next(self, *, alone: bool) -> tuple[int, Here] | None:
-        """A suspect, if none is leased and nothing else is taken; else the next of the two lanes."""
-        suspects, urgent, plain = self._here
-        if suspects and not self._suspected():
-            return (0, suspects.popleft()) if alone else None
-        if urgent and (self._run < URGENT_RUN or not plain):
-            self._run = self._run + 1 if plain else 0
-            return 1, urgent.popleft()
-        self._run = 0
-        return (2, plain.popleft()) if plain else None
+        return self._suspect is not None and self._suspect in self.leases
 
     async def _lease(self, lane: int, here: Here, ends: float) -> Lease | None:
         """The lease of a message; None for one that is not to be delivered."""
@@ -246,11 +144,13 @@ class Serving:
             await self._bury_damaged(lane, here, tag, error)
             return None
         if not tag.copy and (self._aged(tag) or not self._wanted(event, tag)):
-            await self._ack([here.number])
+            await self.lanes.ack([here.number])
             return None
         token = f"{self._prefix}.{next(self._numbers)}"
         self.leases[token] = Held(here, event, tag, ends, lane, touched=here.tag is not None)
         self._in_hand.add(event.event_id)
+        if lane == 0:
+            self._suspect = token
         return Lease(
             event=event,
             token=token,
@@ -277,7 +177,7 @@ class Serving:
         """They were not handed on: they are here as before."""
         for lease in reversed(leases):
             held = self._pop(lease.token)
-            self._here[held.lane].appendleft(held.here)
+            self.lanes.here[held.lane].appendleft(held.here)
 
     def _pop(self, token: str) -> Held:
         held = self.leases.pop(token)
@@ -288,16 +188,16 @@ class Serving:
 
     async def _judge(self) -> bool:
         """What was with somebody before goes to the suspects, unless it was given back untouched. True: some did."""
-        self._back = moved = False
+        self.lanes.back = moved = False
         await self._context.control.sync()
         now = self._context.clock.time()
-        for lane, queue in enumerate(self._here):
+        for lane, queue in enumerate(self.lanes.here):
             accused: list[tuple[Here, Tag]] = []
             for here in queue:
                 if here.tag is not None or not (returns := returns_of(here.message)):
                     continue
                 tag = tag_of(here.message)
-                crashes = returns - self._context.control.registry.returns(self.id, _name(here.message, tag))
+                crashes = returns - self._context.control.registry.returns(self.id, name_of(here.message, tag))
                 if crashes > 0 and lane == 0:
                     here.tag = tag.crashed(now, crashes)
                 elif crashes > 0:
@@ -312,13 +212,9 @@ class Serving:
         """Copies to the suspects' queue, confirmed; then the messages are acknowledged."""
         if not accused:
             return
-        if 0 not in self._lanes():
-            await self._context.link.ask("queue_declare", self._queues[0], durable=True, arguments=QUORUM)
-            await self._context.control.append(Made(self.id, SUSPECTS))
-            if self._consumers:
-                await self.consume(self._ahead)
-        await self._context.link.publish([_copy(here.message, tag, self._queues[0]) for here, tag in accused])
-        await self._ack([here.number for here, _ in accused])
+        await self.lanes.make_suspects()
+        await self._context.link.publish([_copy(here.message, tag, self.lanes.queues[0]) for here, tag in accused])
+        await self.lanes.ack([here.number for here, _ in accused])
 
     def _watch(self, ends: float) -> None:
         """Look for leases that ended, then."""
@@ -350,7 +246,7 @@ class Serving:
             # What it was about is still unacknowledged: without this connection, the server gives it to the next.
             logger.error("leases that ended cannot be counted now", subscription=self.id, error=error)
             self._context.link.fail(translate(error))
-        self.news.notify()
+        self.lanes.news.notify()
 
     async def flush(self) -> None:
         """Return once the leases that ended by now are where they belong."""
@@ -368,8 +264,8 @@ class Serving:
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
         self._end_now()
-        if self._channel is not None and self._channel.is_closed:
-            self.settle_lost(settlements)
+        if self.lanes.lost:
+            self._note_lost(settlements)
             self._forget()
         popped: dict[str, Held] = {}
         try:
@@ -379,7 +275,7 @@ class Serving:
             self._in_hand.update(held.event.event_id for held in popped.values())
             raise
         if count:
-            self.news.notify()
+            self.lanes.news.notify()
         return count
 
     async def _settle(self, settlements: Sequence[Settlement], popped: dict[str, Held]) -> int:
@@ -392,7 +288,7 @@ class Serving:
             if held is None:
                 continue
             count += 1
-            if type(order) is Ack:  # nearly all of them
+            if isinstance(order, Ack):  # nearly all of them
                 self._note_settled(held.event.event_id)
                 acks.append(held.here.number)
             elif isinstance(order, Extend):
@@ -407,13 +303,13 @@ class Serving:
         if copies:
             await self._context.link.publish(copies)
         popped_back = {here.number for here in back}
-        await self._ack(acks)
+        await self.lanes.ack(acks)
         for token in [token for token, held in popped.items() if held.here.number not in popped_back]:
             del popped[token]
-        await self._give_back(back)
+        await self.lanes.give_back(back)
         return count
 
-    def settle_lost(self, settlements: Sequence[Settlement]) -> None:
+    def _note_lost(self, settlements: Sequence[Settlement]) -> None:
         """Of leases that ended with their connection: what was done is not done again here."""
         for order in settlements:
             if isinstance(order, Ack) and order.token in self.leases:
@@ -434,7 +330,7 @@ class Serving:
             return self._context.letters.message(self.id, held.event, tag, order)
         if order.charge:
             tag = tag.failed(now, order.error)
-        queue = self._queues[0 if tag.crashes else held.lane]
+        queue = self.lanes.queues[0 if tag.crashes else held.lane]
         if order.delay <= 0:
             return _copy(message, tag, queue)
         later = structs.replace(tag, due=now + order.delay, target=queue)
@@ -446,37 +342,6 @@ class Serving:
         if len(settled) > KNOWN_IDS:
             settled.popitem(last=False)
 
-    async def _ack(self, numbers: list[int]) -> None:
-        """As one answer, as far as nothing before them is open."""
-        channel, done = self._channel, {number for number in numbers if number in self._open}
-        if not done or channel is None or channel.is_closed:
-            return
-        upto = 0
-        for number in self._open:
-            if number not in done:
-                break
-            upto = number
-        frames = [Basic.Ack(delivery_tag=upto, multiple=True)] if upto else []
-        frames += [Basic.Ack(delivery_tag=number) for number in sorted(done) if number > upto]
-        for number in done:
-            del self._open[number]
-        await self._send(channel, frames)
-
-    async def _give_back(self, back: list[Here]) -> None:
-        """As it was, to its place: noted first, since the server counts whatever comes back."""
-        channel = self._channel
-        if not back or channel is None or channel.is_closed:
-            return
-        names = tuple(_name(here.message, tag_of(here.message)) for here in back)
-        await self._context.control.append(Returned(self.id, names))
-        numbers = sorted(here.number for here in back)
-        for number in numbers:
-            self._open.pop(number, None)
-        await self._send(channel, [Basic.Nack(delivery_tag=number, requeue=True) for number in numbers])
-
-    async def _send(self, channel: Channel, frames: list[Any]) -> None:
-        await self._context.link.call(channel.write_queue.put(ChannelFrame.marshall(channel.number, frames)))
-
     async def _bury_damaged(self, lane: int, here: Here, tag: Tag, error: BusError) -> None:
         await self._context.letters.make(self.id)
         id = here.message.header.properties.message_id or f"{self._prefix}.{here.number}"
@@ -484,31 +349,16 @@ class Serving:
             self.id, Event(topic="damaged", event_id=id), tag, Bury("", Reason.DESERIALIZATION_ERROR, str(error))
         )
         await self._context.link.publish([structs.replace(letter, body=here.message.body)])
-        await self._ack([here.number])
+        await self.lanes.ack([here.number])
         logger.error("an event cannot be read, it is a dead letter", subscription=self.id, lane=lane, error=error)
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    async def stop(self) -> None:
-        """Have nothing more delivered, and give back what is not leased."""
-        channel, link = self._channel, self._context.link
-        if channel is None or channel.is_closed or link.error is not None:
-            return
-        for lane in list(self._consumers):
-            await link.call(channel.basic_cancel(self._consumers.pop(lane)))
-        self._ahead = 0
-        back = [here for lane in self._here for here in lane if here.tag is None]
-        for lane in self._here:
-            lane.clear()
-        await self._give_back(back)
-
-    async def purge(self) -> int:
-        """Drop what is here and not leased."""
-        numbers = [here.number for lane in self._here for here in lane]
-        for lane in self._here:
-            lane.clear()
-        await self._ack(numbers)
-        return len(numbers)
+    def _forget(self) -> None:
+        """What was leased by a channel that is gone lies in its queue again."""
+        self.leases.clear()
+        self._in_hand.clear()
+        self.lanes.forget()
 
     async def close(self) -> None:
         """Lease nothing, watch nothing."""
@@ -517,24 +367,10 @@ class Serving:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._channel is not None and self._context.link.error is None:
-            self._context.link.drop(self._channel)
-        self.news.notify()
-
-
-def _told(arrive: Callable[[int, DeliveredMessage], None], lane: int) -> Callable[[DeliveredMessage], Any]:
-    async def told(message: DeliveredMessage) -> None:
-        arrive(lane, message)
-
-    return told
+        self.lanes.close()
 
 
 def _copy(message: DeliveredMessage, tag: Tag, queue: str) -> Message:
     """The same event with other counts, for one queue alone."""
     id = message.header.properties.message_id or ""
     return Message("", queue, of_copy(id, structs.replace(tag, copy=uuid4().hex[:12])), message.body, mandatory=True)
-
-
-def _name(message: DeliveredMessage, tag: Tag) -> str:
-    """Which message of a queue it is, whoever has it."""
-    return f"{message.header.properties.message_id}/{tag.copy}"

@@ -13,17 +13,19 @@ from uuid import uuid4
 import structlog
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from wowevent.broker import LIVE, Retention, Subscription, SubscriptionInfo
+from wowevent.broker import Retention, Subscription, SubscriptionInfo
 from wowevent.brokers.rabbitmq import delays
 from wowevent.brokers.rabbitmq.control import LIMITS, Control
 from wowevent.brokers.rabbitmq.delays import Delays
-from wowevent.brokers.rabbitmq.history import Tail
+from wowevent.brokers.rabbitmq.history import Tail, head
+from wowevent.brokers.rabbitmq.lanes import QUORUM, SUSPECTS
 from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.names import Binding, Names
 from wowevent.brokers.rabbitmq.registry import Entry, Joined, Lapsed, Parted, Removed, Served
-from wowevent.brokers.rabbitmq.serving import QUORUM, SUSPECTS, Context, Serving
+from wowevent.brokers.rabbitmq.serving import Context, Serving
+from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import ARGUMENTS
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, SubscriptionNotFound
@@ -61,6 +63,10 @@ class Session:
         """The dead letters."""
         self.servings: dict[str, Serving] = {}
         """What this instance has taken from, by subscription."""
+        self.infos: Shared[list[SubscriptionInfo]] = Shared(self._infos)
+        """All that are remembered, as of now."""
+        self.head: Shared[int] = Shared(lambda: head(link, names))
+        """The offset of a marker behind all that was confirmed before."""
         self._retention = retention
         self._settled = settled
         self._noted: dict[str, float] = {}
@@ -208,7 +214,7 @@ class Session:
         self.live.serving.difference_update(left)
         for id in left:
             if id in self.servings:
-                await self.servings[id].stop()
+                await self.servings[id].lanes.stop()
                 await self.unlock(self.servings[id])
             if id in self.control.registry.known:
                 await self.control.append(Served(id, self.clock.time()))
@@ -221,11 +227,11 @@ class Session:
             self.live.serving.discard(entry.id)
         id = getattr(entry, "id", None)
         if id in self.servings:
-            self.servings[id].news.notify()
+            self.servings[id].lanes.news.notify()
 
     def _wake(self, id: str) -> None:
         if id in self.servings:
-            self.servings[id].news.notify()
+            self.servings[id].lanes.news.notify()
 
     def _hear(self, message: Any) -> None:
         for tail in list(self.tails):
@@ -238,16 +244,19 @@ class Session:
         await asyncio.gather(*(serving.flush() for serving in self.servings.values()), self.delays.flush())
         await asyncio.gather(self.control.sync(), self.live.sync())
 
+    async def _infos(self) -> list[SubscriptionInfo]:
+        await self.sync()
+        infos = [await self.info(id) for id in list(self.control.registry.known)]
+        return [info for info in infos if info is not None]
+
     async def info(self, id: str) -> SubscriptionInfo | None:
         """As of now, once `sync` has returned."""
         spec, known = self.control.registry.spec(id), self.control.registry.known.get(id)
         if spec is None or known is None:
             return None
-        ready = self.servings[id].ready if id in self.servings else 0
+        ready = len(self.servings[id].lanes) if id in self.servings else 0
         try:
-            async with self.link.apart() as ask:
-                for queue in self.queues(id):
-                    ready += int((await ask("queue_declare", queue, passive=True)).message_count or 0)
+            ready += await self._count(self.queues(id))
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise
@@ -267,6 +276,10 @@ class Session:
             lost=None,
             lapsed=known.lapsed,
         )
+
+    async def _count(self, queues: Sequence[str]) -> int:
+        async with self.link.apart() as ask:
+            return sum([int((await ask("queue_declare", queue, passive=True)).message_count or 0) for queue in queues])
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -323,7 +336,7 @@ class Session:
 
     def _ended(self) -> None:
         for serving in self.servings.values():
-            serving.news.notify()
+            serving.lanes.news.notify()
         for tail in list(self.tails):
             tail.wake()
 
@@ -340,9 +353,11 @@ class Session:
                 async with asyncio.timeout(5):
                     await self.leave(list(self.live.serving))
                     for serving in self.servings.values():
-                        await serving.stop()
+                        await serving.lanes.stop()
                     await self.live.leave()
                     await self.control.append(Parted(self.instance))
+        for shared in (self.infos, self.head, self.live.sync):
+            await shared.close()
         for serving in self.servings.values():
             await serving.close()
         for tail in list(self.tails):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiormq.abc import DeliveredMessage
 
 from wowevent.brokers.rabbitmq.link import Channel, Link
-from wowevent.brokers.rabbitmq.tags import headers_of
+from wowevent.brokers.rabbitmq.tags import headers_of, number_of
 from wowevent.errors import BrokerUnavailable
 from wowevent.wakeup import Wakeup
 
@@ -41,7 +41,7 @@ class Follower:
         follower = cls(link, channel, first, news or Wakeup())
         try:
             await link.call(channel.basic_qos(prefetch_count=_AHEAD))
-            arguments = {"x-stream-offset": "next" if first < 0 else first}
+            arguments: dict[str, Any] = {"x-stream-offset": "next" if first < 0 else first}
             await link.call(channel.basic_consume(stream, follower._arrive, arguments=arguments))
         except BaseException:
             follower.close()
@@ -58,7 +58,7 @@ class Follower:
             message = self._arrived.popleft()
             self._taken += 1
             if self._taken % (_AHEAD // 2) == 0 and not (self._closed or self._channel.is_closed):
-                tag = message.delivery.delivery_tag
+                tag = number_of(message)
                 job = asyncio.ensure_future(self._channel.basic_ack(tag, multiple=True, wait=False))
                 job.add_done_callback(_seen)
             offset = int(headers_of(message)["x-stream-offset"])

@@ -103,3 +103,23 @@ def returns_of(message: DeliveredMessage) -> int:
 def reason_of(tag: Tag) -> Reason:
     """Why it is dead."""
     return Reason(tag.reason) if tag.reason in _REASONS else Reason.UNKNOWN
+
+
+def number_of(message: DeliveredMessage) -> int:
+    """By which it is acknowledged."""
+    return getattr(message.delivery, "delivery_tag", None) or 0
+
+
+def route_of(message: DeliveredMessage) -> tuple[str, str]:
+    """The exchange and the key that it was published with."""
+    return getattr(message.delivery, "exchange", None) or "", getattr(message.delivery, "routing_key", None) or ""
+
+
+def topic_of(message: DeliveredMessage) -> str:
+    """The topic that it was routed by; its key has the band behind it."""
+    return route_of(message)[1].rpartition(".")[0]
+
+
+def name_of(message: DeliveredMessage, tag: Tag) -> str:
+    """Which message of a queue it is, whoever has it."""
+    return f"{message.header.properties.message_id}/{tag.copy}"

@@ -1,0 +1,229 @@
+"""The messages of one subscription that the server has given this instance: its lanes, and what is answered.
+
+0 suspects   what is delivered alone; the queue is made when there is one
+1 urgent     priority 7 and up
+2 plain
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from msgspec import Struct
+from pamqp.commands import Basic
+
+from wowevent.broker import URGENT_RUN
+from wowevent.brokers.rabbitmq.control import Control
+from wowevent.brokers.rabbitmq.link import Channel, Link
+from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.registry import Made, Returned
+from wowevent.brokers.rabbitmq.tags import Tag, name_of, number_of, tag_of
+from wowevent.errors import BrokerUnavailable
+from wowevent.wakeup import Wakeup
+
+QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+"""Of every work queue: no dead-letter exchange, and no limit of deliveries that is ever reached, for counting is ours.
+Without a limit, what is given back goes to the queue's end rather than to its old place."""
+SUSPECTS: Final = "suspects"
+"""How the control log calls that queue."""
+_AHEAD: Final = 10_000  # messages that the server may wait for to be acknowledged, at most
+
+
+class Here(Struct, gc=False):
+    """One message that the server has given us."""
+
+    message: DeliveredMessage
+    number: int
+    """By which it is acknowledged."""
+    tag: Tag | None = None
+    """What it says of itself, where that was corrected."""
+
+
+class Lanes:
+    """See the module."""
+
+    def __init__(self, id: str, link: Link, names: Names, control: Control) -> None:
+        """Nothing is asked before it is needed."""
+        self.news: Wakeup = Wakeup()
+        """Notified when there may be more."""
+        self.here: tuple[deque[Here], ...] = (deque(), deque(), deque())
+        """What is not leased, by lane."""
+        self.back: bool = False
+        """Something came that was with somebody before."""
+        self.queues: tuple[str, str, str] = (names.suspects(id), names.urgent(id), names.plain(id))
+        """The queues, by lane."""
+        self._id = id
+        self._link = link
+        self._control = control
+        self._channel: Channel | None = None
+        self._open: dict[int, None] = {}  # what the server waits for, in its order
+        self._consumers: dict[int, str] = {}
+        self._ahead = 0
+        self._prefix = uuid4().hex[:8]
+        self._numbers = itertools.count()
+        self._run = 0
+
+    def __len__(self) -> int:
+        """How many messages are here that are not leased."""
+        return sum(map(len, self.here))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the channel is gone, and with it all that came by it: that lies in its queues again."""
+        return self._channel is not None and self._channel.is_closed
+
+    @property
+    def consuming(self) -> bool:
+        """Whether messages are delivered without being asked for."""
+        return bool(self._consumers)
+
+    def present(self) -> list[int]:
+        """The lanes whose queues are there."""
+        known = self._control.registry.known.get(self._id)
+        return [0, 1, 2] if known is not None and SUSPECTS in known.made else [1, 2]
+
+    async def open(self) -> None:
+        """Have a channel that messages come by. Whoever has leases asks for `lost` before."""
+        if self._channel is None or self._channel.is_closed:
+            self.forget()
+            channel = await self._link.open_channel()
+            channel.on_consumer_cancel_callbacks.add(self._cancelled)
+            self._channel = channel
+
+    def forget(self) -> None:
+        """Nothing is here."""
+        for lane in self.here:
+            lane.clear()
+        self._open.clear()
+        self._consumers.clear()
+        self._ahead = 0
+
+    def _cancelled(self, _: Basic.Cancel) -> None:
+        """The server ended a consumer: its queue was deleted, or moves."""
+        self._link.fail(BrokerUnavailable(f"rabbitmq: a queue of {self._id!r} is gone"))
+
+    def _arrive(self, lane: int, message: DeliveredMessage) -> None:
+        here = Here(message, number_of(message))
+        self._open[here.number] = None
+        self.here[lane].append(here)
+        self.back = self.back or bool(message.delivery.redelivered)  # type: ignore[union-attr]  # it is no GetEmpty
+        if self.news.waiting:
+            self.news.notify()
+
+    async def make_suspects(self) -> None:
+        """The queue of what is delivered alone."""
+        if 0 in self.present():
+            return
+        await self._link.ask("queue_declare", self.queues[0], durable=True, arguments=QUORUM)
+        await self._control.append(Made(self._id, SUSPECTS))
+        if self._consumers:
+            await self.consume(self._ahead)
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    async def consume(self, ahead: int) -> None:
+        """Have what comes delivered, of each lane up to `ahead` messages that are not acknowledged."""
+        await self.open()
+        channel, link = self._channel, self._link
+        assert channel is not None  # noqa: S101 - for the type checker
+        ahead = min(max(ahead, self._ahead), _AHEAD)
+        if ahead > self._ahead:  # the number is a consumer's for its life
+            self._ahead = ahead
+            for tag in [self._consumers.pop(lane) for lane in (1, 2) if lane in self._consumers]:
+                await link.call(channel.basic_cancel(tag))
+        for lane in self.present():
+            if lane not in self._consumers:
+                self._consumers[lane] = tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
+                await link.call(channel.basic_qos(prefetch_count=1 if lane == 0 else ahead))
+                await link.call(channel.basic_consume(self.queues[lane], _told(self._arrive, lane), consumer_tag=tag))
+
+    async def look(self, lanes: set[int]) -> None:
+        """Ask for one message of each of these lanes that has none here; those that are empty leave the set."""
+        for lane in sorted(lanes):
+            if self.here[lane]:
+                continue
+            assert self._channel is not None  # noqa: S101 - for the type checker
+            message = await self._link.call(self._channel.basic_get(self.queues[lane]))
+            if isinstance(message.delivery, Basic.GetOk):
+                self._arrive(lane, message)
+            else:
+                lanes.discard(lane)
+
+    def next(self) -> tuple[int, Here] | None:
+        """Urgent first, and after every eight of those one other."""
+        _, urgent, plain = self.here
+        if urgent and (self._run < URGENT_RUN or not plain):
+            self._run = self._run + 1 if plain else 0
+            return 1, urgent.popleft()
+        self._run = 0
+        return (2, plain.popleft()) if plain else None
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    async def ack(self, numbers: Sequence[int]) -> None:
+        """Done with these: one answer, as far as nothing before them is open."""
+        channel, done = self._channel, {number for number in numbers if number in self._open}
+        if not done or channel is None or channel.is_closed:
+            return
+        upto = 0
+        for number in self._open:
+            if number not in done:
+                break
+            upto = number
+        frames = [Basic.Ack(delivery_tag=upto, multiple=True)] if upto else []
+        frames += [Basic.Ack(delivery_tag=number) for number in sorted(done) if number > upto]
+        await self._answer(channel, done, frames)
+
+    async def give_back(self, back: Sequence[Here]) -> None:
+        """As they were, to their places: noted first, since the server counts whatever comes back."""
+        channel = self._channel
+        if not back or channel is None or channel.is_closed:
+            return
+        names = tuple(name_of(here.message, tag_of(here.message)) for here in back)
+        await self._control.append(Returned(self._id, names))
+        numbers = sorted(here.number for here in back)
+        await self._answer(channel, numbers, [Basic.Nack(delivery_tag=number, requeue=True) for number in numbers])
+
+    async def _answer(self, channel: Channel, numbers: Sequence[int] | set[int], frames: Sequence[Any]) -> None:
+        for number in numbers:
+            self._open.pop(number, None)
+        await self._link.call(channel.write_queue.put(ChannelFrame.marshall(channel.number, frames)))
+
+    async def stop(self) -> None:
+        """Have nothing more delivered, and give back what is not leased."""
+        channel = self._channel
+        if channel is None or channel.is_closed or self._link.error is not None:
+            return
+        for consumed in list(self._consumers):
+            await self._link.call(channel.basic_cancel(self._consumers.pop(consumed)))
+        self._ahead = 0
+        back = [here for lane in self.here for here in lane if here.tag is None]
+        for lane in self.here:
+            lane.clear()
+        await self.give_back(back)
+
+    async def purge(self) -> int:
+        """Drop what is here and not leased."""
+        numbers = [here.number for lane in self.here for here in lane]
+        for lane in self.here:
+            lane.clear()
+        await self.ack(numbers)
+        return len(numbers)
+
+    def close(self) -> None:
+        """The channel ends; what came by it goes back to its queues."""
+        if self._channel is not None and self._link.error is None:
+            self._link.drop(self._channel)
+        self.news.notify()
+
+
+def _told(arrive: Callable[[int, DeliveredMessage], None], lane: int) -> Callable[[DeliveredMessage], Any]:
+    async def told(message: DeliveredMessage) -> None:
+        arrive(lane, message)
+
+    return told

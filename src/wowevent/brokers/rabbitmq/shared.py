@@ -1,0 +1,44 @@
+"""One answer for all who ask at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """Who asks while an answer is under way shares the next one: it begins after each of them has asked."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        """`ask` gets an answer."""
+        self._ask = ask
+        self._under_way: asyncio.Task[T] | None = None
+        self._next: asyncio.Task[T] | None = None
+
+    async def __call__(self) -> T:
+        """An answer that was asked for after this call began."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._answer(self._under_way), name="rabbitmq:shared")
+            self._next.add_done_callback(_seen)
+        return await asyncio.shield(self._next)
+
+    async def _answer(self, before: asyncio.Task[T] | None) -> T:
+        if before is not None:
+            await asyncio.wait([before])
+        self._under_way, self._next = self._next, None
+        return await self._ask()
+
+    async def close(self) -> None:
+        """Whoever still waits waits in vain."""
+        tasks = [task for task in (self._under_way, self._next) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _seen(task: asyncio.Task[T]) -> None:
+    if not task.cancelled():
+        task.exception()
