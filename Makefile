@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BROKERS ?= memory,sqlite,redis
+BROKERS ?= memory,sqlite,redis,rabbitmq
 COVERAGE ?= 91
 # Fault tests starve and stop processes, and measure how long it takes: they run alone. The others share the machine.
 FAULTS := tests/faults
@@ -40,7 +40,7 @@ demo: $(VENV)/.runtime ## publish this repository's history as events, on the em
 
 # ------------------------------------------------------------------------------------------------ to test it
 
-test: $(VENV)/.dev servers ## run every test, on the brokers that BROKERS=memory,sqlite,redis names, with coverage
+test: $(VENV)/.dev servers ## run every test, on the brokers that BROKERS=memory,sqlite,redis,... names, with coverage
 	$(BIN)/coverage erase
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report= -n 3 --dist worksteal --ignore=$(FAULTS)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import http.client
 import itertools
+import json
 import os
 import shutil
 import tempfile
 from base64 import b64encode
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.servers import RABBITMQ_WITHIN, free_port, rabbitmq_server
 
@@ -76,15 +79,28 @@ class SharedRabbit:
             self._hosts.remove(host)
             self._delete(host[1])
 
+    @contextmanager
+    def admitting(self, host: str, user: str, password: str) -> Iterator[None]:
+        """There is a virtual host of that name, and a user who may do everything in it, and nothing elsewhere."""
+        name = quote(host, safe="")
+        self._ask("PUT", f"/api/vhosts/{name}")
+        self._ask("PUT", f"/api/users/{user}", {"password": password, "tags": ""})
+        self._ask("PUT", f"/api/permissions/{name}/{user}", {"configure": ".*", "write": ".*", "read": ".*"})
+        try:
+            yield
+        finally:
+            self._ask("DELETE", f"/api/users/{user}")
+            self._delete(name)
+
     def _delete(self, name: str) -> None:
         self._ask("DELETE", f"/api/vhosts/{name}")
 
-    def _ask(self, method: str, path: str) -> None:
+    def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
         """One call of the management's HTTP API."""
         port = int(parse_qs(urlsplit(os.environ[PLACE]).query)["management"][0])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=RABBITMQ_WITHIN)
         try:
-            connection.request(method, path, headers=_GUEST)
+            connection.request(method, path, None if body is None else json.dumps(body), _GUEST)
             answer = connection.getresponse()
             text = answer.read()
         finally:

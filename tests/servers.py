@@ -49,9 +49,10 @@ class Server:
         self.port = port
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: Mapping[str, str] | None = environment
+        """What it and its tools are started with; None is this process's."""
         self._command = command
         self._answers = answers or redis_answers
-        self._environment = environment
         self._within = within
         self._leash: subprocess.Popen[bytes] | None = None
 
@@ -69,7 +70,7 @@ class Server:
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
-                env=self._environment,
+                env=self.environment,
                 start_new_session=True,
             )
         self._leash = _leash(self.process.pid)

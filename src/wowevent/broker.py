@@ -43,7 +43,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     private: bool = False
     """No other instance can use this log either: nothing in it changes but through this one."""
     positions: bool = True
-    """Receipts and leases name positions. Else only what is read does."""
+    """Receipts and leases name positions, which count the events. Else only what is read has some, and between them may
+    be such that no event has."""
     dedup: bool = True
     """An id is stored once, whoever publishes it. Else each instance stores its own ones once, and drops at a fetch
     what it settled before."""

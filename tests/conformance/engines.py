@@ -142,10 +142,18 @@ class Rig:
         """Let `seconds` pass, slowly enough for engines that answer from another thread."""
         await self.breathe()  # what happened before must have reached the engine before, or it is due later
         while seconds > 0:
-            step = min(seconds, 10.0 if self.engine == "rabbitmq" else 3.0)
+            step = min(seconds, max(10.0, seconds / 10) if self.engine == "rabbitmq" else 3.0)
             await self.clock.advance(step)
             seconds -= step
             await self.breathe()
+
+    def heavy(self) -> None:
+        """This is so much that the loop's debug mode, which looks at the stack for each call, would be most of it.
+
+        Engines whose driver makes several tasks for each answer do it without.
+        """
+        if self.engine == "rabbitmq":
+            asyncio.get_running_loop().set_debug(False)
 
     async def breathe(self) -> None:
         """Return when what is under way has reached the engine and come back."""

@@ -75,6 +75,11 @@ async def read(broker: Broker, *, after: Any = None, **query: Any) -> list[Store
     return [stored async for stored in broker.read(Query(**query), after=after)]
 
 
+def beyond(broker: Broker) -> int:
+    """So far behind the last event lies a position that the log has never reached."""
+    return 1 if broker.capabilities.positions else 1_000
+
+
 async def store(broker: Broker, sent: Sequence[Event]) -> list[Position]:
     """Publish them; where they are in the log, as it is read. Receipts that name positions name the same ones."""
     answers = await broker.publish(sent)

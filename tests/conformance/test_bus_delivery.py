@@ -293,6 +293,7 @@ async def test_a_live_delivery_is_retried_in_process_if_asked_for(rig: Rig):
 
 
 async def test_a_live_subscriber_that_is_too_slow_drops_and_says_so(rig: Rig, caplog: pytest.LogCaptureFixture):
+    rig.heavy()
     bus, publisher = await rig.bus(), await rig.bus()
     gate, seen = asyncio.Event(), Seen()
 
@@ -313,6 +314,7 @@ async def test_a_live_subscriber_that_is_too_slow_drops_and_says_so(rig: Rig, ca
 
 
 async def test_join_does_not_wait_for_what_a_live_subscriber_dropped(rig: Rig):
+    rig.heavy()
     bus = await rig.bus()
     gate = asyncio.Event()
 
@@ -341,7 +343,7 @@ async def test_a_receipt_tells_what_became_of_it(rig: Rig):
     again = await bus.publish(sent)
     assert (again.duplicate, again.position) == (True, receipt.position)
     (stored,) = [stored async for stored in bus.history()]
-    assert stored.position.offset == 1
+    assert not bus.capabilities.positions or stored.position.offset == 1
     assert receipt.position == (stored.position if bus.capabilities.positions else None)
     assert (await bus.publish(event("nobody.listens"))).matched == 1
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
+from tests.faults.rabbit import Rabbit
 from tests.faults.router_lab import RouterLab
 from tests.servers import Server, redis_running
 
@@ -38,6 +39,26 @@ def redis(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Server]:
     with redis_running(lab.folder / "redis") as server:
         lab.url = f"redis://127.0.0.1:{server.port}"
         yield server
+
+
+@pytest.fixture(scope="session")
+def mortal_rabbit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
+    """A server of the fault tests' own."""
+    if "rabbitmq" not in request.config.getoption("--broker").split(","):
+        pytest.skip("--broker does not name rabbitmq")
+    rabbit = Rabbit(tmp_path_factory.mktemp("rabbitmq"))
+    yield rabbit
+    rabbit.server.kill()
+
+
+@pytest.fixture
+def rabbit(mortal_rabbit: Rabbit, lab: Lab) -> Iterator[Rabbit]:
+    """That server, which runs, with an empty virtual host; the lab's log is there."""
+    lab.url = mortal_rabbit.empty()
+    yield mortal_rabbit
+    lab.close()  # first: who is connected would only be cut off
+    mortal_rabbit.start()
+    mortal_rabbit.delete()
 
 
 @pytest.fixture

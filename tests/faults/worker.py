@@ -260,7 +260,7 @@ class Handling:
         """Write down that it came, do its effect, write that down."""
         delivery = current()
         assert delivery is not None
-        key, attempt, position = event.headers.get("key", ""), delivery.attempt, str(delivery.position)
+        key, attempt, position = event.headers.get("key", ""), delivery.attempt, str(delivery.position or "")
         facts = {"key": key, "attempt": attempt, "position": position}
         self._journal.write("delivered", event.event_id, digest=fingerprint(event), **facts)
         if event.payload.get("poison"):

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakSet
 
-from wowevent.blocking.address import EXCHANGE, Address, Tuning, address
+from wowevent.blocking.address import Address, Tuning, address, exchange_of
 from wowevent.blocking.consuming import Consuming, Events, Feed
 from wowevent.blocking.letters import Claims, Letters, claims_of, forget_claims
 from wowevent.blocking.line import DEAD, LOOK_SECONDS
@@ -32,7 +32,6 @@ from wowevent.errors import (
     BrokerError,
     BusError,
     Closed,
-    NotSupported,
     SubscriptionConflict,
     SubscriptionNotFound,
 )
@@ -47,7 +46,6 @@ T = TypeVar("T")
 
 RETRY: Final = RetryPolicy(max_retries=3)
 """Three retries after 1, 2 and 4 s; an event's own `max_retries` wins."""
-_AMQP: Final = ("amqp", "amqps")
 _ORPHANS: Final = {
     "memory": "this bus was in use before os.fork(), and its log is in the parent's memory: make a new bus",
     # Its C code keeps in memory which locks this process has, of which the child inherits the notes, but not the locks.
@@ -107,8 +105,7 @@ class EventBus:
         """Of the engine's keys; others see nothing of it."""
         self._max_payload = settings.max_payload
         self._policy = retry or RETRY
-        if self._address.engine not in _AMQP:
-            open_broker(self._address.url, namespace=self.namespace)  # what is wrong is told here; nothing is opened
+        open_broker(self._address.url, namespace=self.namespace)  # what is wrong is told here; nothing is opened
         self._queues: dict[str, Queue] = {}
         self._lock = threading.RLock()  # for the tables; held while a thread is started, never while one waits
         self._running: Running | None = None
@@ -166,15 +163,7 @@ class EventBus:
         return running
 
     def _make(self) -> AsyncBus:
-        try:
-            return AsyncBus(self._address.url, namespace=self.namespace)
-        except NotSupported as error:
-            if self._address.engine not in _AMQP:
-                raise
-            raise NotSupported(
-                f"{self._address.shown}: this version has no engine for RabbitMQ. Give the bus the URL of another one "
-                "(sqlite:///events.db, redis://host), or set WOWEVENT_URL"
-            ) from error
+        return AsyncBus(self._address.url, namespace=self.namespace)
 
     def _call(self, job: Callable[[Running], Coroutine[Any, Any, T]]) -> T:
         running = self._engine()
@@ -191,7 +180,7 @@ class EventBus:
         False that the outbox of 10,000 was full for a second. In a callback, correlation, parent and hops are
         inherited.
 
-        Raises InvalidEvent, InvalidTopic, PayloadTooLarge before anything is sent, Closed, NotSupported.
+        Raises InvalidEvent, InvalidTopic, PayloadTooLarge before anything is sent, Closed, NotPermitted.
         """
         event = outgoing(event, routing_key, self._max_payload)
         running = self._engine()
@@ -385,7 +374,7 @@ class EventBus:
         """
         details: dict[str, Any] = {
             **self._address.place,
-            "exchange": EXCHANGE,
+            "exchange": exchange_of(self.namespace),
             "engine": self._address.engine,
             "url": self._address.shown,
         }

@@ -11,9 +11,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wowevent.settings import Settings, masked
 
-EXCHANGE: Final = "agent_events"
-"""What the log is called in RabbitMQ's words; its dead letters are `agent_events_dlx`."""
-
 _ENVIRONMENT: Final = SettingsConfigDict(
     env_prefix="RABBITMQ_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
 )
@@ -40,8 +37,13 @@ class Tuning(BaseSettings):
     """Events that a queue's consumer holds, the one that is being handled among them."""
     connection_timeout: float = Field(10.0, gt=0, le=86_400)
     """Seconds that a call waits for an engine that is not reached yet."""
-    heartbeat: int = Field(600, ge=0, le=65_535)
+    heartbeat: int = Field(600, ge=0, le=65_534)
     """Seconds between RabbitMQ's heartbeats; the other engines have their own."""
+
+
+def exchange_of(namespace: str) -> str:
+    """What a namespace's log is called in RabbitMQ's words."""
+    return "agent_events" if namespace == "default" else f"agent_events.{namespace}"
 
 
 class Address(Struct, frozen=True):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from wowevent.broker import Retention
 from wowevent.clock import SystemClock
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from wowevent.brokers.rabbitmq import RabbitMQBroker
     from wowevent.brokers.redis import RedisBroker
     from wowevent.clock import Clock
+
+_AMQP: Final = frozenset(
+    {"heartbeat", "name", "auth", "cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"}
+)
+"""What RabbitMQ's driver goes by in a URL; it says nothing of what else stands there."""
+_HEARTBEAT: Final = range(65_535)  # seconds; the driver takes what lies outside for 0, which is none at all
 
 
 class RedisClient(Protocol):
@@ -32,7 +38,8 @@ def open_broker(
 
     `memory://` is the caller's own log, `memory://name` is shared within the process. `sqlite:///relative.db`,
     `sqlite:////absolute.db`; of their options `?synchronous=normal` and the limits of `Retention` (`?max_age=604800`)
-    are understood. Raises ValueError for a URL that says something unknown, NotSupported for an unknown engine.
+    are understood. `amqp://user:password@host:port/vhost` has `?heartbeat=` (seconds), `?name=` and the files of TLS.
+    Raises ValueError for a URL that says something unknown, NotSupported for an unknown engine.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -65,9 +72,10 @@ def open_broker(
         server = parts._replace(query=rest).geturl()
         return redis(server, namespace=namespace, strict=strict, retention=retention, clock=clock)
     if parts.scheme in {"amqp", "amqps"}:
-        rest = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in Retention.__struct_fields__])
-        server = parts._replace(query=rest).geturl()
-        return _rabbitmq()(server, namespace=namespace, retention=retention, clock=clock)
+        rabbitmq = _rabbitmq()
+        _check_amqp(parts, options)
+        server = parts._replace(query=urlencode(options)).geturl()
+        return rabbitmq(server, namespace=namespace, retention=retention, clock=clock)
     raise NotSupported(f"{parts.scheme or url!r}: known here are memory://, sqlite:///path, redis:// and amqp://")
 
 
@@ -94,6 +102,21 @@ def _rabbitmq() -> type[RabbitMQBroker]:
     except ImportError as error:
         raise NotSupported("amqp:// needs its driver: pip install 'wowevent[rabbitmq]'") from error
     return RabbitMQBroker
+
+
+def _check_amqp(parts: SplitResult, options: dict[str, str]) -> None:
+    """ValueError for what the driver would not understand, and say nothing. It never shows what may be a password."""
+    if options.keys() - _AMQP:
+        raise ValueError(f"amqp: unknown option {', '.join(sorted(options.keys() - _AMQP))}")
+    heartbeat = options.get("heartbeat", "0")
+    if not heartbeat.isdecimal() or int(heartbeat) not in _HEARTBEAT:
+        raise ValueError(f"amqp: heartbeat={heartbeat!r:.20}: seconds, {_HEARTBEAT[0]} to {_HEARTBEAT[-1]}")
+    try:
+        known = parts.hostname is not None and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or parts.fragment or "@" in parts.path:
+        raise ValueError("amqp://user:password@host:port/vhost (in a password, / ? # @ are written %2F %3F %23 %40)")
 
 
 def _namespaced(path: str, namespace: str) -> str:

@@ -5,7 +5,7 @@
     session     what an instance has joined          stream    following one;   history   reading the log
     serving     one subscription: lease and settle   control, registry   the control log and its fold
     delays      what is delayed                      live      who is there, replies
-    letters     dead letters                         faults    the errors
+    letters     dead letters                         faults    the errors;   strangers   what others publish
 
 What AMQP cannot do is declared: a confirm bears no position, an id is looked for where it is consumed, and a lease ends
 with the connection of who holds it.
@@ -42,7 +42,7 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
-from wowevent.brokers.rabbitmq.link import Link, Message
+from wowevent.brokers.rabbitmq.link import Link, Message, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.past import copy_past
 from wowevent.brokers.rabbitmq.registry import Declared, Removed
@@ -103,7 +103,7 @@ class RabbitMQBroker:
         self._served: set[str] = set()
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._ids: OrderedDict[str, float] = OrderedDict()
-        self._orphans: OrderedDict[str, str] = OrderedDict()
+        self._orphans: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class RabbitMQBroker:
         """What was leased when the connection broke: should its handler succeed, it is not done again here."""
         for serving in session.servings.values():
             for token, held in serving.leases.items():
-                self._orphans[token] = held.event.event_id
+                self._orphans[token] = held.names
         while len(self._orphans) > KNOWN_IDS:
             self._orphans.popitem(last=False)
 
@@ -194,7 +194,12 @@ class RabbitMQBroker:
             messages.append(Message(exchange, key, props, encode(event), mandatory=not live))
             results.append(Appended(None, matched=matched))
         if messages:
-            await session.link.publish(messages)
+            try:
+                await session.link.publish(messages)
+            except BrokerUnavailable as error:
+                if unrouted(error):  # not even the history is bound: the next call makes what is missing again
+                    session.link.fail(error)
+                raise
         self._note(fresh)
         return results
 
@@ -337,15 +342,17 @@ class RabbitMQBroker:
             await session.sync()
         # The first time the queues are asked, too: what a consumer begins with is the best that there is.
         leases = await serving.take(limit, spec.lease, asking=not (waits and serving.lanes.consuming))
-        if waits:
+        if waits and spec.id in self._served:
             await serving.lanes.consume(ahead)
+        if spec.id not in self._served:  # detached meanwhile: what is delivered ahead would stay here
+            await serving.lanes.stop()
         return leases
 
     async def _wait(self, session: Session, spec: Subscription, seconds: float) -> None:
         serving = session.serving(spec.id)
         if spec.exclusive and serving.lock is None:
             seconds = min(seconds, _LOCK_WAIT)
-        elif len(serving.lanes):
+        elif serving.takeable:
             return
         if spec.id not in self._served or session.broken:
             return
@@ -363,7 +370,7 @@ class RabbitMQBroker:
         session.find(id)
         for order in settlements:
             if self._orphans and isinstance(order, Ack) and order.token in self._orphans:
-                self._settled[id, self._orphans.pop(order.token)] = None
+                self._settled.update(((id, name), None) for name in self._orphans.pop(order.token))
         serving = session.serving(id)
         count = await serving.settle(settlements)
         if serving.lock is not None:
@@ -419,8 +426,8 @@ class RabbitMQBroker:
             if tail is None:
                 tail = Tail(query, after, await self._enter())
             found = await tail.next()
-            if found is None:
-                raise Closed("this broker is closed")
+            if found is None and not self._closed:
+                raise BrokerUnavailable("rabbitmq: the connection was lost")
             return found
 
         def end() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
-import msgspec
 import structlog
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
@@ -78,7 +77,7 @@ class Control:
                 offset, message = await follower.next()
                 try:
                     self._fold(offset, message)
-                except (msgspec.MsgspecError, BusError) as error:
+                except BusError as error:
                     self.registry.offset = offset
                     logger.error("an entry of the control log cannot be read", offset=offset, error=error)  # noqa: TRY400
         except BusError as error:

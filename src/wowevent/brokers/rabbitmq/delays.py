@@ -54,8 +54,9 @@ class Delays:
     async def start(self) -> None:
         """Read the queue, if nobody else does."""
         channel = self._channel = await self._link.open_channel()
+        self._link.needs(channel)
         await self._link.call(channel.basic_qos(prefetch_count=_HELD))
-        await self._link.call(channel.basic_consume(self._names.later, self._arrive))
+        await self._link.consume(channel, self._names.later, self._arrive, tag="later")
 
     def close(self) -> None:
         """Send nothing on any more; the server gives what is held to the next."""
@@ -83,7 +84,7 @@ class Delays:
 
     # --- out ------------------------------------------------------------------------------------------------------
 
-    async def _arrive(self, message: DeliveredMessage) -> None:
+    def _arrive(self, message: DeliveredMessage) -> None:
         tag = tag_of(message)
         again = self._clock.time() + _AGAIN
         heapq.heappush(self._due, (min(tag.due, again), next(self._numbers), message, tag))

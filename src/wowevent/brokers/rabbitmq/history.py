@@ -19,11 +19,12 @@ from wowevent.brokers.rabbitmq.link import Link, Message
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.shared import Shared
+from wowevent.brokers.rabbitmq.strangers import event_of
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
 from wowevent.clock import Clock
 from wowevent.codec import decode
-from wowevent.errors import BrokerUnavailable, BusError, PositionLost
+from wowevent.errors import BrokerUnavailable, BusError, InvalidEvent, PositionLost
 from wowevent.reading import wanted
 from wowevent.topic import compile_pattern, matches_any
 from wowevent.wakeup import Wakeup
@@ -105,7 +106,9 @@ class _Place:
             return
         self.tell_aged(items)
         try:
-            event = decode(message.body)
+            event = event_of(message)
+        except InvalidEvent:  # what a stranger published is none: no part of the log, and nothing is damaged
+            return
         except BusError as error:
             if matches_any(self.query.patterns, topic_of(message) or "damaged"):
                 items.append(error)

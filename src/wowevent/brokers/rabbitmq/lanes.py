@@ -7,13 +7,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
 from msgspec import Struct
 from pamqp.commands import Basic
 
@@ -22,7 +25,7 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Made, Returned
-from wowevent.brokers.rabbitmq.tags import Tag, name_of, number_of, tag_of
+from wowevent.brokers.rabbitmq.tags import Tag, name_of, number_of, returns_of, tag_of
 from wowevent.errors import BrokerUnavailable
 from wowevent.wakeup import Wakeup
 
@@ -31,7 +34,10 @@ QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-delivery-limit": 1
 Without a limit, what is given back goes to the queue's end rather than to its old place."""
 SUSPECTS: Final = "suspects"
 """How the control log calls that queue."""
+_BACK: Final = 1_000  # messages that were given back, and are put in order
 _AHEAD: Final = 10_000  # messages that the server may wait for to be acknowledged, at most
+
+T = TypeVar("T")
 
 
 class Here(Struct, gc=False):
@@ -61,9 +67,11 @@ class Lanes:
         self._link = link
         self._control = control
         self._channel: Channel | None = None
-        self._open: dict[int, None] = {}  # what the server waits for, in its order
+        self._open: dict[int, int] = {}  # what the server waits for, in its order, and the lane of each
         self._consumers: dict[int, str] = {}
         self._ahead = 0
+        self._asked = 0  # messages that the server was asked for, and did not answer yet
+        self._heard = Wakeup()
         self._prefix = uuid4().hex[:8]
         self._numbers = itertools.count()
         self._run = 0
@@ -103,13 +111,25 @@ class Lanes:
         self._consumers.clear()
         self._ahead = 0
 
-    def _cancelled(self, _: Basic.Cancel) -> None:
-        """The server ended a consumer: its queue was deleted, or moves."""
-        self._link.fail(BrokerUnavailable(f"rabbitmq: a queue of {self._id!r} is gone"))
+    def _cancelled(self, cancel: Basic.Cancel) -> None:
+        """The server ended a consumer: its queue was deleted, or moves. Who takes the next finds out what it is."""
+        self._consumers = {lane: tag for lane, tag in self._consumers.items() if tag != cancel.consumer_tag}
+        self.news.notify()
+
+    async def _ask(self, work: Awaitable[T]) -> T:
+        """An answer about a queue. One that is missing, of a subscription that is known, was deleted by somebody."""
+        try:
+            return await work
+        except BrokerUnavailable as error:
+            if isinstance(error.__cause__, ChannelNotFoundEntity):
+                await self._control.sync()
+                if self._id in self._control.registry.known:
+                    self._link.fail(BrokerUnavailable(f"rabbitmq: a queue of {self._id!r} is gone"))
+            raise
 
     def _arrive(self, lane: int, message: DeliveredMessage) -> None:
         here = Here(message, number_of(message))
-        self._open[here.number] = None
+        self._open[here.number] = lane
         self.here[lane].append(here)
         self.back = self.back or bool(message.delivery.redelivered)  # type: ignore[union-attr]  # it is no GetEmpty
         if self.news.waiting:
@@ -137,22 +157,52 @@ class Lanes:
             for tag in [self._consumers.pop(lane) for lane in (1, 2) if lane in self._consumers]:
                 await link.call(channel.basic_cancel(tag))
         for lane in self.present():
+            if lane == 0 and 0 in self._open.values():  # one that was asked for: until it is answered, no second one
+                continue
             if lane not in self._consumers:
-                self._consumers[lane] = tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
                 await link.call(channel.basic_qos(prefetch_count=1 if lane == 0 else ahead))
-                await link.call(channel.basic_consume(self.queues[lane], _told(self._arrive, lane), consumer_tag=tag))
+                self._consumers[lane] = tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
+                await self._ask(link.consume(channel, self.queues[lane], partial(self._arrive, lane), tag=tag))
 
     async def look(self, lanes: set[int]) -> None:
-        """Ask for one message of each of these lanes that has none here; those that are empty leave the set."""
+        """Ask for a message of each of these lanes that has none here; those that are empty leave the set.
+
+        What was given back lies before the others, in the order of its return: all of that is asked for.
+        """
         for lane in sorted(lanes):
-            if self.here[lane]:
-                continue
-            assert self._channel is not None  # noqa: S101 - for the type checker
-            message = await self._link.call(self._channel.basic_get(self.queues[lane]))
-            if isinstance(message.delivery, Basic.GetOk):
-                self._arrive(lane, message)
-            else:
-                lanes.discard(lane)
+            while not self.here[lane] or (self.back and len(self.here[lane]) < _BACK):
+                message = await self._ask(self._link.call(self._get(lane)))
+                if not isinstance(message.delivery, Basic.GetOk):
+                    lanes.discard(lane)
+                    break
+                if lane == 0 or not message.delivery.redelivered:
+                    break
+
+    async def _get(self, lane: int) -> DeliveredMessage:
+        """One message, if there is one: it lies here then, though who asked may have left."""
+        assert self._channel is not None  # noqa: S101 - for the type checker
+        self._asked += 1
+        try:
+            message = await self._channel.basic_get(self.queues[lane])
+        finally:
+            self._asked -= 1
+            self._heard.notify()
+        if isinstance(message.delivery, Basic.GetOk):
+            self._arrive(lane, message)
+        return message
+
+    async def _answered(self) -> None:
+        while self._asked:
+            await self._heard.wait()
+
+    def in_order(self) -> None:
+        """What was given back, in the order in which it was published."""
+        for lane in (1, 2):
+            back = [here for here in self.here[lane] if returns_of(here.message)]
+            if len(back) > 1:
+                rest = [here for here in self.here[lane] if not returns_of(here.message)]
+                self.here[lane].clear()
+                self.here[lane].extend([*sorted(back, key=_published), *rest])
 
     def next(self) -> tuple[int, Here] | None:
         """Urgent first, and after every eight of those one other."""
@@ -192,15 +242,18 @@ class Lanes:
     async def _answer(self, channel: Channel, numbers: Sequence[int] | set[int], frames: Sequence[Any]) -> None:
         for number in numbers:
             self._open.pop(number, None)
-        await self._link.call(channel.write_queue.put(ChannelFrame.marshall(channel.number, frames)))
+        await self._link.call(_written(channel, frames))
 
     async def stop(self) -> None:
         """Have nothing more delivered, and give back what is not leased."""
         channel = self._channel
         if channel is None or channel.is_closed or self._link.error is not None:
             return
-        for consumed in list(self._consumers):
-            await self._link.call(channel.basic_cancel(self._consumers.pop(consumed)))
+        while self._consumers:
+            _, tag = self._consumers.popitem()
+            await self._link.call(channel.basic_cancel(tag))
+        if self._asked:  # somebody left while the server was asked: what it gives lies here, too
+            await self._link.call(self._answered())
         self._ahead = 0
         back = [here for lane in self.here for here in lane if here.tag is None]
         for lane in self.here:
@@ -222,8 +275,13 @@ class Lanes:
         self.news.notify()
 
 
-def _told(arrive: Callable[[int, DeliveredMessage], None], lane: int) -> Callable[[DeliveredMessage], Any]:
-    async def told(message: DeliveredMessage) -> None:
-        arrive(lane, message)
+async def _written(channel: Channel, frames: Sequence[Any]) -> None:
+    """Returns once the system has it: from then on, our end takes nothing back."""
+    done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames, drain_future=done))
+    await done
 
-    return told
+
+def _published(here: Here) -> tuple[float, str]:
+    """When: the ids that we make grow with time."""
+    return tag_of(here.message).at, here.message.header.properties.message_id or ""

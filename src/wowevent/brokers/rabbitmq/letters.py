@@ -21,7 +21,7 @@ from wowevent.brokers.rabbitmq.registry import Made
 from wowevent.brokers.rabbitmq.tags import Tag, number_of, properties, reason_of, tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode, encode
-from wowevent.errors import BusError
+from wowevent.errors import BusError, printable
 from wowevent.event import Event
 from wowevent.reading import asked_for
 from wowevent.wakeup import Wakeup
@@ -69,8 +69,8 @@ class Letters:
             tag,
             letter=f"{_digest(id)}-{uuid4().hex[:16]}",
             reason=bury.reason.value,
-            error=error,
-            traceback=bury.traceback,
+            error=printable(error),
+            traceback=printable(bury.traceback),
             buried=self._clock.time(),
         )
         queue = self._names.dead(id)
@@ -153,7 +153,7 @@ class Letters:
         messages: list[DeliveredMessage] = []
         news = Wakeup()
 
-        async def arrive(message: DeliveredMessage) -> None:
+        def arrive(message: DeliveredMessage) -> None:
             messages.append(message)
             news.notify()
 
@@ -163,7 +163,7 @@ class Letters:
 
         if count:
             await self._link.call(channel.basic_qos(prefetch_count=count))
-            await self._link.call(channel.basic_consume(queue, arrive))
+            await self._link.consume(channel, queue, arrive, tag="letters")
             await self._link.call(enough())
         return messages[:count]
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import aiormq
 from aiormq.abc import ChannelFrame, DeliveredMessage
@@ -65,6 +66,7 @@ class Link:
         self._news = Wakeup()
         self._writing = asyncio.create_task(self._write(), name="rabbitmq:publish")
         self._jobs: set[asyncio.Future[Any]] = set()
+        self._turns: dict[str, asyncio.Lock] = {}
         for each in (out, feed, publishing, asking):
             each.closing.add_done_callback(self._ended)
 
@@ -75,7 +77,7 @@ class Link:
         try:
             async with asyncio.timeout(SILENCE):
                 for _ in range(2):
-                    connection = aiormq.Connection(url)
+                    connection = aiormq.Connection(_beating(url))
                     connections.append(connection)
                     await connection.connect()
                 out, feed = connections
@@ -124,6 +126,13 @@ class Link:
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
+    def needs(self, channel: Channel) -> None:
+        """A channel without whose deliveries this is of no use: somebody may delete the queue that they come from."""
+        channel.on_consumer_cancel_callbacks.add(self._cancelled)
+
+    def _cancelled(self, _: Basic.Cancel) -> None:
+        self.fail(BrokerUnavailable("rabbitmq: a queue of the log is gone"))
+
     async def call(self, work: Awaitable[T]) -> T:
         """An answer of the driver's, or the error of ours. One that does not come in time breaks the link."""
         if self.error is not None:
@@ -160,7 +169,28 @@ class Link:
         connection = self._feed if feed else self._out
         channel = await self.call(connection.channel(publisher_confirms=False))
         assert isinstance(channel, Channel)  # noqa: S101 - for the type checker
+        # The driver makes a task of each message that comes. Taking one in is a call, and the call has been made.
+        setattr(channel, "create_task", partial(_task, channel.create_task))  # noqa: B010 - it is a method
         return channel
+
+    async def consume(
+        self,
+        channel: Channel,
+        queue: str,
+        arrive: Callable[[DeliveredMessage], None],
+        *,
+        tag: str,
+        no_ack: bool = False,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
+        """Have `arrive` called with each message of a queue, by a channel of `open_channel`."""
+
+        def take(message: DeliveredMessage) -> Any:
+            arrive(message)
+            return _TAKEN
+
+        channel.consumers[tag] = take
+        await self.call(channel.rpc(Basic.Consume(queue=queue, no_ack=no_ack, consumer_tag=tag, arguments=arguments)))
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
@@ -202,15 +232,16 @@ class Link:
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
         """One at a time, of all connections to this server; it ends with the connection. BrokerUnavailable if busy."""
-        until = asyncio.get_running_loop().time() + SILENCE
-        while (held := await self.locked(name)) is None:
-            if asyncio.get_running_loop().time() > until:
-                raise BrokerUnavailable(f"rabbitmq: {name} is busy")
-            await asyncio.sleep(_LOCKED)
-        try:
-            yield
-        finally:
-            await self.unlock(held, name)
+        async with self._turns.setdefault(name, asyncio.Lock()):  # to the server, all of one connection is one owner
+            until = asyncio.get_running_loop().time() + SILENCE
+            while (held := await self.locked(name)) is None:
+                if asyncio.get_running_loop().time() > until:
+                    raise BrokerUnavailable(f"rabbitmq: {name} is busy")
+                await asyncio.sleep(_LOCKED)
+            try:
+                yield
+            finally:
+                await self.unlock(held, name)
 
     # --- publishing -----------------------------------------------------------------------------------------------
 
@@ -277,11 +308,33 @@ class Link:
                 await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
 
 
+def _beating(url: str) -> str:
+    """With our heartbeat, unless it names one: by the driver's own, a line is known to be dead after three minutes."""
+    parts = urlsplit(url)
+    if "heartbeat" in dict(parse_qsl(parts.query)):
+        return url
+    return parts._replace(query=f"{parts.query}&heartbeat={HEARTBEAT}".lstrip("&")).geturl()
+
+
 def _frames(message: Message, most: int) -> list[Any]:
     publish = Basic.Publish(exchange=message.exchange, routing_key=message.key, mandatory=message.mandatory)
     body = message.body
     parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
     return [publish, ContentHeader(body_size=len(body), properties=message.properties), *parts]
+
+
+class _Taken:
+    """What the driver gets instead of a task."""
+
+    def add_done_callback(self, _: Any) -> None:
+        """It is done, and nothing is to be looked at."""
+
+
+_TAKEN: Final = _Taken()
+
+
+def _task(start: Callable[[Any], Any], work: Any) -> Any:
+    return work if work is _TAKEN else start(work)
 
 
 def _forget(ids: dict[str, int], id: str, _: asyncio.Future[Any]) -> None:

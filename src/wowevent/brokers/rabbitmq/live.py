@@ -75,6 +75,7 @@ class Live:
         self._number = 0
         self._since = 0.0
         self._unheard: set[str] = set()
+        self._answers: set[asyncio.Task[None]] = set()
         self._news = Wakeup()
         self._channel: Channel | None = None
         self._mailbox = names.mailbox(instance)
@@ -84,7 +85,7 @@ class Live:
         channel = self._channel = await self._link.open_channel()
         await self._link.call(channel.queue_declare(self._mailbox, exclusive=True, auto_delete=True))
         await self._link.call(channel.queue_bind(self._mailbox, self._names.live, _ALL))
-        await self._link.call(channel.basic_consume(self._mailbox, self._arrive, no_ack=True))
+        await self._link.consume(channel, self._mailbox, self._arrive, tag="mailbox", no_ack=True)
         self._since = asyncio.get_running_loop().time()
         self._unheard = others - self._heard.keys() - {self._instance}
         await self._say(self._note("hello"))
@@ -102,6 +103,13 @@ class Live:
     async def free(self, what: str) -> None:
         """Say that a lock is let go."""
         await self._say(Note("free", self._instance, what=what))
+
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        await self.sync.close()
+        for task in self._answers:
+            task.cancel()
+        await asyncio.gather(*self._answers, return_exceptions=True)
 
     async def leave(self) -> None:
         """Say that there is no more to come."""
@@ -149,14 +157,14 @@ class Live:
     async def _say(self, note: Note) -> None:
         await self._link.publish([_message(self._names.live, _ALL, note)])
 
-    async def _arrive(self, message: DeliveredMessage) -> None:
+    def _arrive(self, message: DeliveredMessage) -> None:
         exchange, key = route_of(message)
         if exchange and key != _ALL:
             self.on_event(message)
             return
         try:
             note = _decoder.decode(message.body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return  # a stranger's: nothing of ours says it
         if note.word == "mark":
             done = self._marks.get(note.what)
@@ -165,9 +173,9 @@ class Live:
         elif note.word == "free":
             self.on_free(note.what)
         elif note.sender != self._instance:
-            await self._hear(note)
+            self._hear(note)
 
-    async def _hear(self, note: Note) -> None:
+    def _hear(self, note: Note) -> None:
         before = self._heard.pop(note.sender, None)
         self._unheard.discard(note.sender)
         self._news.notify()
@@ -176,8 +184,12 @@ class Live:
         if before is None or before[1].live != note.live:
             self._fold_routes()
         if note.word == "hello":
-            with suppress(BusError):  # the next beat says it again
-                await self._link.publish([_message("", self._names.mailbox(note.sender), self._note("here"))])
+            self._answers.add(task := asyncio.create_task(self._answer(note.sender), name="rabbitmq:hello"))
+            task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, newcomer: str) -> None:
+        with suppress(BusError):  # the next beat says it again
+            await self._link.publish([_message("", self._names.mailbox(newcomer), self._note("here"))])
 
     def _expire(self) -> None:
         silent = [sender for sender, (at, _) in self._heard.items() if self._clock.monotonic() - at > GONE]

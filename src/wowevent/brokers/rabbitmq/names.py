@@ -9,7 +9,8 @@
     Q, Q#urgent             the lanes of subscription Q; Q#suspect and dlq.Q are made when they are needed
 
 `#` is in no name that a user can give, so none of ours is ever one of theirs. The driver takes few characters in a
-name: in a subscription's, others are written as `+` and their code.
+name: in a subscription's, others are written as `+` and their code. Those of another namespace begin with
+`#{namespace}#`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _LOW: Final = ("low", "normal")
 _HIGH: Final = ("high", "critical")
 _BANDS: Final = {"low": range(1, 4), "normal": range(4, URGENT), "high": range(URGENT, 9), "critical": range(9, 11)}
 _OTHERS: Final = re.compile(r"[^A-Za-z0-9_.:@/-]")
-_LONGEST: Final = 180  # bytes of a subscription's part of a name, of the 255 that AMQP has
+_LONGEST: Final = 255  # bytes of a name
+_NAMESPACE: Final = 100  # of them for a namespace: the driver takes 127 for an exchange
+_HASH: Final = 24  # digits
 
 Binding = tuple[str, str]
 """An exchange and a key."""
@@ -35,6 +38,8 @@ class Names:
     """The names of one namespace."""
 
     def __init__(self, namespace: str) -> None:
+        if len(namespace) > _NAMESPACE:
+            namespace = f"{namespace[: _NAMESPACE - _HASH - 1]}+{_digest(namespace)}"
         own = "" if namespace == "default" else f".{namespace}"
         self.events: str = f"agent_events{own}"
         """The exchange that events are published to."""
@@ -50,7 +55,9 @@ class Names:
         """The stream of what all instances have to know."""
         self.later: str = f"{self.events}#later"
         """The queue of what is delayed."""
-        self._prefix = "" if namespace == "default" else f"{namespace}#"
+        # First of all, so that urgent of the namespace x is not the urgent lane of x, nor ever begins with amq.
+        self._prefix = "" if namespace == "default" else f"#{namespace}#"
+        self._room = _LONGEST - len(f"{self.events}#lock.+")  # what adds most to a subscription's part
 
     def exchange(self, topic: str) -> str:
         """Where an event of that topic, or a binding of that pattern, belongs."""
@@ -58,7 +65,7 @@ class Names:
 
     def plain(self, id: str) -> str:
         """The queue of a subscription."""
-        return self._prefix + _part(id)
+        return self._prefix + self._part(id)
 
     def urgent(self, id: str) -> str:
         """The queue of its urgent lane."""
@@ -70,11 +77,11 @@ class Names:
 
     def dead(self, id: str) -> str:
         """The queue of its dead letters."""
-        return f"{self._prefix}dlq.{_part(id)}"
+        return f"{self._prefix}dlq.{self._part(id)}"
 
     def lock(self, what: str) -> str:
         """The exclusive queue that one connection at a time can have."""
-        return f"{self.events}#lock.{_part(what)}"
+        return f"{self.events}#lock.{self._part(what)}"
 
     def mailbox(self, instance: str) -> str:
         """The queue of what is said to one instance."""
@@ -92,13 +99,20 @@ class Names:
                 found[band not in plain].update((exchange, key) for key in keys)
         return found
 
+    def _part(self, id: str) -> str:
+        part = _OTHERS.sub(_code, id)
+        if len(part) > self._room:
+            part = f"{part[: self._room - _HASH - 2]}+-{_digest(id)}"
+        # amq. is the server's own, and dlq.x would be the dead letters of x.
+        return f"+{part}" if part.startswith(("amq.", "dlq.")) else part
 
-def _part(id: str) -> str:
-    part = _OTHERS.sub(lambda found: f"+{ord(found[0]):02X}", id)
-    if len(part) > _LONGEST:
-        part = f"{part[: _LONGEST - 30]}+{blake2b(id.encode(), digest_size=12).hexdigest()}"
-    # amq. is the server's own, and dlq.x would be the dead letters of x.
-    return f"+{part}" if part.startswith(("amq.", "dlq.")) else part
+
+def _digest(name: str) -> str:
+    return blake2b(name.encode(), digest_size=_HASH // 2).hexdigest()
+
+
+def _code(found: re.Match[str]) -> str:
+    return "".join(f"+{byte:02X}" for byte in found[0].encode())
 
 
 def _wanted(subscription: Subscription) -> list[str]:

@@ -11,12 +11,13 @@ Snapshot   all of it, up to a place            and the facts themselves, which a
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from wowevent.broker import Subscription
+from wowevent.errors import StorageDamaged
 from wowevent.event import Event
 from wowevent.routing import Routes, matches, subscription_of
 
@@ -147,13 +148,15 @@ class _Kept(Struct):
     epoch: str
     known: dict[str, Known]
     facts: dict[str, tuple[int, float, bytes]]
-    returned: list[tuple[str, int]]
+    returned: list[tuple[str, str, int]]
     held: list[str]
     gone: list[tuple[str, str]]
     instances: set[str]
 
 
-_decoder: Final = msgspec.msgpack.Decoder(Entry)
+T = TypeVar("T")
+
+_decoder: Final[msgspec.msgpack.Decoder[Entry]] = msgspec.msgpack.Decoder(Entry)
 _encode: Final = msgspec.msgpack.Encoder().encode
 _kept: Final = msgspec.msgpack.Decoder(_Kept)
 
@@ -164,9 +167,15 @@ def pack(entry: Entry) -> bytes:
 
 
 def unpack(data: bytes) -> Entry:
-    """An entry of the log; msgspec.MsgspecError if it is none."""
-    found: Entry = _decoder.decode(data)
-    return found
+    """An entry of the log; StorageDamaged if it is none."""
+    return _read(_decoder, data)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StorageDamaged(f"an entry of the control log is not what was written: {error}") from error
 
 
 class Registry:
@@ -195,6 +204,7 @@ class Registry:
         self._held: set[str] = set()
         self._gone: OrderedDict[str, str] = OrderedDict()
         self._recent: list[tuple[int, Entry]] = []
+        self._through = -1
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -226,8 +236,9 @@ class Registry:
                 return self._restore(through, state)
             case Mark():
                 return None
-        self._recent.append((offset, entry))
-        return self._apply(offset, entry)
+        changed = self._apply(offset, entry)
+        self._recent.append((offset, entry))  # last: one that cannot be read is not to be read again
+        return changed
 
     def fold_fact(self, offset: int, topic: str, at: float, body: bytes) -> None:
         """Take in a fact."""
@@ -307,7 +318,7 @@ class Registry:
             self.epoch,
             self.known,
             self.facts,
-            [(f"{id}\n{message}", count) for (id, message), count in self._returned.items()],
+            [(id, message, count) for (id, message), count in self._returned.items()],
             sorted(self._held),
             list(self._gone.items()),
             self.instances,
@@ -316,16 +327,19 @@ class Registry:
 
     def _restore(self, through: int, state: bytes) -> None:
         """A snapshot stands for what went before it; what its writer had not read yet is done again."""
+        if through < self._through:  # its writer lagged behind that of another one, which is in it
+            return
         facts = {topic: fact for topic, fact in self.facts.items() if fact[0] > through}
         later = [(offset, entry) for offset, entry in self._recent if offset > through]
-        kept = _kept.decode(state)
-        self._clear()
-        self.bytes = len(state)
+        kept = _read(_kept, state)
+        specs = {id: [(at, subscription_of(id, spec)) for at, spec in known.specs] for id, known in kept.known.items()}
+        self._clear()  # it can be read
+        self._through, self.bytes = through, len(state)
         self.epoch, self.known, self.instances = kept.epoch, kept.known, kept.instances
-        for id, known in self.known.items():
-            self._specs[id] = [(offset, subscription_of(id, spec)) for offset, spec in known.specs]
-            self.routes.add(self._specs[id][-1][1])
-        self._returned.update((tuple(key.rsplit("\n", 1)), count) for key, count in kept.returned)  # type: ignore[misc]
+        self._specs = specs
+        for each in specs.values():
+            self.routes.add(each[-1][1])
+        self._returned.update(((id, message), count) for id, message, count in kept.returned)
         self._held = set(kept.held)
         self._gone.update(kept.gone)
         self.facts = {topic: fact for topic, fact in kept.facts.items() if topic not in facts} | facts

@@ -29,9 +29,9 @@ from wowevent.brokers.rabbitmq.lanes import Here, Lanes
 from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.strangers import envelope, event_of, given_id
 from wowevent.brokers.rabbitmq.tags import Tag, name_of, of_copy, returns_of, tag_of
 from wowevent.clock import Clock, Timer
-from wowevent.codec import decode
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
 
@@ -50,6 +50,11 @@ class Held(Struct, gc=False):
     touched: bool = False
     """Its counts are others than those that the message bears."""
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What is done with it: the event as it was published, and this copy of it."""
+        return f"{self.event.event_id}/", f"{self.event.event_id}/{self.tag.copy}"
+
 
 class Context(Struct, frozen=True):
     """What serving needs of a session."""
@@ -60,7 +65,7 @@ class Context(Struct, frozen=True):
     letters: Letters
     clock: Clock
     settled: OrderedDict[tuple[str, str], None]
-    """The ids that this instance settled last, by subscription."""
+    """What this instance settled last, by subscription: the names of messages."""
     max_age: float | None
 
 
@@ -132,6 +137,12 @@ class Serving:
             if suspects and leased is not None:
                 return
 
+    @property
+    def takeable(self) -> bool:
+        """Whether something is here that may be leased now."""
+        suspects, urgent, plain = self.lanes.here
+        return bool(urgent or plain or (suspects and not self._suspected()))
+
     def _suspected(self) -> bool:
         return self._suspect is not None and self._suspect in self.leases
 
@@ -139,11 +150,12 @@ class Serving:
         """The lease of a message; None for one that is not to be delivered."""
         tag = here.tag or tag_of(here.message)
         try:
-            event = decode(here.message.body)
+            event = event_of(here.message)
         except BusError as error:
             await self._bury_damaged(lane, here, tag, error)
             return None
-        if not tag.copy and (self._aged(tag) or not self._wanted(event, tag)):
+        done = (self.id, f"{event.event_id}/{tag.copy}") in self._context.settled
+        if done or (not tag.copy and (self._aged(tag) or not self._wanted(event, tag))):
             await self.lanes.ack([here.number])
             return None
         token = f"{self._prefix}.{next(self._numbers)}"
@@ -168,8 +180,8 @@ class Serving:
         return aged
 
     def _wanted(self, event: Event, tag: Tag) -> bool:
-        """Whether it was meant for this subscription, and this instance has not had it before."""
-        if event.event_id in self._in_hand or (self.id, event.event_id) in self._context.settled:
+        """Whether it was meant for this subscription, and this instance does not have it now."""
+        if event.event_id in self._in_hand:
             return False
         return self._context.control.registry.wants(self.id, event, tag.seen)
 
@@ -193,19 +205,26 @@ class Serving:
         now = self._context.clock.time()
         for lane, queue in enumerate(self.lanes.here):
             accused: list[tuple[Here, Tag]] = []
+            done: list[Here] = []
             for here in queue:
                 if here.tag is not None or not (returns := returns_of(here.message)):
                     continue
                 tag = tag_of(here.message)
+                if (self.id, name_of(here.message, tag)) in self._context.settled:
+                    continue  # it was done here, and only its answer was lost
                 crashes = returns - self._context.control.registry.returns(self.id, name_of(here.message, tag))
                 if crashes > 0 and lane == 0:
                     here.tag = tag.crashed(now, crashes)
+                elif crashes > 0 and not tag.copy and (self.id, given_id(here.message)) in self._context.settled:
+                    done.append(here)  # our answer was lost with its connection
                 elif crashes > 0:
                     accused.append((here, tag.crashed(now, crashes)))
-            for here, _ in accused:
+            for here in [*done, *(here for here, _ in accused)]:
                 queue.remove(here)
+            await self.lanes.ack([here.number for here in done])
             await self._accuse(accused)
-            moved = moved or bool(accused)
+            moved = moved or bool(accused or done)
+        self.lanes.in_order()
         return moved
 
     async def _accuse(self, accused: Sequence[tuple[Here, Tag]]) -> None:
@@ -289,7 +308,7 @@ class Serving:
                 continue
             count += 1
             if isinstance(order, Ack):  # nearly all of them
-                self._note_settled(held.event.event_id)
+                self._note_settled(held)
                 acks.append(held.here.number)
             elif isinstance(order, Extend):
                 self._extend(held, order)
@@ -302,6 +321,9 @@ class Serving:
             popped[order.token] = self._pop(order.token)
         if copies:
             await self._context.link.publish(copies)
+        for order in settlements:  # not before: what could not be buried must come again
+            if isinstance(order, Bury) and order.token in popped:
+                self._note_settled(popped[order.token])
         popped_back = {here.number for here in back}
         await self.lanes.ack(acks)
         for token in [token for token, held in popped.items() if held.here.number not in popped_back]:
@@ -313,7 +335,7 @@ class Serving:
         """Of leases that ended with their connection: what was done is not done again here."""
         for order in settlements:
             if isinstance(order, Ack) and order.token in self.leases:
-                self._note_settled(self.leases[order.token].event.event_id)
+                self._note_settled(self.leases[order.token])
 
     def _extend(self, held: Held, order: Extend) -> None:
         if order.error is not None:
@@ -326,25 +348,25 @@ class Serving:
         now, tag, message = self._context.clock.time(), held.tag, held.here.message
         if isinstance(order, Bury):
             await self._context.letters.make(self.id)
-            self._note_settled(held.event.event_id)
             return self._context.letters.message(self.id, held.event, tag, order)
         if order.charge:
             tag = tag.failed(now, order.error)
         queue = self.lanes.queues[0 if tag.crashes else held.lane]
         if order.delay <= 0:
-            return _copy(message, tag, queue)
+            return _copy(message, tag, queue, held.event)
         later = structs.replace(tag, due=now + order.delay, target=queue)
-        return _copy(message, later, self._context.names.later)
+        return _copy(message, later, self._context.names.later, held.event)
 
-    def _note_settled(self, event_id: str) -> None:
+    def _note_settled(self, held: Held) -> None:
         settled = self._context.settled
-        settled[self.id, event_id] = None
-        if len(settled) > KNOWN_IDS:
+        for name in held.names:
+            settled[self.id, name] = None
+        while len(settled) > KNOWN_IDS:
             settled.popitem(last=False)
 
     async def _bury_damaged(self, lane: int, here: Here, tag: Tag, error: BusError) -> None:
         await self._context.letters.make(self.id)
-        id = here.message.header.properties.message_id or f"{self._prefix}.{here.number}"
+        id = given_id(here.message) or f"{self._prefix}.{here.number}"
         letter = self._context.letters.message(
             self.id, Event(topic="damaged", event_id=id), tag, Bury("", Reason.DESERIALIZATION_ERROR, str(error))
         )
@@ -370,7 +392,7 @@ class Serving:
         self.lanes.close()
 
 
-def _copy(message: DeliveredMessage, tag: Tag, queue: str) -> Message:
+def _copy(message: DeliveredMessage, tag: Tag, queue: str, event: Event | None = None) -> Message:
     """The same event with other counts, for one queue alone."""
-    id = message.header.properties.message_id or ""
-    return Message("", queue, of_copy(id, structs.replace(tag, copy=uuid4().hex[:12])), message.body, mandatory=True)
+    id, body = envelope(message, event)
+    return Message("", queue, of_copy(id, structs.replace(tag, copy=uuid4().hex[:12])), body, mandatory=True)

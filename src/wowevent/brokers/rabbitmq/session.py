@@ -208,14 +208,14 @@ class Session:
 
     async def leave(self, ids: Sequence[str]) -> None:
         """Be no consumer of these any more."""
-        for id in ids:
-            self._wake(id)
         left = [id for id in ids if id in self.live.serving]
         self.live.serving.difference_update(left)
-        for id in left:
+        for id in ids:
+            self._wake(id)
             if id in self.servings:
                 await self.servings[id].lanes.stop()
                 await self.unlock(self.servings[id])
+        for id in left:
             if id in self.control.registry.known:
                 await self.control.append(Served(id, self.clock.time()))
         if left:
@@ -356,7 +356,7 @@ class Session:
                         await serving.lanes.stop()
                     await self.live.leave()
                     await self.control.append(Parted(self.instance))
-        for shared in (self.infos, self.head, self.live.sync):
+        for shared in (self.infos, self.head, self.live):
             await shared.close()
         for serving in self.servings.values():
             await serving.close()

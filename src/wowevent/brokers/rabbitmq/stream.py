@@ -38,17 +38,18 @@ class Follower:
     async def follow(cls, link: Link, stream: str, first: int, news: Wakeup | None = None) -> Follower:
         """From the first message whose offset is `first` or more; -1: from the next one on. `news` is woken by each."""
         channel = await link.open_channel()
+        link.needs(channel)
         follower = cls(link, channel, first, news or Wakeup())
         try:
             await link.call(channel.basic_qos(prefetch_count=_AHEAD))
             arguments: dict[str, Any] = {"x-stream-offset": "next" if first < 0 else first}
-            await link.call(channel.basic_consume(stream, follower._arrive, arguments=arguments))
+            await link.consume(channel, stream, follower._arrive, tag="stream", arguments=arguments)
         except BaseException:
             follower.close()
             raise
         return follower
 
-    async def _arrive(self, message: DeliveredMessage) -> None:
+    def _arrive(self, message: DeliveredMessage) -> None:
         self._arrived.append(message)
         self._news.notify()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Struct, structs
 from pamqp.commands import Basic
 
 from wowevent.broker import Attempt, Reason
+from wowevent.errors import printable
 from wowevent.event import Event
 
 HEADER: Final = "wowevent"
@@ -57,7 +59,8 @@ class Tag(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
 
     def _tried(self, now: float, error: str, **counts: int) -> Tag:
         number = self.failures + self.crashes + 1
-        return structs.replace(self, attempts=(*self.attempts, Attempt(number, now, error)), **counts)
+        attempt = Attempt(number, now, printable(error))
+        return structs.replace(self, attempts=(*self.attempts, attempt), **counts)
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -72,7 +75,7 @@ def properties(event: Event, tag: Tag) -> Basic.Properties:
 
 def of_copy(id: str, tag: Tag) -> Basic.Properties:
     """The same, of an event that is not read."""
-    text = _encode(tag).decode(errors="replace")
+    text = _encode(tag).decode()
     return Basic.Properties(
         content_type="application/json", delivery_mode=_PERSISTENT, message_id=id, headers={HEADER: text}
     )
@@ -83,7 +86,7 @@ def tag_of(message: DeliveredMessage) -> Tag:
     text = headers_of(message).get(HEADER)
     try:
         return _decoder.decode(text) if isinstance(text, str | bytes) else Tag(at=0.0)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Tag(at=0.0)
 
 
@@ -122,4 +125,5 @@ def topic_of(message: DeliveredMessage) -> str:
 
 def name_of(message: DeliveredMessage, tag: Tag) -> str:
     """Which message of a queue it is, whoever has it."""
-    return f"{message.header.properties.message_id}/{tag.copy}"
+    id = message.header.properties.message_id or blake2b(message.body, digest_size=12).hexdigest()
+    return f"{id}/{tag.copy}"

@@ -1,0 +1,760 @@
+"""What is the RabbitMQ engine's own: what others do in its virtual host, its connections, its delays and its log."""
+
+# ruff: noqa: SLF001 - to see what the server has given an instance, a test has to reach inside
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiormq
+import msgspec
+import pytest
+from pamqp.commands import Basic
+
+from tests.conformance.engines import Rig, eventually
+from tests.conformance.making import WORKER, declare, event, events, numbers, read, take, take_all, take_one
+from tests.faults.proxy import Proxy
+from tests.servers import Server, rabbitmq_running
+from wowevent import Event
+from wowevent.broker import (
+    Ack,
+    DeadQuery,
+    Discard,
+    Lease,
+    Query,
+    Reason,
+    Redeliver,
+    Retry,
+    Subscription,
+)
+from wowevent.brokers import open_broker
+from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
+from wowevent.brokers.rabbitmq.registry import Registry
+from wowevent.brokers.rabbitmq.tags import number_of
+from wowevent.codec import encode
+from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted, PositionLost
+
+TOPIC = "task.created"
+KEY = f"{TOPIC}.normal"
+
+
+@pytest.fixture(scope="module")
+def named(request: pytest.FixtureRequest) -> None:
+    if "rabbitmq" not in request.config.getoption("--broker").split(","):
+        pytest.skip("--broker does not name rabbitmq")
+
+
+@pytest.fixture
+async def rig(named: None, tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig("rabbitmq", tmp_path)
+    yield rig
+    await rig.close()
+
+
+def opened(rig: Rig) -> RabbitMQBroker:
+    """One more instance."""
+    broker = rig.broker()
+    assert isinstance(broker, RabbitMQBroker)
+    return broker
+
+
+def url_of(rig: Rig) -> str:
+    """Of its virtual host."""
+    broker = rig._brokers[0] if rig._brokers else opened(rig)
+    assert isinstance(broker, RabbitMQBroker)
+    return broker._url
+
+
+def registry_of(broker: RabbitMQBroker) -> Registry:
+    assert broker._session is not None
+    return broker._session.control.registry
+
+
+@asynccontextmanager
+async def by_a_line(rig: Rig) -> AsyncIterator[tuple[RabbitMQBroker, Proxy]]:
+    """One more instance, and the line by which it reaches the server."""
+    url = url_of(rig)
+    port = int(url.rpartition("/")[0].rpartition(":")[2])
+    async with Proxy(port, plain=True) as proxy:
+        broker = RabbitMQBroker(url.replace(f":{port}", f":{proxy.port}"), clock=rig.clock)
+        try:
+            yield broker, proxy
+        finally:
+            await broker.close()
+
+
+async def cut(broker: RabbitMQBroker, proxy: Proxy) -> None:
+    """Cut its line, without a goodbye; return once it knows."""
+    session = broker._session
+    assert session is not None
+    proxy.reset()
+    await eventually(lambda: session.broken)
+
+
+@asynccontextmanager
+async def stranger(rig: Rig) -> AsyncIterator[aiormq.abc.AbstractChannel]:
+    """Somebody else in the same virtual host."""
+    connection = await aiormq.connect(url_of(rig))
+    try:
+        yield await connection.channel()
+    finally:
+        await connection.close()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+async def once_it_works(call: Any) -> Any:
+    """What it returns, after the calls that say that something has to be mended."""
+    for _ in range(100):
+        try:
+            return await call()
+        except BrokerUnavailable:
+            await asyncio.sleep(0.05)
+    raise AssertionError("it was not mended")
+
+
+async def acknowledge(broker: RabbitMQBroker, leases: Sequence[Lease]) -> int:
+    return await broker.settle(WORKER, [Ack(lease.token) for lease in leases])
+
+
+def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
+    return event(n=n, not_before=datetime.fromtimestamp(rig.clock.time(), UTC) + timedelta(seconds=seconds), **fields)
+
+
+# ------------------------------------------------------------------------------------------------ strangers
+
+
+async def test_an_event_that_a_stranger_publishes_is_delivered(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker, patterns=("task.*",))
+    headers: list[Any] = [None, {"wowevent": 5}, {"wowevent": "no JSON"}, {"x-delivery-count": "many"}]
+    async with stranger(rig) as channel:
+        for n, each in enumerate(headers):
+            properties = Basic.Properties(headers=each)
+            await channel.basic_publish(
+                encode(event(n=n)), exchange="agent_events", routing_key=KEY, properties=properties
+            )
+    leases = await take(broker)
+    assert numbers(leases) == [0, 1, 2, 3]
+    assert {(lease.failures, lease.crashes, lease.redelivered) for lease in leases} == {(0, 0, False)}
+    assert await acknowledge(broker, leases) == 4
+    assert numbers(await read(broker)) == [0, 1, 2, 3]
+
+
+NO_EVENTS = {"text": b"hello", "nothing": b"", "no text": b"\xff\xfe", "another envelope": b'{"v":1}'}
+
+
+async def test_what_a_stranger_publishes_that_is_no_event_is_a_dead_letter(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await broker.publish([event(n=0)])
+    async with stranger(rig) as channel:
+        for body in NO_EVENTS.values():
+            await channel.basic_publish(body, exchange="agent_events", routing_key=KEY)
+    await broker.publish([event(n=1)])
+    assert numbers(await take_all(broker)) == [0, 1]
+    letters = await broker.dead(DeadQuery())
+    assert [letter.reason for letter in letters] == [Reason.DESERIALIZATION_ERROR] * len(NO_EVENTS)
+    assert {letter.event.topic for letter in letters} == {"damaged"}
+    assert numbers(await read(broker)) == [0, 1]  # they are no part of the log
+
+
+async def test_what_a_stranger_writes_where_we_talk_to_each_other_is_passed_over(rig: Rig) -> None:
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    await other.open()
+    names = broker._names
+    deep = b"\x82\xa4word\xa4here\xa6sender" + b"\x91" * 50_000
+    async with stranger(rig) as channel:
+        for body in (b"", b"\xc1", b"hello", b"\x81\xa4type\xa5newer", deep):
+            await channel.basic_publish(body, routing_key=names.control)
+            await channel.basic_publish(body, exchange=names.live, routing_key="all")
+            await channel.basic_publish(body, exchange=names.reserved, routing_key="_bus.x.normal")
+            await channel.basic_publish(body, routing_key=names.history)
+    await broker.publish([event(n=1)])
+    assert numbers(await take_all(other)) == [1]
+    newcomer = opened(rig)
+    assert [info.subscription.id for info in await newcomer.subscriptions()] == [WORKER]
+    assert numbers(await read(newcomer)) == [1]
+
+
+async def test_what_cannot_be_read_among_the_delayed_holds_up_nothing(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    async with stranger(rig) as channel:
+        await channel.basic_publish(b"hello", routing_key=broker._names.later)
+    await broker.publish([later(rig, 5, 1)])
+    await rig.advance(6)
+    await eventually(lambda: _comes(broker, [1]))
+
+
+async def _comes(broker: RabbitMQBroker, wanted: list[int]) -> bool:
+    leases = await take(broker)
+    await acknowledge(broker, leases)
+    assert numbers(leases) in ([], wanted)
+    return bool(leases)
+
+
+# ------------------------------------------------------------------------------------------------ what was deleted
+
+
+@pytest.mark.parametrize("name", [WORKER, f"{WORKER}#urgent"])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_queue_of_a_subscription_that_somebody_deleted_is_made_again(rig: Rig, name: str, waits: bool) -> None:
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    await other.open()
+    await take(broker)
+    waiting = asyncio.create_task(broker.fetch(WORKER, limit=5, wait=60 if waits else 0))
+    if waits:
+        session = broker._session
+        assert session is not None
+        await eventually(lambda: session.serving(WORKER).lanes.consuming)
+    else:
+        await waiting
+    async with stranger(rig) as channel:
+        await channel.queue_delete(name)
+    if waits:
+        with pytest.raises(BrokerUnavailable):
+            await waiting
+    await once_it_works(lambda: take(broker))
+    await other.publish([event(n=1), event(n=2, priority=9)])
+    assert sorted(numbers(await take_all(broker))) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["agent_events", "agent_events#reserved"])
+async def test_an_exchange_that_somebody_deleted_is_made_again_with_its_bindings(rig: Rig, name: str) -> None:
+    broker = opened(rig)
+    await declare(broker, patterns=("#", "_bus.#"))
+    topic = TOPIC if name == "agent_events" else "_bus.t"
+    async with stranger(rig) as channel:
+        await channel.exchange_delete(name)
+    with pytest.raises(BrokerUnavailable):
+        await broker.publish([event(topic, 1)])
+    await once_it_works(lambda: broker.publish([event(topic, 2)]))
+    assert numbers(await take_all(broker)) == [2]
+    assert numbers(await read(broker)) == ([2] if topic == TOPIC else [])
+
+
+async def test_an_exchange_that_somebody_deleted_is_missed_by_who_publishes_nothing(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    async with stranger(rig) as channel:
+        await channel.exchange_delete("agent_events")
+        await rig.advance(6)  # a beat
+        await eventually(lambda: once_it_works(broker.ping))
+        await channel.basic_publish(encode(event(n=1)), exchange="agent_events", routing_key=KEY)
+    assert numbers(await take_all(broker)) == [1]
+
+
+async def test_the_queue_of_what_is_delayed_is_made_again(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    async with stranger(rig) as channel:
+        await channel.queue_delete(broker._names.later)
+    await once_it_works(lambda: broker.publish([later(rig, 5, 1)]))
+    await rig.advance(6)
+    await eventually(lambda: _comes(broker, [1]))
+
+
+async def test_a_history_that_somebody_deleted_begins_anew_and_old_positions_are_lost(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await broker.publish(events(3))
+    (first, *_, last) = await read(broker)
+    async with stranger(rig) as channel:
+        await channel.queue_delete(broker._names.history)
+    await rig.advance(6)
+    await once_it_works(lambda: broker.publish([event(n=3)]))
+    assert (await broker.ping()).head.epoch != first.position.epoch
+    assert numbers(await read(broker)) == [3]
+    for position in (first.position, last.position):
+        with pytest.raises(PositionLost):
+            await read(broker, after=position)
+        with pytest.raises(PositionLost):
+            await declare(broker, "late", start=position)
+    assert numbers(await take_all(broker)) == [0, 1, 2, 3]  # what was routed is where it was
+
+
+async def test_who_follows_a_history_that_was_deleted_is_told_and_goes_on(rig: Rig) -> None:
+    mender, reader = opened(rig), opened(rig)
+    await mender.publish([event(n=0)])
+    following = reader.read(Query(), follow=True)
+    assert (await anext(following)).event.payload["n"] == 0
+    waiting = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0.05)
+    async with stranger(rig) as channel:
+        await channel.queue_delete(mender._names.history)
+    assert mender._session is not None
+    mender._session.link.fail(BrokerUnavailable("as its beat would"))  # the first to see it makes it again
+    await once_it_works(lambda: mender.publish([event(n=1)]))
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.wait_for(waiting, 5)
+    again = reader.read(Query(), follow=True)
+    assert (await asyncio.wait_for(anext(again), 5)).event.payload["n"] == 1
+
+
+# ------------------------------------------------------------------------------------------------ joining
+
+
+async def test_instances_that_begin_a_log_together_agree_on_it(rig: Rig) -> None:
+    brokers = [opened(rig) for _ in range(5)]
+    await asyncio.gather(*(broker.open() for broker in brokers))
+    assert len({(await broker.ping()).head.epoch for broker in brokers}) == 1
+    await asyncio.gather(*(declare(broker) for broker in brokers))
+    await asyncio.gather(*(broker.publish([event(n=n)]) for n, broker in enumerate(brokers)))
+    assert sorted(numbers(await take_all(brokers[0]))) == [0, 1, 2, 3, 4]
+    assert len(await read(brokers[4])) == 5
+    for broker in brokers:
+        await broker.fetch(WORKER, limit=0, wait=0)
+    assert [(await broker.subscriptions())[0].consumers for broker in brokers] == [5] * 5
+
+
+async def test_an_instance_that_joins_while_others_come_and_go_knows_who_is_there(rig: Rig) -> None:
+    first = opened(rig)
+    await declare(first)
+    await first.fetch(WORKER, limit=0, wait=0)
+
+    async def visit() -> None:
+        visitor = opened(rig)
+        await visitor.fetch(WORKER, limit=0, wait=0)
+        await visitor.close()
+
+    async def join() -> RabbitMQBroker:
+        broker = opened(rig)
+        await broker.fetch(WORKER, limit=0, wait=0)
+        return broker
+
+    joined = await asyncio.gather(join(), visit(), join(), visit(), join())
+    for broker in (first, *(each for each in joined if each is not None)):
+        (info,) = await broker.subscriptions()
+        assert info.consumers == 4
+
+
+async def test_the_presence_of_an_instance_that_died_ends_after_fifteen_seconds(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    async with by_a_line(rig) as (dying, proxy):
+        await dying.fetch(WORKER, limit=0, wait=0)
+        await dying.declare(Subscription(id="live~1", patterns=("#",), durable=False))
+        session = dying._session
+        assert session is not None
+        assert [info.consumers for info in await broker.subscriptions()] == [1, 1]
+        await cut(dying, proxy)
+        await rig.advance(14)
+        assert [info.consumers for info in await broker.subscriptions()] == [1, 1]
+        await rig.advance(7)
+        assert [(info.subscription.id, info.consumers) for info in await broker.subscriptions()] == [(WORKER, 0)]
+        assert (await broker.publish([event()]))[0].matched == (WORKER,)
+        assert session.instance in registry_of(broker).instances
+        assert broker._session is not None
+        broker._session.live._since -= 20  # it is there for long enough to have heard everyone
+        await rig.advance(6)
+        await eventually(lambda: session.instance not in registry_of(broker).instances)
+        assert len(registry_of(broker).instances) == 1
+
+
+async def test_a_control_log_that_is_compacted_says_the_same_to_a_newcomer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_SNAPSHOT", 20_000)
+    monkeypatch.setitem(control.LIMITS, "x-max-length-bytes", 60_000)
+    monkeypatch.setitem(control.LIMITS, "x-stream-max-segment-size-bytes", 10_000)
+    broker, other = opened(rig), opened(rig)
+    await declare(broker, "first", ("a.*",))
+    await broker.publish(
+        [event("_bus.first", 1), later(rig, 3600, 1, event_id="held"), later(rig, 3600, event_id="no")]
+    )
+    assert await broker.cancel("no")
+    await other.open()
+    for n in range(12):
+        await asyncio.gather(
+            *(broker.publish([event(f"_bus.t.{k}", n, event_id=f"{n}-{k}") for k in range(40)]) for _ in range(2)),
+            declare(other, WORKER, (f"task.{n}",)),
+        )
+        await rig.advance(5)
+    await broker.subscriptions()
+    async with stranger(rig) as channel:
+        assert await _first_offset(channel, broker._names.control) > 0  # its beginning is gone
+    newcomer = opened(rig)
+    await newcomer.open()
+    for each in (broker, other, newcomer):
+        await each.subscriptions()
+    states = [_all_of(each) for each in (broker, other, newcomer)]
+    assert states[0] == states[1] == states[2]
+    assert await newcomer.cancel("held")
+    assert not await newcomer.cancel("no")
+    facts = {stored.event.topic: stored.event.payload["n"] for stored in await read(newcomer, patterns=("_bus.#",))}
+    assert facts == {"_bus.first": 1, **{f"_bus.t.{k}": 11 for k in range(40)}}
+
+
+def _all_of(broker: RabbitMQBroker) -> Any:
+    kept = msgspec.msgpack.decode(registry_of(broker).snapshot().state)
+    kept["instances"].sort()
+    return kept
+
+
+async def _first_offset(channel: aiormq.abc.AbstractChannel, stream: str) -> int:
+    found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def arrive(message: aiormq.abc.DeliveredMessage) -> None:
+        if not found.done():
+            found.set_result(int(str((message.header.properties.headers or {})["x-stream-offset"])))
+
+    await channel.basic_qos(prefetch_count=1)
+    await channel.basic_consume(stream, arrive, arguments={"x-stream-offset": "first"})
+    return await found
+
+
+# ------------------------------------------------------------------------------------------------ delays
+
+
+async def test_what_waits_for_long_is_written_anew_and_comes_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delays, "_AGAIN", 4.0)
+    broker = opened(rig)
+    await declare(broker)
+    await broker.publish([later(rig, 19, 1)])
+    await broker.publish([event(n=2)])
+    await broker.settle(WORKER, [Retry((await take_one(broker)).token, 19, "failed")])
+    session = broker._session
+    assert session is not None
+    written: set[int] = set()
+    for _ in range(9):
+        await rig.advance(2)
+        await eventually(lambda: len(session.delays._due) == 2)
+        written |= {number_of(message) for _, _, message, _ in session.delays._due}
+        assert not await take(broker)
+    assert len(written) >= 8  # four times each
+    await rig.advance(2)
+    leases: list[Lease] = []
+    while len(leases) < 2:
+        leases += await take(broker)
+    assert sorted((lease.event.payload["n"], lease.failures) for lease in leases) == [(1, 0), (2, 1)]
+    await rig.advance(20)
+    assert not await take(broker)
+    async with stranger(rig) as channel:
+        later_queue = await channel.queue_declare(broker._names.later, passive=True)
+        assert later_queue.message_count == 0
+
+
+async def test_the_next_one_holds_what_is_delayed_when_the_first_is_gone(rig: Rig) -> None:
+    async with by_a_line(rig) as (first, proxy):
+        await declare(first)
+        await first.publish([later(rig, 60, n) for n in range(20)])
+        second, third = opened(rig), opened(rig)
+        await second.open()
+        await third.open()
+        assert second._session is not None
+        assert third._session is not None
+        holds = second._session.delays, third._session.delays
+        assert [len(each._due) for each in holds] == [0, 0]
+        await cut(first, proxy)
+        await eventually(lambda: sorted(len(each._due) for each in holds) == [0, 20])
+        holder, heir = (second, third) if len(holds[0]._due) else (third, second)
+        await holder.close()
+        await eventually(lambda: len(heir._session.delays._due) == 20)  # type: ignore[union-attr]
+        await rig.advance(61)
+        await eventually(lambda: _read_all(heir, 20))
+        assert sorted(numbers(await take_all(heir))) == list(range(20))
+        assert sorted(numbers(await read(heir))) == list(range(20))
+
+
+async def _read_all(broker: RabbitMQBroker, count: int) -> bool:
+    return len(await read(broker)) >= count
+
+
+async def test_what_two_instances_delayed_leaves_once(rig: Rig) -> None:
+    one, two = opened(rig), opened(rig)
+    await asyncio.gather(one.open(), two.open())
+    await declare(one)
+    same = [later(rig, 10, n, event_id=f"same-{n}") for n in range(20)]
+    results = await asyncio.gather(one.publish(same), two.publish(same))
+    first, second = ([each.duplicate for each in result] for result in results)
+    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 20
+    await rig.advance(11)
+    await eventually(lambda: _read_all(one, 20))
+    await rig.advance(5)
+    assert sorted(numbers(await read(two))) == list(range(20))
+    assert sorted(numbers(await take_all(two))) == list(range(20))
+
+
+async def test_what_is_cancelled_by_one_of_two_while_it_is_due_never_comes(rig: Rig) -> None:
+    one, two = opened(rig), opened(rig)
+    await declare(one)
+    await two.open()
+    await one.publish([later(rig, 10, n, event_id=f"e-{n}") for n in range(30)])
+
+    async def cancel(broker: RabbitMQBroker, n: int) -> int | None:
+        await asyncio.sleep(n / 1000)
+        return n if await broker.cancel(f"e-{n}") else None
+
+    rig.clock.jump(0)
+    await rig.clock.advance(9.9)
+    tries = [cancel(broker, n) for n in range(30) for broker in (one, two)]
+    *said, _ = await asyncio.gather(*tries, rig.advance(1))
+    cancelled = [n for n in said if n is not None]
+    assert len(cancelled) == len(set(cancelled))  # of two who cancel, one is told that it did
+    wanted = sorted(set(range(30)) - set(cancelled))
+    await eventually(lambda: _read_all(two, len(wanted)))
+    await rig.advance(5)
+    assert sorted(numbers(await read(two))) == wanted
+
+
+# ------------------------------------------------------------------------------------------------ leases
+
+
+async def test_what_is_given_back_untouched_counts_no_crash_for_another_and_keeps_its_place(rig: Rig) -> None:
+    one, two = opened(rig), opened(rig)
+    await declare(one)
+    await one.publish(events(6))
+    for n in range(3):
+        broker = (one, two)[n % 2]
+        leases = await take(broker, limit=4)
+        assert numbers(leases) == [0, 1, 2, 3]
+        back = [Retry(lease.token, charge=False) for lease in leases]
+        assert await broker.settle(WORKER, back) == 4
+        await eventually(lambda: _ready(one, 6))  # nobody answers that they are back
+    leases = await take(two)
+    assert numbers(leases) == [0, 1, 2, 3, 4, 5]
+    assert {(lease.failures, lease.crashes, len(lease.attempts)) for lease in leases} == {(0, 0, 0)}
+
+
+async def _ready(broker: RabbitMQBroker, count: int) -> bool:
+    (info,) = await broker.subscriptions()
+    return info.ready == count
+
+
+async def test_what_was_given_back_and_then_lost_is_one_crash(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await broker.publish([event()])
+    async with by_a_line(rig) as (dying, proxy):
+        for _ in range(3):
+            await dying.settle(WORKER, [Retry((await take_one(dying)).token, charge=False)])
+        await take_one(dying)
+        await cut(dying, proxy)
+        await eventually(lambda: _crashes(broker, 1))
+
+
+async def _crashes(broker: RabbitMQBroker, crashes: int) -> bool:
+    leases = await take(broker)
+    assert [lease.crashes for lease in leases] in ([], [crashes])
+    return bool(leases)
+
+
+async def test_what_was_leased_when_a_connection_broke_comes_again(rig: Rig) -> None:
+    async with by_a_line(rig) as (broker, proxy):
+        await declare(broker)
+        await broker.publish(events(3))
+        leases = await take(broker)
+        await cut(broker, proxy)
+        found: list[Lease] = []
+        while len(found) < 3:
+            more = await take(broker)
+            assert len(more) <= 1  # each alone: any of them may have broken it
+            found += more
+            await acknowledge(broker, more)
+        assert sorted(numbers(found)) == [0, 1, 2]
+        assert {lease.crashes for lease in found} == {1}
+        assert await acknowledge(broker, leases) == 0
+
+
+@pytest.mark.parametrize("reconnected", [False, True])
+async def test_what_was_finished_while_a_connection_was_broken_is_not_handled_again(
+    rig: Rig, reconnected: bool
+) -> None:
+    async with by_a_line(rig) as (broker, proxy):
+        await declare(broker)
+        await broker.publish(events(3))
+        await broker.settle(WORKER, [Retry((await take_one(broker)).token, error="once")])
+        leases = await take(broker)
+        assert sorted(lease.failures for lease in leases) == [0, 0, 1]
+        done = [lease for lease in leases if lease.event.payload["n"] != 1]
+        await cut(broker, proxy)
+        if reconnected:
+            await broker.ping()
+        assert await acknowledge(broker, done) == 0
+        await broker.publish([event(n=3)])
+        assert sorted(numbers(await take_all(broker))) == [1, 3]
+
+
+async def test_the_server_gives_no_more_ahead_than_was_asked_for(rig: Rig) -> None:
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    waiting = asyncio.create_task(broker.fetch(WORKER, limit=2, wait=60))
+    session = broker._session
+    assert session is not None
+    lanes = session.serving(WORKER).lanes
+    await eventually(lambda: lanes.consuming)
+    await other.publish(events(100))
+    first = list(await waiting)
+    await eventually(lambda: len(lanes._open) == 2)
+    await asyncio.sleep(0.1)
+    assert len(lanes._open) == 2
+    more = await broker.fetch(WORKER, limit=20, wait=60)
+    await eventually(lambda: len(lanes._open) >= 20)
+    await asyncio.sleep(0.1)
+    assert len(lanes._open) <= 2 + 2 + 20  # what the consumer before had given stays
+    assert len(await take(other, limit=50)) == 50
+    await acknowledge(broker, [*first, *more])
+
+
+async def test_an_answer_for_many_says_nothing_of_what_is_still_open(rig: Rig) -> None:
+    random = Random(7)
+    async with by_a_line(rig) as (broker, proxy):
+        await declare(broker)
+        done: set[int] = set()
+        await broker.publish([event(n=n, priority=random.choice((5, 9))) for n in range(120)])
+        leases: list[Lease] = []
+        while len(leases) < 120:
+            leases += await broker.fetch(WORKER, limit=random.randrange(1, 40), wait=random.choice((0, 60)))
+            for _ in range(random.randrange(3)):
+                some = random.sample(leases, random.randrange(len(leases) // 2 + 1))
+                todo = [lease for lease in some if lease.event.payload["n"] not in done]
+                assert await acknowledge(broker, todo) == len(todo)
+                done |= set(numbers(todo))
+        await cut(broker, proxy)
+        other = opened(rig)
+        found: list[int] = []
+        await eventually(lambda: _gather(other, found, 120 - len(done)))
+        assert sorted(found) == sorted(set(range(120)) - done)
+        assert 20 < len(done) < 115
+
+
+async def _gather(broker: RabbitMQBroker, found: list[int], count: int) -> bool:
+    found += numbers(await take_all(broker))
+    return len(found) >= count
+
+
+async def test_the_lock_of_an_exclusive_subscription_ends_with_its_connection(rig: Rig) -> None:
+    other = opened(rig)
+    async with by_a_line(rig) as (first, proxy):
+        await declare(first, exclusive=True)
+        await first.publish(events(2))
+        assert numbers(await take(first, limit=1)) == [0]
+        assert not await take(other)
+        await cut(first, proxy)
+        found: list[int] = []
+        await eventually(lambda: _gather(other, found, 2))
+        assert found == [0, 1]
+
+
+# ------------------------------------------------------------------------------------------------ connections
+
+
+async def test_a_wrong_password_is_not_permitted_and_an_unknown_host_is_said(rig: Rig) -> None:
+    url = url_of(rig)
+    for wrong in (url.replace("//", "//guest:wrong@"), url.replace("//", "//nobody:x@")):
+        broker = open_broker(wrong)
+        with pytest.raises(NotPermitted):
+            await broker.ping()
+        with pytest.raises(NotPermitted):
+            await broker.publish([event()])
+        await broker.close()
+    broker = open_broker(f"{url}-unknown")
+    with pytest.raises((NotPermitted, BrokerUnavailable), match="virtual host"):
+        await broker.ping()
+    await broker.close()
+    broker = open_broker("amqp://127.0.0.1:1/")
+    with pytest.raises(BrokerUnavailable):
+        await broker.ping()
+    await broker.close()
+
+
+def calls(broker: RabbitMQBroker) -> dict[str, Any]:
+    """One of each call that asks the server."""
+    missing = Subscription(id="new", patterns=("#",))
+    return {
+        "publish": lambda: broker.publish([event()]),
+        "publish later": lambda: broker.publish([event(not_before=datetime.now(UTC) + timedelta(hours=1))]),
+        "cancel": lambda: broker.cancel("no"),
+        "declare": lambda: broker.declare(missing),
+        "declare live": lambda: broker.declare(Subscription(id="live~1", patterns=("#",), durable=False)),
+        "remove": lambda: broker.remove("other"),
+        "subscriptions": broker.subscriptions,
+        "info": lambda: broker.info(WORKER),
+        "fetch": lambda: broker.fetch("other", limit=1, wait=0),
+        "dead": lambda: broker.dead(DeadQuery()),
+        "resolve": lambda: broker.resolve([Discard("no"), Redeliver("no")]),
+        "read": lambda: anext(broker.read(Query())),
+        "facts": lambda: anext(broker.read(Query(patterns=("_bus.#",)))),
+        "purge": lambda: broker.purge("other"),
+        "ping": broker.ping,
+    }
+
+
+async def test_closing_amid_a_hundred_calls_ends_them_all(rig: Rig) -> None:
+    broker, writer = opened(rig), opened(rig)
+    for id in (WORKER, "other"):
+        await declare(writer, id)
+    await writer.publish(events(20))
+    await broker.open()
+    under_way = [asyncio.create_task(_ended(call)) for _ in range(6) for call in calls(broker).values()]
+    under_way += [asyncio.create_task(broker.fetch(WORKER, limit=1, wait=60)) for _ in range(10)]
+    await asyncio.sleep(0.02)
+    await asyncio.wait_for(broker.close(), 5)
+    results = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 5)
+    assert len(results) > 100
+    strange = [each for each in results if isinstance(each, BaseException) and not isinstance(each, BusError)]
+    assert strange == []
+    with pytest.raises(Closed):
+        await broker.ping()
+
+
+async def _ended(call: Any) -> Any:
+    try:
+        return await call()
+    except StopAsyncIteration:
+        return None
+
+
+@pytest.fixture
+def server(named: None, tmp_path: Path) -> Iterator[Server]:
+    """One that may be stopped."""
+    with rabbitmq_running(tmp_path / "server") as server:
+        yield server
+
+
+@pytest.mark.slow
+async def test_a_server_that_says_nothing_is_given_up_within_ten_seconds(server: Server) -> None:
+    url = f"amqp://127.0.0.1:{server.port}/"
+    broker, other = RabbitMQBroker(url), RabbitMQBroker(url)
+    for id in (WORKER, "other"):
+        await declare(broker, id)
+    await broker.publish(events(2))
+    lease, second = await take(broker)
+    await other.open()
+    server.pause()
+    try:
+        for which in (broker, other):  # one with a link that is there, one that has to dial anew at once
+            if which is other:
+                assert other._session is not None
+                other._session.link.fail(BrokerUnavailable("lost"))
+        todo = {f"{name} {n}": call for n, each in enumerate((broker, other)) for name, call in calls(each).items()}
+        todo["settle"] = lambda: broker.settle(WORKER, [Ack(lease.token), Retry(second.token, delay=1.0)])
+        took = await asyncio.gather(*(_given_up(call) for call in todo.values()))
+        assert {name: seconds for name, seconds in zip(todo, took, strict=True) if not seconds < 10.5} == {}
+        assert await _given_up(broker.ping) < 10.5  # again, with what is left of the connections before
+    finally:
+        server.resume()
+    await broker.publish([event(n=2)])
+    found: list[int] = []
+    await eventually(lambda: _gather(other, found, 3))
+    assert sorted(found) == [0, 1, 2]
+    await asyncio.gather(broker.close(), other.close())
+
+
+async def _given_up(call: Any) -> float:
+    """After how many seconds it says that the server is not there; infinitely many if it does not."""
+    began = time.monotonic()
+    try:
+        await call()
+    except BrokerUnavailable:
+        return time.monotonic() - began
+    return math.inf

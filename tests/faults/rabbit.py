@@ -1,0 +1,81 @@
+"""One RabbitMQ that may be killed, and what its operator can tell it; a virtual host for each test."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.servers import Server, rabbitmq_server
+
+YOUNG = 1.5
+"""Seconds that a queue must be old for its server to know it after a SIGKILL (see `rabbitmq_server`)."""
+
+
+class Rabbit:
+    """A server, and the names of what lives on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server: Server = rabbitmq_server(folder)
+        self.url: str = ""
+        """Of the virtual host that there is now."""
+        self.host: str = ""
+        """Its name."""
+        self._numbers = itertools.count()
+
+    def start(self) -> None:
+        """Start the server, unless it runs; a test may have left it in any state."""
+        if self.server.process is None or not self.server.answers():
+            self.server.kill()
+            self.server.start()
+
+    def restart(self) -> None:
+        """SIGKILL, and a start on the same port and directory."""
+        self.server.kill()
+        self.server.start()
+
+    def empty(self) -> str:
+        """A new virtual host; its URL."""
+        self.start()
+        self.make(f"h{next(self._numbers)}")
+        return self.url
+
+    def make(self, host: str) -> None:
+        """A virtual host of that name, with nothing in it."""
+        self.host, self.url = host, f"amqp://127.0.0.1:{self.server.port}/{host}"
+        self.tell(f'rabbit_vhost:add(<<"{host}">>, <<"guest">>).')
+        rights = '<<".*">>, <<".*">>, <<".*">>'
+        self.tell(f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{host}">>, {rights}, <<"guest">>).')
+
+    def delete(self) -> None:
+        """Delete the virtual host, with all that is in it; who is connected to it is cut off."""
+        self.tell(f'rabbit_vhost:delete(<<"{self.host}">>, <<"guest">>).')
+
+    def short_of_memory(self, short: bool) -> None:
+        """Whether the server takes it that it has too little memory, and stops who publishes."""
+        self.tell(f"vm_memory_monitor:set_vm_memory_high_watermark({'{absolute, 1}' if short else '0.8'}).")
+
+    def names(self, kind: str) -> list[str]:
+        """The queues, or the exchanges, of the virtual host."""
+        listed = f'[binary_to_list(element(4, element(2, X))) || X <- rabbit_{kind}:list(<<"{self.host}">>)]'
+        answer = self.tell(f'string:join({listed}, " ").')
+        return answer.removeprefix("{ok, ").removesuffix("}").strip('"').split()
+
+    def tell(self, expression: str) -> str:
+        """Have the server evaluate an expression; what that gives. `rabbitmqctl` would take seconds."""
+        program = shutil.which("erl_call")
+        if program is None:
+            raise AssertionError("erl_call is not installed: it comes with Erlang")
+        cookie = (self.server.folder / ".erlang.cookie").read_text().strip()
+        done = subprocess.run(
+            [program, "-n", self.server.environment["RABBITMQ_NODENAME"], "-c", cookie, "-e"],
+            input=f"{expression}\n",
+            env=self.server.environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        assert not done.stdout.startswith("{error"), f"{expression}: {done.stdout}"
+        return done.stdout.strip()

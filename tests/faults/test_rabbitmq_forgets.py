@@ -1,0 +1,165 @@
+"""A RabbitMQ server that loses what the engine made there: it is noticed, mended and said, and all goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import aiormq
+import pytest
+
+from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.rabbit import Rabbit
+from wowevent import Event, EventBus
+from wowevent.brokers import open_broker
+from wowevent.errors import BrokerUnavailable, BusError, PositionLost
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("rabbit")]
+
+_WITHIN = 10.0  # the beat of 5 s, and what mending takes on a busy machine
+EVENTS = "agent_events"
+
+
+async def gone(rabbit: Rabbit, *queues: str, exchanges: tuple[str, ...] = ()) -> None:
+    """Delete them, as an operator would."""
+    connection = await aiormq.connect(rabbit.url)
+    channel = await connection.channel()
+    for queue in queues:
+        await channel.queue_delete(queue)
+    for exchange in exchanges:
+        await channel.exchange_delete(exchange)
+    await connection.close()
+
+
+async def everything(rabbit: Rabbit) -> None:
+    """All that is in the virtual host."""
+    queues = [name for name in rabbit.names("amqqueue") if not name.startswith(f"{EVENTS}#l")]  # live, and locks
+    exchanges = [name for name in rabbit.names("exchange") if name.startswith(EVENTS)]
+    await gone(rabbit, *queues, f"{EVENTS}#later", exchanges=tuple(exchanges))
+
+
+async def replaced(rabbit: Rabbit) -> None:
+    """The virtual host itself is deleted, and made again."""
+    await asyncio.to_thread(rabbit.delete)
+    await asyncio.to_thread(rabbit.make, rabbit.host)
+
+
+async def unbound(rabbit: Rabbit) -> None:
+    """The bindings alone."""
+    connection = await aiormq.connect(rabbit.url)
+    channel = await connection.channel()
+    await channel.queue_unbind(f"{EVENTS}#history", EVENTS, "#")
+    for band in ("low", "normal"):
+        await channel.queue_unbind(SUBSCRIPTION, EVENTS, f"load.#.{band}")
+    await connection.close()
+
+
+LOSSES: dict[str, Callable[[Rabbit], Awaitable[None]]] = {
+    "the queue": lambda rabbit: gone(rabbit, SUBSCRIPTION),
+    "the urgent queue": lambda rabbit: gone(rabbit, f"{SUBSCRIPTION}#urgent"),
+    "the exchange": lambda rabbit: gone(rabbit, exchanges=(EVENTS,)),
+    "the bindings": unbound,
+    "the history": lambda rabbit: gone(rabbit, f"{EVENTS}#history"),
+    "the control log": lambda rabbit: gone(rabbit, f"{EVENTS}#control"),
+    "the delays": lambda rabbit: gone(rabbit, f"{EVENTS}#later"),
+    "everything": everything,
+    "the virtual host": replaced,
+}
+UNREAD = {"the queue", "everything", "the virtual host"}
+"""With these, events may be gone that nobody had read."""
+
+
+class Traffic:
+    """Two buses: one publishes and notes what was confirmed, one has a subscription and notes what it handled."""
+
+    def __init__(self, publishing: EventBus, consuming: EventBus) -> None:
+        self._publishing = publishing
+        self._consuming = consuming
+        self._number = 0
+        self.handled: set[str] = set()
+        self.confirmed: set[str] = set()
+
+    async def start(self) -> None:
+        """Subscribe."""
+        await self._consuming.subscribe("load.#", self._handle, SUBSCRIPTION, subscription=SUBSCRIPTION)
+
+    def _handle(self, event: Event) -> None:
+        self.handled.add(event.event_id)
+
+    async def publish(self) -> str:
+        """One event, which is confirmed; its id."""
+        self._number += 1
+        event = Event(topic="load.made", event_id=f"n-{self._number}")
+        await self._publishing.publish(event)
+        self.confirmed.add(event.event_id)
+        return event.event_id
+
+    async def goes_on(self) -> float:
+        """Until an event that is confirmed now is handled; how many seconds that took."""
+        began = time.monotonic()
+        while True:
+            assert time.monotonic() - began < 2 * _WITHIN, "nothing comes"
+            id = ""
+            with suppress(BusError):
+                id = await self.publish()
+            for _ in range(10):
+                if id in self.handled:
+                    return time.monotonic() - began
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("what", LOSSES)
+async def test_what_somebody_deleted_is_made_again(
+    lab: Lab, rabbit: Rabbit, what: str, caplog: pytest.LogCaptureFixture, measured
+):
+    """Within a beat, by itself; and nothing is confirmed that went nowhere."""
+    async with EventBus(lab.url) as publishing, EventBus(lab.url) as consuming:
+        traffic = Traffic(publishing, consuming)
+        await traffic.start()
+        await traffic.goes_on()
+        before = set(traffic.confirmed)
+        await LOSSES[what](rabbit)
+        took = await traffic.goes_on()
+        await asyncio.sleep(0.3)  # what was on its way
+        stored = {each.event.event_id async for each in consuming.history()}
+        measured(1, recovery=took)
+        assert traffic.confirmed - before <= stored | traffic.handled
+        assert took < _WITHIN
+        if what in UNREAD:
+            assert caplog.text.count("subscription lost unread events") == 1
+        assert (await consuming.health())["status"] == "healthy"
+
+
+async def test_nobody_looks_and_it_is_noticed_all_the_same(lab: Lab, rabbit: Rabbit):
+    """No call is under way: the beat finds that the exchange, or the history, is gone."""
+    async with EventBus(lab.url) as bus:
+        await bus.publish(Event(topic="load.made"))
+        for loss in ("the exchange", "the history"):
+            await LOSSES[loss](rabbit)
+            name = EVENTS if loss == "the exchange" else f"{EVENTS}#history"
+            kind = "exchange" if loss == "the exchange" else "amqqueue"
+            async with asyncio.timeout(_WITHIN):
+                while name not in await asyncio.to_thread(rabbit.names, kind):
+                    await asyncio.sleep(0.2)
+
+
+async def test_a_reader_of_a_history_that_is_gone_is_told(lab: Lab, rabbit: Rabbit):
+    """Its positions are of another log."""
+    broker = open_broker(lab.url)
+    await broker.publish([Event(topic="load.made")])
+    before = (await broker.ping()).head
+    await gone(rabbit, f"{EVENTS}#history")
+    async with asyncio.timeout(_WITHIN):
+        while True:
+            with suppress(BrokerUnavailable):
+                if (await broker.ping()).head.epoch != before.epoch:
+                    break
+            await asyncio.sleep(0.1)
+    from wowevent.broker import Query
+
+    with pytest.raises(PositionLost):
+        async for _ in broker.read(Query(), after=before):
+            pass
+    await broker.close()
