@@ -1,7 +1,7 @@
 """The blocking ancestor's page, block by block: each runs as it stands there, with only its import lines changed.
 
-What a block leaves undefined is filled in: names, `{...}`, and where `EventBus()` finds its engine, which is what
-WOWEVENT_URL is for. What can be seen of a block is checked.
+What a block leaves undefined is filled in: names, `{...}`, and where `EventBus()` finds its engine: RABBITMQ_* say so
+where that is a RabbitMQ, as on the page, and WOWEVENT_URL elsewhere. What can be seen of a block is checked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -18,7 +19,9 @@ import pytest
 import wowevent
 from tests.conformance.engines import url_of
 from tests.processes import until
-from wowevent import Event, EventPriority, EventType, NotSupported, RetryPolicy, create_agent_event, create_task_event
+from tests.rabbitmq import shared_rabbit
+from tests.servers import free_port
+from wowevent import Event, EventPriority, EventType, RetryPolicy, create_agent_event, create_task_event
 from wowevent.blocking import EventBus
 
 OURS = "from wowevent.blocking import EventBus\nfrom wowevent import ("
@@ -54,10 +57,40 @@ class Page:
         return -1 if info is None else int(info["message_count"])
 
 
+ENVIRONMENT = """\
+# RabbitMQ Connection
+RABBITMQ_HOST=localhost
+RABBITMQ_PORT=5672
+RABBITMQ_USER=guest
+RABBITMQ_PASSWORD=guest
+RABBITMQ_VHOST=/
+
+# Optional Advanced Settings
+RABBITMQ_PREFETCH_COUNT=1      # Messages prefetched per consumer
+RABBITMQ_CONNECTION_TIMEOUT=10  # Connection timeout (seconds)
+RABBITMQ_HEARTBEAT=600         # Heartbeat interval (seconds)
+"""
+
+
+def found(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let `EventBus()` find that log: a RabbitMQ by the page's own block, with port and virtual host of the test."""
+    monkeypatch.delenv("WOWEVENT_URL", raising=False)
+    parts = urlsplit(url)
+    if parts.scheme != "amqp":
+        monkeypatch.setenv("WOWEVENT_URL", url)
+        return
+    for line in ENVIRONMENT.splitlines():
+        name, given, value = line.partition("#")[0].strip().partition("=")
+        if given:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RABBITMQ_PORT", str(parts.port))
+    monkeypatch.setenv("RABBITMQ_VHOST", parts.path.removeprefix("/"))
+
+
 @pytest.fixture
 def page(broker_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A page whose `EventBus()` is on an engine of the run, with a bus and an event."""
-    monkeypatch.setenv("WOWEVENT_URL", url_of(broker_name, tmp_path))
+    found(monkeypatch, url_of(broker_name, tmp_path))
     page = Page()
     page.names["event_bus"] = EventBus(retry=RetryPolicy(max_retries=3, initial=0.02, multiplier=1))
     page.names["event"] = create_agent_event(EventType.AGENT_STARTED, "agent_001", {"version": "1.0.0"})
@@ -475,17 +508,45 @@ event_bus = EventBus(
 """
 
 
-def test_a_rabbitmq_server_is_configured_and_asked_how_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def at(port: int) -> str:
+    """The block, with a server of this machine."""
+    return CONFIGURATION.replace("rabbitmq.example.com", "127.0.0.1").replace("5672", str(port))
+
+
+def test_a_rabbitmq_server_is_configured_and_used(broker_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if broker_name != "rabbitmq":
+        pytest.skip("it is about RabbitMQ alone")
+    page, port = Page(), urlsplit(shared_rabbit.url()).port or 0
+    with shared_rabbit.admitting("/production", "myuser", "mypass"):
+        page.run(at(port))
+        page.run(HEALTH)
+        page.run(TROUBLE)
+        assert capsys.readouterr().out == (
+            "Status: healthy\nConnected: True\nHost: 127.0.0.1\nExchange: agent_events\n"
+        )
+        page.bus.subscribe("q", ["#"], page.seen.append)
+        page.bus.start_consuming("q", blocking=False)
+        page.names["event"] = create_agent_event(EventType.AGENT_STARTED, "a")
+        page.run(PUBLISH_ERROR)
+        until(lambda: page.seen, "the event")
+        page.bus.close()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_rabbitmq_server_that_is_not_there_is_configured_and_asked_how_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     page = Page()
-    page.run(CONFIGURATION)
+    page.run(at(free_port()).replace("timeout=30", "timeout=0.5"))
     page.run(HEALTH)
     page.run(TROUBLE)
-    said = capsys.readouterr().out
-    assert said.startswith("Status: unhealthy\nConnected: False\nError: amqp://***@rabbitmq.example.com:5672/")
-    assert "mypass" not in said
     page.names["event"] = create_agent_event(EventType.AGENT_STARTED, "a")
-    with pytest.raises(NotSupported):
-        page.run(PUBLISH)
+    page.run(PUBLISH_ERROR)
+    status, connected, error, failed = capsys.readouterr().out.splitlines()
+    assert (status, connected, failed) == ("Status: unhealthy", "Connected: False", "Failed to publish event")
+    assert error.startswith("Error: ")
+    assert "refused" in error
+    page.bus.close()
 
 
 # --- patterns -------------------------------------------------------------------------------------------------------

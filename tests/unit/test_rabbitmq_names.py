@@ -62,6 +62,7 @@ def lanes_of(subscription: Subscription, event: Event) -> tuple[bool, bool]:
 @example(Subscription(id="s", patterns=("a.#.*",)), Event(topic="a.b"))
 @example(Subscription(id="s", patterns=("#.high",), keyed=True), Event(topic="high", event_type="a"))
 @example(Subscription(id="s", patterns=("a.*",), keyed=True), Event(topic="a", priority=9))
+@example(Subscription(id="s", patterns=("a.*.#.#",), keyed=True), Event(topic="a", priority=9))
 @example(Subscription(id="s", patterns=("*.*",), exclusive=True), Event(topic="a", event_type="b", priority=9))
 @given(declarations, events)
 def test_what_is_wanted_gets_into_the_right_lane_and_into_no_other(subscription: Subscription, event: Event):

@@ -45,7 +45,7 @@ from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
 from wowevent.brokers.rabbitmq.link import Link, Message, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.past import copy_past
-from wowevent.brokers.rabbitmq.registry import Declared, Removed
+from wowevent.brokers.rabbitmq.registry import Declared, Registry, Removed, Told
 from wowevent.brokers.rabbitmq.session import Session
 from wowevent.brokers.rabbitmq.tags import Tag, properties
 from wowevent.clock import Clock, SystemClock
@@ -104,6 +104,7 @@ class RabbitMQBroker:
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._ids: OrderedDict[str, float] = OrderedDict()
         self._orphans: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._known: Registry | None = None
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -126,13 +127,14 @@ class RabbitMQBroker:
     async def _open(self) -> Session:
         if self._session is not None:
             before, self._session = self._session, None
+            self._known = before.control.registry
             self._remember(before)
             await before.close()
         link = await Link.dial(self._url)
         session = Session(link, self._names, self._retention, self._clock, self._settled)
         session.live.reading.update(self._live)
         try:
-            await session.join()
+            await session.join(self._known)
         except BaseException:
             await session.close()
             raise
@@ -323,10 +325,14 @@ class RabbitMQBroker:
             if lapsed:
                 await session.revive(id)
                 raise PositionLost(f"{id}: nobody served it for too long, and its backlog was dropped")
+            if session.control.registry.known[id].emptied and await session.control.append(Told(id)):
+                raise PositionLost(f"{id}: a queue of it was deleted, with whatever lay in it")
             left = until - self._clock.monotonic()
             try:
                 leases = await self._take(session, spec, limit, waits=left > 0)
             except BrokerUnavailable:
+                if self._closed:
+                    raise Closed("this broker is closed") from None
                 session.find(id)  # that it was removed is the better answer
                 raise
             if leases or limit == 0 or left <= 0:

@@ -21,16 +21,12 @@ _CLASSES: Final[tuple[tuple[type[BaseException], type[BusError]], ...]] = (
     (RuntimeError, BrokerUnavailable),  # so the driver says that a channel is closed
 )
 
-_NOT_ALLOWED: Final = 530  # a virtual host that is not there, or not for this user: so it is said while one connects
-
 
 def translate(error: BaseException) -> Exception:
     """The error of ours for one of the driver's; that one is its cause."""
     if isinstance(error, BusError):
         return error
     kind = next((ours for theirs, ours in _CLASSES if isinstance(error, theirs)), BrokerError)
-    if isinstance(error, exceptions.ConnectionClosed) and error.args[:1] == (_NOT_ALLOWED,):
-        kind = NotPermitted
     said = str(error) or type(error).__name__
     if isinstance(error, exceptions.InvalidFrameError) and "Connection.OpenOk" in said:
         said = "the server refuses the virtual host: it is not there, or not for this user"

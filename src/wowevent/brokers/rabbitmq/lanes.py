@@ -25,6 +25,7 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Made, Returned
+from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.tags import Tag, name_of, number_of, returns_of, tag_of
 from wowevent.errors import BrokerUnavailable
 from wowevent.wakeup import Wakeup
@@ -69,7 +70,9 @@ class Lanes:
         self._channel: Channel | None = None
         self._open: dict[int, int] = {}  # what the server waits for, in its order, and the lane of each
         self._consumers: dict[int, str] = {}
-        self._ahead = 0
+        self._ahead = self._wanted = 0
+        self.starting: Shared[None] = Shared(self._start)
+        """Has consumers for what is wanted."""
         self._asked = 0  # messages that the server was asked for, and did not answer yet
         self._heard = Wakeup()
         self._prefix = uuid4().hex[:8]
@@ -148,19 +151,25 @@ class Lanes:
 
     async def consume(self, ahead: int) -> None:
         """Have what comes delivered, of each lane up to `ahead` messages that are not acknowledged."""
+        self._wanted = min(max(ahead, self._wanted), _AHEAD)
+        await self.starting()
+
+    async def _start(self) -> None:
+        """One at a time: a prefetch is said to the channel, and holds for the consumer that comes next."""
         await self.open()
         channel, link = self._channel, self._link
         assert channel is not None  # noqa: S101 - for the type checker
-        ahead = min(max(ahead, self._ahead), _AHEAD)
-        if ahead > self._ahead:  # the number is a consumer's for its life
-            self._ahead = ahead
+        if self._wanted > self._ahead:  # the number is a consumer's for its life
+            self._ahead = self._wanted
             for tag in [self._consumers.pop(lane) for lane in (1, 2) if lane in self._consumers]:
                 await link.call(channel.basic_cancel(tag))
         for lane in self.present():
             if lane == 0 and 0 in self._open.values():  # one that was asked for: until it is answered, no second one
                 continue
             if lane not in self._consumers:
-                await link.call(channel.basic_qos(prefetch_count=1 if lane == 0 else ahead))
+                await link.call(channel.basic_qos(prefetch_count=1 if lane == 0 else self._ahead))
+                if not self._wanted:  # it was told to stop meanwhile
+                    return
                 self._consumers[lane] = tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
                 await self._ask(link.consume(channel, self.queues[lane], partial(self._arrive, lane), tag=tag))
 
@@ -249,6 +258,7 @@ class Lanes:
         channel = self._channel
         if channel is None or channel.is_closed or self._link.error is not None:
             return
+        self._wanted = 0
         while self._consumers:
             _, tag = self._consumers.popitem()
             await self._link.call(channel.basic_cancel(tag))

@@ -55,10 +55,18 @@ class Letters:
         known = self._control.registry.known.get(id)
         if known is None or DEAD in known.made:
             return
+        await self.declare(id)
+        await self._control.append(Made(id, DEAD))
+
+    async def declare(self, id: str) -> None:
+        """The same, whatever the control log says."""
         queue = self._names.dead(id)
         await self._link.ask("queue_declare", queue, durable=True, arguments=_QUORUM)
         await self._link.ask("queue_bind", queue, self._names.dead_letters, queue)
-        await self._control.append(Made(id, DEAD))
+
+    def queues(self, id: str) -> list[str]:
+        """The queue of a subscription, if it was made."""
+        return [self._names.dead(id)] if id in self._made() else []
 
     def message(self, id: str, event: Event, tag: Tag, bury: Bury) -> Message:
         """How an event becomes a dead letter."""

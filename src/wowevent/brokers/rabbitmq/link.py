@@ -29,6 +29,8 @@ SILENCE: Final = 9.0
 """Seconds without an answer after which a call fails (obligation 9)."""
 HEARTBEAT: Final = 10
 """Seconds."""
+_GOODBYE: Final = 2.0  # seconds that a connection has to end in good order,
+_AMEN: Final = 0.5  # and one that is broken: who waits for the next one has waited for long
 _LOCKED: Final = 0.02  # seconds between two looks whether a lock is free
 _AT_ONCE: Final = 500  # messages in one write
 _BYTES: Final = 2**20  # and bytes
@@ -115,11 +117,9 @@ class Link:
 
     async def close(self) -> None:
         """End both connections; what the server has of us goes back into its queues."""
+        patience = _GOODBYE if self.error is None else _AMEN
         self.fail(Closed("this broker is closed"))
-        for connection in (self._feed, self._out):
-            with suppress(Exception):
-                async with asyncio.timeout(2):
-                    await connection.close()
+        await asyncio.gather(*(_ended(connection, patience) for connection in (self._feed, self._out)))
         await asyncio.gather(self._writing, *self._jobs, return_exceptions=True)
         for _ in range(3):  # the driver's own tasks have been told to end
             await asyncio.sleep(0)
@@ -314,6 +314,12 @@ def _beating(url: str) -> str:
     if "heartbeat" in dict(parse_qsl(parts.query)):
         return url
     return parts._replace(query=f"{parts.query}&heartbeat={HEARTBEAT}".lstrip("&")).geturl()
+
+
+async def _ended(connection: aiormq.Connection, seconds: float) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(seconds):
+            await connection.close()
 
 
 def _frames(message: Message, most: int) -> list[Any]:

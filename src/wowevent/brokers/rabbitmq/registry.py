@@ -3,6 +3,7 @@
 Begun      which log it is                     Joined, Parted       the instances
 Declared, Removed                              the subscriptions
 Made       that a queue made at need is there  Served, Lapsed       whether somebody serves one
+Emptied    that one was deleted                Told                 that its subscription knows
 Returned   what was given back, and not by a crash
 Held, Left, Cancelled                          the events that are delayed
 Snapshot   all of it, up to a place            and the facts themselves, which are events
@@ -79,6 +80,18 @@ class Lapsed(Struct, frozen=True, tag="lapsed"):
     id: str
 
 
+class Emptied(Struct, frozen=True, tag="emptied"):
+    """A queue of it was gone, with whatever lay in it, and is made again."""
+
+    id: str
+
+
+class Told(Struct, frozen=True, tag="told"):
+    """It is told so."""
+
+    id: str
+
+
 class Returned(Struct, frozen=True, tag="returned"):
     """Messages of it that were given back untouched: a redelivery of them is no crash."""
 
@@ -124,6 +137,8 @@ Entry = (
     | Made
     | Served
     | Lapsed
+    | Emptied
+    | Told
     | Returned
     | Held
     | Left
@@ -142,6 +157,7 @@ class Known(Struct):
     """When it was served or declared last, Unix seconds."""
     made: set[str] = set()
     lapsed: bool = False
+    emptied: bool = False
 
 
 class _Kept(Struct):
@@ -152,6 +168,7 @@ class _Kept(Struct):
     held: list[str]
     gone: list[tuple[str, str]]
     instances: set[str]
+    origin: str = ""
 
 
 T = TypeVar("T")
@@ -191,6 +208,8 @@ class Registry:
     def _clear(self) -> None:
         self.epoch: str = ""
         """Of the log; empty before it has begun."""
+        self.origin: str = ""
+        """The first epoch of this control log: another one's is another."""
         self.instances: set[str] = set()
         """Who is there, and who left without a word."""
         self.known: dict[str, Known] = {}
@@ -250,6 +269,7 @@ class Registry:
         match entry:
             case Begun(epoch, after):
                 self.epoch = epoch if self.epoch == after else self.epoch
+                self.origin = self.origin or epoch
             case Joined(instance):
                 self.instances.add(instance)
             case Parted(instance):
@@ -260,11 +280,11 @@ class Registry:
                 self._remove(id)
             case Held() | Left() | Cancelled():
                 return self._delay(entry)
-            case Made() | Served() | Lapsed() | Returned():
+            case Made() | Served() | Lapsed() | Emptied() | Told() | Returned():
                 return self._change(entry)
         return None
 
-    def _change(self, entry: Made | Served | Lapsed | Returned) -> Any:
+    def _change(self, entry: Made | Served | Lapsed | Emptied | Told | Returned) -> Any:
         """What became of a subscription; nothing, of one that is forgotten."""
         known = self.known.get(entry.id)
         if known is None:
@@ -277,6 +297,11 @@ class Registry:
             case Lapsed():
                 was, known.lapsed = known.lapsed, True
                 return not was
+            case Emptied():
+                known.emptied = True
+            case Told():
+                was, known.emptied = known.emptied, False
+                return was
             case Returned(id, messages):
                 for message in messages:
                     self._returned[id, message] = self._returned.pop((id, message), 0) + 1
@@ -322,6 +347,7 @@ class Registry:
             sorted(self._held),
             list(self._gone.items()),
             self.instances,
+            self.origin,
         )
         return Snapshot(self.offset, _encode(kept))
 
@@ -336,6 +362,7 @@ class Registry:
         self._clear()  # it can be read
         self._through, self.bytes = through, len(state)
         self.epoch, self.known, self.instances = kept.epoch, kept.known, kept.instances
+        self.origin = kept.origin
         self._specs = specs
         for each in specs.values():
             self.routes.add(each[-1][1])

@@ -15,7 +15,7 @@ import asyncio
 import itertools
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
@@ -36,6 +36,8 @@ from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
 
 logger = structlog.get_logger("wowevent")
+
+_BACK: Final = 1.0  # seconds in which what was delayed finds its way back
 
 
 class Held(Struct, gc=False):
@@ -87,6 +89,7 @@ class Serving:
         self._suspect: str | None = None
         self._in_hand: set[str] = set()
         self._lost = 0
+        self._delayed: list[float] = []
         self._ends: Timer | None = None
         self._ends_at = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -136,6 +139,13 @@ class Serving:
                 found.append(leased)
             if suspects and leased is not None:
                 return
+
+    @property
+    def delayed(self) -> int | None:
+        """How many retries this instance has delayed, until they should be back; None: nothing is known."""
+        now = self._context.clock.time()
+        self._delayed = [due for due in self._delayed if due + _BACK > now]
+        return len(self._delayed) or None
 
     @property
     def takeable(self) -> bool:
@@ -355,6 +365,7 @@ class Serving:
         if order.delay <= 0:
             return _copy(message, tag, queue, held.event)
         later = structs.replace(tag, due=now + order.delay, target=queue)
+        self._delayed.append(later.due)
         return _copy(message, later, self._context.names.later, held.event)
 
     def _note_settled(self, held: Held) -> None:
@@ -389,6 +400,7 @@ class Serving:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.lanes.starting.close()
         self.lanes.close()
 
 

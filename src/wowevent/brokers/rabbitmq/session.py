@@ -23,7 +23,18 @@ from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.names import Binding, Names
-from wowevent.brokers.rabbitmq.registry import Entry, Joined, Lapsed, Parted, Removed, Served
+from wowevent.brokers.rabbitmq.registry import (
+    Declared,
+    Emptied,
+    Entry,
+    Joined,
+    Lapsed,
+    Made,
+    Parted,
+    Registry,
+    Removed,
+    Served,
+)
 from wowevent.brokers.rabbitmq.serving import Context, Serving
 from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import ARGUMENTS
@@ -81,8 +92,8 @@ class Session:
 
     # --- the log --------------------------------------------------------------------------------------------------
 
-    async def join(self) -> None:
-        """Make what is not there, and know what all know."""
+    async def join(self, before: Registry | None = None) -> None:
+        """Make what is not there, and know what all know. `before` is what was known by a session that broke."""
         ask, names = self.link.ask, self.names
         await ask("queue_declare", names.control, durable=True, arguments={**ARGUMENTS, **LIMITS})
         for exchange in (names.events, names.reserved, names.live):
@@ -90,26 +101,18 @@ class Session:
         await ask("exchange_declare", names.dead_letters, exchange_type="direct", durable=True)
         await ask("queue_bind", names.control, names.reserved, "_bus.#")
         await ask("queue_declare", names.later, durable=True, arguments=delays.QUEUE)
-        lost = not await self._there(names.history)
+        lost = bool(await self._missing([names.history]))
         await self.control.start(uuid4().hex[:12], anew=lost)
         self.live.on_event = self._hear
         self.live.on_free = self._wake
+        if before is not None and before.origin != self.control.registry.origin:
+            await self._remember(before)
         await self._mend()
         await self._keep_history()  # last: an event that reaches no queue is not confirmed until then
         await self.control.append(Joined(self.instance))
         await self.live.start(self.control.registry.instances)
         await self.delays.start()
         self._timer = self.clock.call_later(BEAT, self._begin_beat)
-
-    async def _there(self, queue: str) -> bool:
-        try:
-            async with self.link.apart() as ask:
-                await ask("queue_declare", queue, passive=True)
-        except BrokerUnavailable as error:
-            if isinstance(error.__cause__, ChannelNotFoundEntity):
-                return False
-            raise
-        return True
 
     async def _keep_history(self) -> None:
         """The stream of all events; its limits are those of who makes it."""
@@ -129,14 +132,59 @@ class Session:
         for exchange in (self.names.events, self.names.reserved):
             await self.link.ask("queue_bind", self.names.history, exchange, "#")
 
+    async def _remember(self, before: Registry) -> None:
+        """Somebody deleted the control log: what its subscriptions were is said again."""
+        logger.error("the control log was deleted, and is made again", queue=self.names.control)
+        for id, known in list(before.known.items()):
+            if id not in self.control.registry.known:
+                await self.control.append(Declared(id, known.specs[-1][1], known.at))
+                for what in sorted(known.made):
+                    await self.control.append(Made(id, what))
+                if known.lapsed:
+                    await self.control.append(Lapsed(id))
+
     async def _mend(self) -> None:
         """Queues and bindings that somebody deleted are made again, before anything is published."""
-        for id in list(self.control.registry.known):
-            spec = self.control.registry.spec(id)
-            if spec is None:
-                continue
-            if not self.control.registry.known[id].lapsed:
+        known = self.control.registry.known
+        ids = [id for id in known if not known[id].lapsed]
+        missing = await self._missing([queue for id in ids for queue in [*self.queues(id), *self.letters.queues(id)]])
+        for id in ids:
+            if missing.intersection(self.queues(id)):
+                async with self.link.lock(self.names.lock(f"declare.{id}")):
+                    await self._mend_one(id)
+            elif (spec := self.control.registry.spec(id)) is not None:
                 await self.route(spec)
+            if missing.intersection(self.letters.queues(id)):
+                logger.error("dead letters were deleted", subscription=id)
+                await self.letters.declare(id)
+
+    async def _mend_one(self, id: str) -> None:
+        """What lay in a queue that is gone is lost, and its subscription is told; under its lock, so that once."""
+        await self.control.sync()
+        spec = self.control.registry.spec(id)
+        missing = await self._missing(self.queues(id))
+        if spec is None or not missing:
+            return
+        logger.error("queues of a subscription were deleted, and are made again", subscription=id)
+        for queue in missing:
+            await self.link.ask("queue_declare", queue, durable=True, arguments=QUORUM)
+        await self.route(spec)
+        await self.control.append(Emptied(id))
+
+    async def _missing(self, queues: Sequence[str]) -> set[str]:
+        """Those that are not there. A channel serves until it is refused one."""
+        left, missing = list(queues), set[str]()
+        while left:
+            try:
+                async with self.link.apart() as ask:
+                    while left:
+                        await ask("queue_declare", left[-1], passive=True)
+                        left.pop()
+            except BrokerUnavailable as error:
+                if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                    raise
+                missing.add(left.pop())
+        return missing
 
     async def route(self, subscription: Subscription, before: Subscription | None = None) -> None:
         """Its queues and bindings; those of the declaration before that it has not go afterwards."""
@@ -269,7 +317,7 @@ class Session:
             subscription=spec,
             ready=ready,
             leased=None,
-            delayed=None,
+            delayed=self.servings[id].delayed if id in self.servings else None,
             dead=await self.letters.count(id),
             consumers=self.live.consumers(id),
             oldest=None,
@@ -302,6 +350,8 @@ class Session:
                     await self._lapse(id)
             for instance in self.live.silent(self.control.registry.instances):
                 await self.control.append(Parted(instance))
+            for serving in list(self.servings.values()):
+                await self.unlock(serving)
             await self.control.compact()
             await self._watch()
         except (BrokerError, Closed) as error:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from wowevent.errors import BrokerUnavailable
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,14 @@ class Shared(Generic[T]):
         if self._next is None:
             self._next = asyncio.create_task(self._answer(self._under_way), name="rabbitmq:shared")
             self._next.add_done_callback(_seen)
-        return await asyncio.shield(self._next)
+        answer = self._next
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if answer.cancelled() and own is not None and not own.cancelling():
+                raise BrokerUnavailable("rabbitmq: the connection was given up") from None
+            raise
 
     async def _answer(self, before: asyncio.Task[T] | None) -> T:
         if before is not None:
