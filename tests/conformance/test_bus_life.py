@@ -115,6 +115,7 @@ async def test_stop_does_not_wait_for_what_others_published(rig: Rig):
     await eventually(lambda: blocked.started)
     blocked.gate.set()
     await bus.stop()
+
     async def settled_or_not() -> bool:
         return len(blocked.ended) + await unsettled(other) == 100
 

@@ -64,14 +64,14 @@ class Rabbit:
 
     def tell(self, expression: str) -> str:
         """Have the server evaluate an expression; what that gives. `rabbitmqctl` would take seconds."""
-        program = shutil.which("erl_call")
+        program, environment = shutil.which("erl_call"), self.server.environment or {}
         if program is None:
             raise AssertionError("erl_call is not installed: it comes with Erlang")
         cookie = (self.server.folder / ".erlang.cookie").read_text().strip()
         done = subprocess.run(
-            [program, "-n", self.server.environment["RABBITMQ_NODENAME"], "-c", cookie, "-e"],
+            [program, "-n", environment["RABBITMQ_NODENAME"], "-c", cookie, "-e"],
             input=f"{expression}\n",
-            env=self.server.environment,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=30,

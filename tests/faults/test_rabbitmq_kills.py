@@ -33,8 +33,25 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("rabbit")]
 
+_FOR_LONG = {
+    "test_backoff_survives_restarts",
+    "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[1-1]",
+    "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[3-4]",
+    "test_poisons_side_by_side",
+    "test_sigterm_drains",
+    "test_two_processes_share_a_file",
+}
+"""What the others show in a short time: this server writes each event to three logs, and takes its own time."""
 _AGAIN = {"settled_twice", "revived"}
 """What an acknowledgement that did not arrive looks like."""
+
+_LATER = 10.0  # seconds: longer than a server takes to be there again
+
+
+@pytest.fixture(autouse=True)
+def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
+    if not long_form and request.node.name in _FOR_LONG:
+        pytest.skip("for the long form")
 
 
 def promises(report: Report) -> dict[str, frozenset[str]]:
@@ -60,7 +77,7 @@ async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
 @pytest.mark.parametrize("point", ["before", "effect", "acked"])
 async def test_killed_consumers_lose_nothing(lab: Lab, long_form: bool, point: str, measured):
     """SIGKILL before the effect, after it, and after the acknowledgement: what was in its hands comes again."""
-    rounds, random = 100 if long_form else 3, Random(2)
+    rounds, random = 100 if long_form else 2, Random(2)
     await lab.declare()
     publisher = lab.publisher(count=40 * rounds)
     for _ in range(rounds):
@@ -87,7 +104,7 @@ async def unhealthy(bus: EventBus) -> float:
     """Wait until it says so; how many seconds that took."""
     began = time.monotonic()
     async with asyncio.timeout(15):
-        while (health := await bus.health())["rabbitmq"] == "connected":
+        while (health := await bus.health())["rabbitmq"] == "connected":  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.05)
     assert health["status"] == "unhealthy"
     return time.monotonic() - began
@@ -122,7 +139,7 @@ async def test_a_killed_server_loses_nothing(lab: Lab, rabbit: Rabbit, long_form
 
 async def test_events_through_two_restarts(lab: Lab, rabbit: Rabbit, long_form: bool, measured):
     """One in good order at a third, one by SIGKILL at a half."""
-    count, began = 10_000 if long_form else 2_000, time.monotonic()
+    count, began = 10_000 if long_form else 1_500, time.monotonic()
     await lab.declare()
     consumer = lab.consumer(concurrency=4, lease=5.0)
     await lab.written(1, "ready", process=consumer.name)
@@ -152,10 +169,10 @@ async def test_what_waits_survives_a_kill_of_the_server(lab: Lab, rabbit: Rabbit
             raise RuntimeError("once")
 
     async with EventBus(lab.url) as bus:
-        policy = RetryPolicy(max_retries=3, initial=15.0)
+        policy = RetryPolicy(max_retries=3, initial=_LATER)
         await bus.subscribe("load.#", handler, SUBSCRIPTION, subscription=SUBSCRIPTION, retry=policy)
         began = time.monotonic()
-        await bus.publish(Event(topic="load.made", event_id="later"), delay=15.0)
+        await bus.publish(Event(topic="load.made", event_id="later"), delay=_LATER)
         for id in ("again", "dead"):
             await bus.publish(Event(topic="load.made", event_id=id))
         await lab.until(lambda: len(came) == 2)
@@ -166,6 +183,6 @@ async def test_what_waits_survives_a_kill_of_the_server(lab: Lab, rabbit: Rabbit
         letters = await bus.dead_letters.list()
     assert [letter.event.event_id for letter in letters] == ["dead"]
     assert sorted((id, count) for id, count, _ in came) == [("again", 0), ("again", 1), ("dead", 0), ("later", 0)]
-    late = max(at - began for _, _, at in came) - max(15.0, back)
+    late = max(at - began for _, _, at in came) - max(_LATER, back)
     measured(1, late=late)
     assert late < 5

@@ -357,7 +357,7 @@ def test_a_basic_subscription(page: Page, capsys: pytest.CaptureFixture[str]) ->
     page.run(SUBSCRIBE)
     page.bus.start_consuming("my_service_queue", blocking=False)
     page.bus.publish(create_task_event(EventType.TASK_SUBMITTED, "a", "t"))
-    until(lambda: page.count("my_service_queue") == 0, "the event's end")
+    until(lambda: page.bus.health_check()["details"]["here"]["my_service_queue"]["handled"] == 1, "the event's end")
     page.bus.stop_consuming("my_service_queue")
     assert capsys.readouterr().out == "Processing: task.submitted\n"
 

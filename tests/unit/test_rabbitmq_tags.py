@@ -119,7 +119,11 @@ def test_a_message_without_our_header_says_nothing(headers: dict | None):
     found = message(Basic.Properties(headers=headers))
     assert tag_of(found) == Tag(at=0.0)
     assert returns_of(found) == 0
-    assert name_of(found, tag_of(found)) == "None/"
+
+
+def test_a_message_without_an_id_is_named_by_what_it_says():
+    one, same, other = (message(Basic.Properties(), body=body) for body in (b"1", b"1", b"2"))
+    assert name_of(one, tag_of(one)) == name_of(same, tag_of(same)) != name_of(other, tag_of(other))
 
 
 def test_our_header_as_bytes_and_from_a_newer_version_is_read():

@@ -45,7 +45,7 @@ from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
 from wowevent.brokers.rabbitmq.link import Link, Message, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.past import copy_past
-from wowevent.brokers.rabbitmq.registry import Declared, Registry, Removed, Told
+from wowevent.brokers.rabbitmq.registry import Declared, Registry, Removed, Returned, Told
 from wowevent.brokers.rabbitmq.session import Session
 from wowevent.brokers.rabbitmq.tags import Tag, properties
 from wowevent.clock import Clock, SystemClock
@@ -105,6 +105,7 @@ class RabbitMQBroker:
         self._ids: OrderedDict[str, float] = OrderedDict()
         self._orphans: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._known: Registry | None = None
+        self._back: dict[str, list[str]] = {}
         self._closed = False
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -135,6 +136,7 @@ class RabbitMQBroker:
         session.live.reading.update(self._live)
         try:
             await session.join(self._known)
+            await self._note_back(session)
         except BaseException:
             await session.close()
             raise
@@ -143,11 +145,20 @@ class RabbitMQBroker:
 
     def _remember(self, session: Session) -> None:
         """What was leased when the connection broke: should its handler succeed, it is not done again here."""
-        for serving in session.servings.values():
+        for id, serving in session.servings.items():
+            self._back.setdefault(id, []).extend(serving.given_up())
             for token, held in serving.leases.items():
                 self._orphans[token] = held.names
         while len(self._orphans) > KNOWN_IDS:
             self._orphans.popitem(last=False)
+
+    async def _note_back(self, session: Session) -> None:
+        """What the server took back with the connection is charged to no event: this instance lives."""
+        while self._back:
+            id, names = next(iter(self._back.items()))
+            if names:
+                await session.control.append(Returned(id, tuple(names)))
+            del self._back[id]
 
     async def close(self) -> None:
         """See Broker."""
@@ -320,13 +331,7 @@ class RabbitMQBroker:
             if id not in self._served:  # detached while this call was under way
                 await session.leave([id])
                 return []
-            lapsed = session.control.registry.known[id].lapsed
-            await session.serve(id)
-            if lapsed:
-                await session.revive(id)
-                raise PositionLost(f"{id}: nobody served it for too long, and its backlog was dropped")
-            if session.control.registry.known[id].emptied and await session.control.append(Told(id)):
-                raise PositionLost(f"{id}: a queue of it was deleted, with whatever lay in it")
+            await self._serve(session, id)
             left = until - self._clock.monotonic()
             try:
                 leases = await self._take(session, spec, limit, waits=left > 0)
@@ -338,6 +343,17 @@ class RabbitMQBroker:
             if leases or limit == 0 or left <= 0:
                 return leases
             await self._wait(session, spec, left)
+
+    async def _serve(self, session: Session, id: str) -> None:
+        """This instance is a consumer of it. PositionLost, once, where it lapsed or its queue was deleted."""
+        lapsed = session.control.registry.known[id].lapsed
+        await session.serve(id)
+        if lapsed:
+            await session.revive(id)
+            raise PositionLost(f"{id}: nobody served it for too long, and its backlog was dropped")
+        known = session.control.registry.known.get(id)
+        if known is not None and known.emptied and await session.control.append(Told(id)):
+            raise PositionLost(f"{id}: a queue of it was deleted, with whatever lay in it")
 
     async def _take(self, session: Session, spec: Subscription, limit: int, *, waits: bool) -> list[Lease]:
         serving = session.serving(spec.id)

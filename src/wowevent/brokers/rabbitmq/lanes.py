@@ -69,8 +69,8 @@ class Lanes:
         self._control = control
         self._channel: Channel | None = None
         self._open: dict[int, int] = {}  # what the server waits for, in its order, and the lane of each
-        self._consumers: dict[int, str] = {}
-        self._ahead = self._wanted = 0
+        self._consumers: dict[str, tuple[int, int]] = {}  # by tag: the lane, and how many messages it may be ahead
+        self._wanted = 0
         self.starting: Shared[None] = Shared(self._start)
         """Has consumers for what is wanted."""
         self._asked = 0  # messages that the server was asked for, and did not answer yet
@@ -112,11 +112,10 @@ class Lanes:
             lane.clear()
         self._open.clear()
         self._consumers.clear()
-        self._ahead = 0
 
     def _cancelled(self, cancel: Basic.Cancel) -> None:
         """The server ended a consumer: its queue was deleted, or moves. Who takes the next finds out what it is."""
-        self._consumers = {lane: tag for lane, tag in self._consumers.items() if tag != cancel.consumer_tag}
+        self._consumers.pop(cancel.consumer_tag or "", None)
         self.news.notify()
 
     async def _ask(self, work: Awaitable[T]) -> T:
@@ -145,7 +144,7 @@ class Lanes:
         await self._link.ask("queue_declare", self.queues[0], durable=True, arguments=QUORUM)
         await self._control.append(Made(self._id, SUSPECTS))
         if self._consumers:
-            await self.consume(self._ahead)
+            await self.consume(self._wanted)
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -155,22 +154,23 @@ class Lanes:
         await self.starting()
 
     async def _start(self) -> None:
-        """One at a time: a prefetch is said to the channel, and holds for the consumer that comes next."""
+        """One at a time: a prefetch is said to the channel, and holds for the consumer that comes next, for its life.
+
+        Who wants more has one more. One that is cancelled to make room gives back, as redelivered, what is on its way.
+        """
         await self.open()
         channel, link = self._channel, self._link
         assert channel is not None  # noqa: S101 - for the type checker
-        if self._wanted > self._ahead:  # the number is a consumer's for its life
-            self._ahead = self._wanted
-            for tag in [self._consumers.pop(lane) for lane in (1, 2) if lane in self._consumers]:
-                await link.call(channel.basic_cancel(tag))
         for lane in self.present():
             if lane == 0 and 0 in self._open.values():  # one that was asked for: until it is answered, no second one
                 continue
-            if lane not in self._consumers:
-                await link.call(channel.basic_qos(prefetch_count=1 if lane == 0 else self._ahead))
+            more = (self._wanted if lane else 1) - sum(count for at, count in self._consumers.values() if at == lane)
+            if more > 0:
+                await link.call(channel.basic_qos(prefetch_count=more))
                 if not self._wanted:  # it was told to stop meanwhile
                     return
-                self._consumers[lane] = tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
+                tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
+                self._consumers[tag] = lane, more
                 await self._ask(link.consume(channel, self.queues[lane], partial(self._arrive, lane), tag=tag))
 
     async def look(self, lanes: set[int]) -> None:
@@ -238,6 +238,11 @@ class Lanes:
         frames += [Basic.Ack(delivery_tag=number) for number in sorted(done) if number > upto]
         await self._answer(channel, done, frames)
 
+    async def reach(self) -> None:
+        """BrokerUnavailable if the server has given what is here to others. It is asked: a dead line says nothing."""
+        if self._channel is not None:
+            await self._link.call(self._channel.flow(active=True))
+
     async def give_back(self, back: Sequence[Here]) -> None:
         """As they were, to their places: noted first, since the server counts whatever comes back."""
         channel = self._channel
@@ -260,11 +265,10 @@ class Lanes:
             return
         self._wanted = 0
         while self._consumers:
-            _, tag = self._consumers.popitem()
+            tag, _ = self._consumers.popitem()
             await self._link.call(channel.basic_cancel(tag))
         if self._asked:  # somebody left while the server was asked: what it gives lies here, too
             await self._link.call(self._answered())
-        self._ahead = 0
         back = [here for lane in self.here for here in lane if here.tag is None]
         for lane in self.here:
             lane.clear()

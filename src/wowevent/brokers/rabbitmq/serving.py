@@ -245,6 +245,20 @@ class Serving:
         await self._context.link.publish([_copy(here.message, tag, self.lanes.queues[0]) for here, tag in accused])
         await self.lanes.ack([here.number for here, _ in accused])
 
+    async def _expire(self, over: Sequence[Held]) -> None:
+        """Leases that ended. Who was stopped may have lost the line long ago: then others have it all, and it is theirs."""
+        await self.lanes.reach()
+        now = self._context.clock.time()
+        await self._accuse([(held.here, held.tag.crashed(now)) for held in over])
+
+    def given_up(self) -> list[str]:
+        """The names of what the server takes back with a connection that broke, but for leases that ended before."""
+        now = self._context.clock.monotonic()
+        here = [held.here for held in self.leases.values() if held.ends > now]
+        for lane in self.lanes.here:
+            here += lane
+        return [name_of(each.message, tag_of(each.message)) for each in here]
+
     def _watch(self, ends: float) -> None:
         """Look for leases that ended, then."""
         if self._ends is not None:
@@ -257,10 +271,10 @@ class Serving:
     def _end(self) -> None:
         """Leases that ended unsettled are crashes."""
         self._ends = None
-        now, time = self._context.clock.monotonic(), self._context.clock.time()
+        now = self._context.clock.monotonic()
         over = [self._pop(token) for token in [token for token, held in self.leases.items() if held.ends <= now]]
         if over:
-            self._begin(self._accuse([(held.here, held.tag.crashed(time)) for held in over]))
+            self._begin(self._expire(over))
         if self.leases:
             self._watch(min(held.ends for held in self.leases.values()))
 
