@@ -246,7 +246,7 @@ class Serving:
         await self.lanes.ack([here.number for here, _ in accused])
 
     async def _expire(self, over: Sequence[Held]) -> None:
-        """Leases that ended. Who was stopped may have lost the line long ago: then others have it all, and it is theirs."""
+        """Leases that ended. Who was stopped may have lost the line long ago: then others have it all."""
         await self.lanes.reach()
         now = self._context.clock.time()
         await self._accuse([(held.here, held.tag.crashed(now)) for held in over])
