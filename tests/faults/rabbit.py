@@ -67,6 +67,7 @@ class Rabbit:
         program, environment = shutil.which("erl_call"), self.server.environment or {}
         if program is None:
             raise AssertionError("erl_call is not installed: it comes with Erlang")
+        environment = self.server.environment or {}
         cookie = (self.server.folder / ".erlang.cookie").read_text().strip()
         done = subprocess.run(
             [program, "-n", environment["RABBITMQ_NODENAME"], "-c", cookie, "-e"],

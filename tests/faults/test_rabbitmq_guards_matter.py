@@ -56,16 +56,18 @@ async def test_without_awaiting_confirms_what_was_sent_is_lost(
 
     if not guarded:
         monkeypatch.setattr(Link, "publish", hasty)
-    async with Proxy(rabbit.server.port, plain=True) as proxy:  # noqa: SIM117 - the second needs the first
-        async with EventBus(f"amqp://127.0.0.1:{proxy.port}/{rabbit.host}") as bus:
-            with lab.journal("test") as journal:
-                await publish_noted(bus, journal, [build(SOURCE, 0)])
-                proxy.stop_passing()
-                publishing = asyncio.create_task(publish_noted(bus, journal, [build(SOURCE, 1)]))
-                await asyncio.sleep(0.5)
-                proxy.strand()
-                proxy.reset()
-                await publishing
+    async with (
+        Proxy(rabbit.server.port, plain=True) as proxy,
+        EventBus(f"amqp://127.0.0.1:{proxy.port}/{rabbit.host}") as bus,
+    ):
+        with lab.journal("test") as journal:
+            await publish_noted(bus, journal, [build(SOURCE, 0)])
+            proxy.stop_passing()
+            publishing = asyncio.create_task(publish_noted(bus, journal, [build(SOURCE, 1)]))
+            await asyncio.sleep(0.5)
+            proxy.strand()
+            proxy.reset()
+            await publishing
     await lab.drain()
     report = await lab.verdict()
     assert bool(report.lost) is not guarded

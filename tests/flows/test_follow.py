@@ -36,7 +36,9 @@ async def test_what_was_and_what_comes(rig: Rig):
 async def test_behind_a_position(rig: Rig):
     bus = await rig.bus()
     receipts = await bus.publish_many(events(4))
-    async with aclosing(bus.follow(after=receipts[1].position)) as following:  # type: ignore[type-var]
+    places = [stored.position async for stored in bus.history()]
+    assert not bus.capabilities.positions or [receipt.position for receipt in receipts] == places
+    async with aclosing(bus.follow(after=places[1])) as following:  # type: ignore[type-var]
         assert await take(following, 2) == [2, 3]
         await bus.publish(event(n=4))
         assert await take(following, 1) == [4]

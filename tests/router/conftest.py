@@ -254,6 +254,16 @@ def bus_of(router: EventRouter) -> EventBus:
     return bus
 
 
+async def place(router: EventRouter, published: Frame) -> str:
+    """Where an event lies, by its receipt; by the log, where the engine declares that its receipts do not say it."""
+    bus = bus_of(router)
+    if bus.capabilities.positions:
+        return str(published["position"])
+    assert "position" not in published
+    (found,) = [str(each.position) async for each in bus.history() if each.event.event_id == published["event_id"]]
+    return found
+
+
 def desk_of(router: EventRouter) -> Desk:
     desk: Desk = part(router, "_desk")
     return desk

@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.router.conftest import Join, Serve, Talker, bus_of, event, events, eventually, numbers, part, talking
+from tests.router.conftest import (
+    Join,
+    Serve,
+    Talker,
+    bus_of,
+    event,
+    events,
+    eventually,
+    numbers,
+    part,
+    place,
+    talking,
+)
 from wowevent import EventBus
 from wowevent.broker import Broker, Retention
 from wowevent.brokers import open_broker
@@ -151,7 +163,7 @@ async def test_what_is_behind_a_position_is_filtered_as_what_is_new(router: Even
     await writer.publish("other", n=3, priority=9)
     await writer.publish(n=4, priority=9, target="somebody")
     reader = await join(router)
-    await reader.subscribe("task.*", min_priority=9, after=before["position"])
+    await reader.subscribe("task.*", min_priority=9, after=await place(router, before))
     await writer.publish(n=5, priority=9)
     assert numbers(await reader.events(2)) == [1, 5]
     await reader.nothing()
@@ -165,8 +177,8 @@ async def test_a_position_of_another_log_is_a_loss_and_all_that_is_there_comes(c
     assert numbers(await client.events(2)) == [1, 2]
 
 
-async def test_a_position_beyond_the_logs_end_is_a_loss_too(client: Talker):
-    epoch, _, offset = (await client.publish(n=1))["position"].rpartition("-")
+async def test_a_position_beyond_the_logs_end_is_a_loss_too(router: EventRouter, client: Talker):
+    epoch, _, offset = (await place(router, await client.publish(n=1))).rpartition("-")
     answer = await client.subscribe("task.*", after=f"{epoch}-{int(offset) + 1000}")
     assert answer["recovered"] is False
     await client.publish(n=2)
@@ -213,7 +225,7 @@ async def test_more_than_is_held_while_a_client_catches_up_is_read_from_the_log(
     await writer.publish_all([event(n=n) for n in range(1, 500)])
     publishing = asyncio.create_task(writer.publish_all([event(n=n) for n in range(500, 1000)]))
     reader = await join(router)
-    await reader.subscribe(after=first["position"])
+    await reader.subscribe(after=await place(router, first))
     assert numbers(await reader.events(999)) == list(range(1, 1000))
     await publishing
     await writer.publish(n=1000)
@@ -280,7 +292,7 @@ async def test_a_client_that_reads_slowly_catches_up_on_a_long_log_without_being
     for n in range(1, 60):
         await writer.publish(n=n, payload={"n": n, "text": "x" * 100_000})
     async with talking(router, max_queue=1) as reader:
-        await reader.subscribe(after=first["position"])
+        await reader.subscribe(after=await place(router, first))
         for n in range(1, 60):
             assert numbers(await reader.events(1)) == [n]
             await asyncio.sleep(0.005)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.router.conftest import Join, Talker, connections_of, event, eventually, talking
+from tests.router.conftest import Join, Talker, connections_of, event, eventually, place, talking
 from wowevent import EventBus
 from wowevent.router import EventRouter, desk
 from wowevent.router.connection import Connection
@@ -33,7 +33,7 @@ async def test_a_hand_typed_session_goes_as_the_protocol_shows_it(router: EventR
     assert published["status"] == "queued"
     assert delivery["subscription_id"] == "sub-1"
     assert delivery["event"]["event_id"] == published["event_id"]
-    assert delivery["position"] == published["position"] > subscribed["position"]
+    assert delivery["position"] == await place(router, published) > subscribed["position"]
     assert "token" not in delivery
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
-import structlog
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
@@ -18,8 +17,7 @@ from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
 from wowevent.errors import BrokerUnavailable, BusError
-
-logger = structlog.get_logger("wowevent")
+from wowevent.log import logger
 
 LIMITS: Final[dict[str, Any]] = {"x-max-length-bytes": 100_000_000, "x-stream-max-segment-size-bytes": 10_000_000}
 """Of the stream. It forgets its oldest segments: what they say is in a snapshot by then."""
@@ -79,7 +77,7 @@ class Control:
                     self._fold(offset, message)
                 except BusError as error:
                     self.registry.offset = offset
-                    logger.error("an entry of the control log cannot be read", offset=offset, error=error)  # noqa: TRY400
+                    logger.error("an entry of the control log cannot be read", offset=offset, error=error)
         except BusError as error:
             self._fail(error)
         finally:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from typing import Final
+from typing import Any, Final
 
-import structlog
 from aiormq.abc import DeliveredMessage
 from msgspec import structs
 
@@ -26,10 +25,9 @@ from wowevent.clock import Clock, Timer
 from wowevent.codec import decode, encode
 from wowevent.errors import BrokerError, BusError
 from wowevent.event import Event
+from wowevent.log import logger
 
-logger = structlog.get_logger("wowevent")
-
-QUEUE: Final = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+QUEUE: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 """Of the queue."""
 _HELD: Final = 60_000  # messages that one instance holds
 _AGAIN: Final = 600.0  # seconds after which what is held is written anew
@@ -133,7 +131,7 @@ class Delays:
             logger.debug("what is due cannot leave now", error=error)
             return False
         except BusError as error:
-            logger.error("a delayed event cannot be read, and stays where it is", error=error)  # noqa: TRY400
+            logger.error("a delayed event cannot be read, and stays where it is", error=error)
             return False
         return True
 

@@ -28,6 +28,7 @@ _BANDS: Final = {"low": range(1, 4), "normal": range(4, URGENT), "high": range(U
 _OTHERS: Final = re.compile(r"[^A-Za-z0-9_.:@/-]")
 _LONGEST: Final = 255  # bytes of a name
 _NAMESPACE: Final = 100  # of them for a namespace: the driver takes 127 for an exchange
+_HASHES: Final = 2  # in a binding's key
 _HASH: Final = 24  # digits
 
 Binding = tuple[str, str]
@@ -123,10 +124,16 @@ def _wanted(subscription: Subscription) -> list[str]:
 def _keys(pattern: str, band: str, *, keyed: bool) -> set[str]:
     """The binding keys for what a pattern matches within one band."""
     words = list(compile_pattern(pattern, amqp=keyed))
-    if not keyed:
-        return {".".join([*words, band])}
     # The key itself, and the topic alone where the type differs: that is looked at when it is fetched.
-    return {".".join(key) for key in [*_within(words, band), [*words, band]]}
+    keys = [*_within(words, band), [*words, band]] if keyed else [[*words, band]]
+    return {".".join(_cheap(key)) for key in keys}
+
+
+def _cheap(key: list[str]) -> list[str]:
+    """With so few `#` that they cost the server little: it tries each with every rest of what is published."""
+    if key.count("#") <= _HASHES:
+        return key
+    return [*key[: key.index("#") + 1], key[-1]]
 
 
 def _within(words: list[str], band: str) -> list[list[str]]:

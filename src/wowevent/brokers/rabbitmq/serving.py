@@ -18,7 +18,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
-import structlog
 from aiormq.abc import DeliveredMessage
 from msgspec import Struct, structs
 
@@ -34,8 +33,7 @@ from wowevent.brokers.rabbitmq.tags import Tag, name_of, of_copy, returns_of, ta
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
-
-logger = structlog.get_logger("wowevent")
+from wowevent.log import logger
 
 _BACK: Final = 1.0  # seconds in which what was delayed finds its way back
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
-import structlog
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from wowevent.broker import Retention, Subscription, SubscriptionInfo
@@ -40,8 +39,7 @@ from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import ARGUMENTS
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, SubscriptionNotFound
-
-logger = structlog.get_logger("wowevent")
+from wowevent.log import logger
 
 BEAT: Final = 5.0
 """Seconds between two signs of life."""
