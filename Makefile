@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BROKERS ?= memory,sqlite,redis,rabbitmq
+BROKERS ?= memory,sqlite,redis
 COVERAGE ?= 91
 # Fault tests starve and stop processes, and measure how long it takes: they run alone. The others share the machine.
 FAULTS := tests/faults

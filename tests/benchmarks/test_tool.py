@@ -19,13 +19,17 @@ from benchmarks.side import Lost, Outcome, Part, RunFailed, Side, outcome
 from benchmarks.workloads import TITLES, WORKLOADS
 from benchmarks.workloads.soak import about, largest
 
+ON_RABBITMQ = {"rabbitmq", "rabbitmq-one", "rabbitmq-latency", "blocking"}
+
 
 def side(function: str, name: str = "a side", count: int = 10) -> Side:
     return Side(name=name, place=memory, parts=(Part(f"tests.benchmarks.lossy:{function}"),), count=count)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-async def test_each_workload_runs_and_reports_valid_json(name: str, tmp_path: Path):
+async def test_each_workload_runs_and_reports_valid_json(name: str, tmp_path: Path, request: pytest.FixtureRequest):
+    if name in ON_RABBITMQ and "rabbitmq" not in request.config.getoption("--broker").split(","):
+        pytest.skip("--broker does not name rabbitmq")
     report = await measure([name], Bench(tmp_path, "tiny"), "the command")
     assert report.failures == {}
     found = json.loads(to_json(report))

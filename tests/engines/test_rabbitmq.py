@@ -38,7 +38,7 @@ from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
 from wowevent.brokers.rabbitmq.registry import Registry
 from wowevent.brokers.rabbitmq.tags import number_of
 from wowevent.codec import encode
-from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted, PositionLost
+from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted, PositionLost, SubscriptionNotFound
 
 TOPIC = "task.created"
 KEY = f"{TOPIC}.normal"
@@ -227,6 +227,25 @@ async def test_a_queue_of_a_subscription_that_somebody_deleted_is_made_again(rig
         await once_it_works(lambda: take(broker))
     await other.publish([event(n=1), event(n=2, priority=9)])
     assert sorted(numbers(await take_all(broker))) == [1, 2]
+
+
+async def test_a_subscription_that_another_instance_removed_costs_the_others_no_lease(rig: Rig) -> None:
+    broker, other = opened(rig), opened(rig)
+    for id in (WORKER, "removed"):
+        await declare(broker, id)
+    await broker.publish([event()])
+    leases = await take(broker)
+    await take_all(broker, "removed")
+    waiting = asyncio.create_task(broker.fetch("removed", limit=5, wait=60))
+    session = broker._session
+    assert session is not None
+    await eventually(lambda: session.serving("removed").lanes.consuming)
+    await other.remove("removed")
+    with pytest.raises(SubscriptionNotFound):
+        await asyncio.wait_for(waiting, 5)
+    await asyncio.sleep(0.3)  # the server says that its queues are gone, too
+    assert not session.broken
+    assert await acknowledge(broker, leases) == 1
 
 
 @pytest.mark.parametrize("name", ["agent_events", "agent_events#reserved"])

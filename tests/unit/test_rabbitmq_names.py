@@ -3,15 +3,17 @@
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from pamqp.commands import Basic, Exchange, Queue
 
 from wowevent.broker import URGENT, Filter, Subscription
+from wowevent.brokers.rabbitmq.names import _HASHES as FEW
 from wowevent.brokers.rabbitmq.names import Binding, Names
 from wowevent.event import Event
 from wowevent.routing import matches
+from wowevent.topic import compile_pattern
 
 # ------------------------------------------------------------------------------------------------ bindings
 
@@ -81,7 +83,16 @@ def test_what_is_wanted_gets_into_the_right_lane_and_into_no_other(subscription:
 @given(declarations, events)
 def test_without_keys_and_filters_nothing_else_is_caught(subscription: Subscription, event: Event):
     subscription = structs.replace(subscription, keyed=False, filter=None)
+    assume(all(compile_pattern(pattern).count("#") <= FEW for pattern in subscription.patterns))
     assert any(lanes_of(subscription, event)) is matches(subscription, event)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_a_pattern_that_would_cost_the_server_much_is_bound_wider(keyed: bool):
+    subscription = Subscription(id="s", patterns=("a." + "#." * 90 + "b",), keyed=keyed)
+    assert {key.count("#") for _, key in set.union(*names.bindings(subscription))} == {1}
+    assert lanes_of(subscription, Event(topic="a.c.b", event_type="x")) == (True, False)
+    assert lanes_of(subscription, Event(topic="b")) == (False, False)
 
 
 @given(events, st.frozensets(st.integers(1, 10)))

@@ -62,6 +62,8 @@ class Lanes:
         """What is not leased, by lane."""
         self.back: bool = False
         """Something came that was with somebody before."""
+        self.urgent: bool = False
+        """An urgent one was taken, and whether there is another one was not asked since: it may be on its way."""
         self.queues: tuple[str, str, str] = (names.suspects(id), names.urgent(id), names.plain(id))
         """The queues, by lane."""
         self._id = id
@@ -182,6 +184,7 @@ class Lanes:
             while not self.here[lane] or (self.back and len(self.here[lane]) < _BACK):
                 message = await self._ask(self._link.call(self._get(lane)))
                 if not isinstance(message.delivery, Basic.GetOk):
+                    self.urgent = self.urgent and lane != 1
                     lanes.discard(lane)
                     break
                 if lane == 0 or not message.delivery.redelivered:
@@ -217,6 +220,7 @@ class Lanes:
         """Urgent first, and after every eight of those one other."""
         _, urgent, plain = self.here
         if urgent and (self._run < URGENT_RUN or not plain):
+            self.urgent = True
             self._run = self._run + 1 if plain else 0
             return 1, urgent.popleft()
         self._run = 0

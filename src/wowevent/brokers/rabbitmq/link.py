@@ -68,7 +68,7 @@ class Link:
         self._news = Wakeup()
         self._writing = asyncio.create_task(self._write(), name="rabbitmq:publish")
         self._jobs: set[asyncio.Future[Any]] = set()
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._locks: set[str] = set()
         for each in (out, feed, publishing, asking):
             each.closing.add_done_callback(self._ended)
 
@@ -232,16 +232,31 @@ class Link:
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
         """One at a time, of all connections to this server; it ends with the connection. BrokerUnavailable if busy."""
-        async with self._turns.setdefault(name, asyncio.Lock()):  # to the server, all of one connection is one owner
-            until = asyncio.get_running_loop().time() + SILENCE
-            while (held := await self.locked(name)) is None:
-                if asyncio.get_running_loop().time() > until:
-                    raise BrokerUnavailable(f"rabbitmq: {name} is busy")
-                await asyncio.sleep(_LOCKED)
+        until = asyncio.get_running_loop().time() + SILENCE
+        while (held := await self._lock(name)) is None:
+            if asyncio.get_running_loop().time() > until:
+                raise BrokerUnavailable(f"rabbitmq: {name} is busy")
+            await asyncio.sleep(_LOCKED)
+        try:
+            yield
+        finally:
             try:
-                yield
-            finally:
                 await self.unlock(held, name)
+            finally:
+                self._locks.discard(name)
+
+    async def _lock(self, name: str) -> Channel | None:
+        """To the server, all of one connection is one owner: that nobody else here has it is seen to here."""
+        if name in self._locks:
+            return None
+        self._locks.add(name)
+        held: Channel | None = None
+        try:
+            held = await self.locked(name)
+        finally:
+            if held is None:
+                self._locks.discard(name)
+        return held
 
     # --- publishing -----------------------------------------------------------------------------------------------
 

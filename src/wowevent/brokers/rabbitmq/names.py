@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from itertools import groupby
 from typing import Final
 
 from wowevent.broker import URGENT, Subscription
@@ -131,9 +132,13 @@ def _keys(pattern: str, band: str, *, keyed: bool) -> set[str]:
 
 def _cheap(key: list[str]) -> list[str]:
     """With so few `#` that they cost the server little: it tries each with every rest of what is published."""
-    if key.count("#") <= _HASHES:
+    if key.count("#") <= 1:
         return key
-    return [*key[: key.index("#") + 1], key[-1]]
+    found: list[str] = []
+    for wild, run in groupby(key, key=("*", "#").__contains__):  # `#.*.#` is `*.#`
+        words = list(run)
+        found += ["*"] * words.count("*") + ["#"] * ("#" in words) if wild else words
+    return found if found.count("#") <= _HASHES else [*found[: found.index("#") + 1], found[-1]]
 
 
 def _within(words: list[str], band: str) -> list[list[str]]:

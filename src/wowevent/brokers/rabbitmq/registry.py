@@ -20,7 +20,7 @@ from msgspec import Struct
 from wowevent.broker import Subscription
 from wowevent.errors import StorageDamaged
 from wowevent.event import Event
-from wowevent.routing import Routes, matches, subscription_of
+from wowevent.routing import Routes, subscription_of
 
 _SPECS: Final = 8  # declarations of a subscription that are remembered, for what was routed by an older one
 _RETURNED: Final = 20_000  # returns that are remembered
@@ -218,7 +218,7 @@ class Registry:
         """Who gets what."""
         self.facts: dict[str, tuple[int, float, bytes]] = {}
         """The newest fact of each topic: its offset here, when it was stored, the event; in the order of offsets."""
-        self._specs: dict[str, list[tuple[int, Subscription]]] = {}
+        self._specs: dict[str, list[tuple[int, Routes]]] = {}  # each alone: many patterns cost no more than one there
         self._returned: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._held: set[str] = set()
         self._gone: OrderedDict[str, str] = OrderedDict()
@@ -235,7 +235,7 @@ class Registry:
         """Whether it goes to a subscription by one of the declarations that held when it was published, or later."""
         specs = self._specs.get(id, [])
         since = max((offset for offset, _ in specs if offset <= seen), default=-1)
-        return any(matches(spec, event) for offset, spec in specs if offset >= since)
+        return any(routes.match(event) for offset, routes in specs if offset >= since)
 
     def returns(self, id: str, message: str) -> int:
         """How often it was given back untouched."""
@@ -313,7 +313,7 @@ class Registry:
         known = self.known.setdefault(id, Known())
         if not known.specs or known.specs[-1][1] != spec:
             known.specs = [*known.specs[1 - _SPECS :], (offset, spec)]
-            self._specs[id] = [*self._specs.get(id, [])[1 - _SPECS :], (offset, subscription)]
+            self._specs[id] = [*self._specs.get(id, [])[1 - _SPECS :], (offset, _alone(subscription))]
         known.at = max(known.at, at)
         self.routes.add(subscription)
 
@@ -358,14 +358,14 @@ class Registry:
         facts = {topic: fact for topic, fact in self.facts.items() if fact[0] > through}
         later = [(offset, entry) for offset, entry in self._recent if offset > through]
         kept = _read(_kept, state)
-        specs = {id: [(at, subscription_of(id, spec)) for at, spec in known.specs] for id, known in kept.known.items()}
+        read = {id: [(at, subscription_of(id, spec)) for at, spec in known.specs] for id, known in kept.known.items()}
         self._clear()  # it can be read
         self._through, self.bytes = through, len(state)
         self.epoch, self.known, self.instances = kept.epoch, kept.known, kept.instances
         self.origin = kept.origin
-        self._specs = specs
-        for each in specs.values():
-            self.routes.add(each[-1][1])
+        self._specs = {id: [(at, _alone(spec)) for at, spec in specs] for id, specs in read.items()}
+        for specs in read.values():
+            self.routes.add(specs[-1][1])
         self._returned.update(((id, message), count) for id, message, count in kept.returned)
         self._held = set(kept.held)
         self._gone.update(kept.gone)
@@ -373,6 +373,12 @@ class Registry:
         for offset, entry in later:
             self._recent.append((offset, entry))
             self._apply(offset, entry)
+
+
+def _alone(subscription: Subscription) -> Routes:
+    routes = Routes()
+    routes.add(subscription)
+    return routes
 
 
 def _bound(table: OrderedDict[Any, Any], most: int) -> None:

@@ -119,6 +119,7 @@ class Serving:
     async def _take(self, found: list[Lease], limit: int, ends: float, *, asking: bool) -> None:
         ask = set(self.lanes.present()) if asking else set()
         while len(found) < limit:
+            ask |= {1} if self.lanes.urgent else set()  # before another one gets ahead of it
             await self.lanes.look(ask - {0} if self._suspected() else ask)
             if self.lanes.back and await self._judge():
                 ask |= {0} if asking else set()
