@@ -191,14 +191,20 @@ async def test_a_log_that_was_trimmed_says_how_many_are_lost(serve: Serve, join:
     async with aclosing(Closing(broker)), EventBus(broker, clock=clock) as bus:
         router = await serve(bus=bus)
         writer, reader = await join(router), await join(router)
-        first = await writer.publish(n=0)
+        first = await place(router, await writer.publish(n=0))
         for n in range(1, 12):
             await writer.publish(n=n, payload={"n": n, "text": "x" * 50_000})
             await clock.advance(12)  # engines trim when they publish, or some seconds later
             await writer.ask("ping")
-        answer = await reader.subscribe(after=first["position"])
+        answer = await reader.subscribe(after=first)
         assert answer["recovered"] is False
-        lost = answer["lost"]
+        if bus.capabilities.exact:
+            lost = answer["lost"]
+        else:  # then the first one that is left says it
+            assert "lost" not in answer
+            frame = await reader.hear("event")
+            lost = numbers([frame])[0] - 1
+            reader.kept.appendleft(frame)
         assert lost > 0
         kept = await reader.events(11 - lost)
         assert numbers(kept) == list(range(1 + lost, 12))

@@ -109,7 +109,10 @@ PASSING = {
 
 
 def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
-    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text())
+    limit = "BLOCKED_SECONDS = 4.0"
+    conftest = (ROOT / "tests" / "conftest.py").read_text()
+    assert limit in conftest
+    pytester.makeconftest(conftest.replace(limit, "BLOCKED_SECONDS = 1.0"))  # so that it need not block for as long
     pytester.makepyfile(source)
     config = ("-c", ROOT / "pyproject.toml", "--rootdir", pytester.path, "-p", "no:cacheprovider")
     return pytester.runpytest_subprocess(*config, *options, pytester.path)
