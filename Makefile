@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# rabbitmq too, if it is named: make test BROKERS=memory,sqlite,redis,rabbitmq
 BROKERS ?= memory,sqlite,redis
 COVERAGE ?= 91
 # Fault tests starve and stop processes, and measure how long it takes: they run alone. The others share the machine.
