@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from msgspec import structs
@@ -187,7 +187,7 @@ class RabbitMQBroker:
         now, registry = self._clock.time(), session.control.registry
         results: list[Appended] = []
         messages: list[Message] = []
-        fresh: list[str] = []
+        fresh: dict[str, None] = {}
         for event in events:
             if event.event_id in self._ids or event.event_id in fresh:
                 results.append(Appended(None, duplicate=True))
@@ -200,7 +200,7 @@ class RabbitMQBroker:
                 continue
             live = event.topic.startswith(LIVE)
             if not live:
-                fresh.append(event.event_id)
+                fresh[event.event_id] = None
             exchange = self._names.live if live else self._names.exchange(event.topic)
             key = event.topic if live else event.routing_key
             props = properties(event, Tag(at=now, seen=registry.offset))
@@ -216,7 +216,7 @@ class RabbitMQBroker:
         self._note(fresh)
         return results
 
-    def _note(self, ids: Sequence[str]) -> None:
+    def _note(self, ids: Iterable[str]) -> None:
         """These are stored. Of what others store, nothing is known here."""
         now = self._clock.time()
         self._ids.update((id, now) for id in ids)

@@ -85,7 +85,7 @@ class Link:
                 out, feed = connections
                 publishing, asking = await out.channel(), await out.channel(publisher_confirms=False)
                 assert isinstance(publishing, Channel)  # noqa: S101 - for the type checker
-                assert isinstance(asking, Channel)  # noqa: S101
+                assert isinstance(asking, Channel)  # noqa: S101 - for the type checker
                 return cls(out, feed, publishing, asking)
         except BaseException as error:
             for connection in connections:
@@ -376,6 +376,3 @@ def _refuse(answer: asyncio.Future[Any], error: Exception) -> None:
 def unrouted(error: BaseException) -> bool:
     """Whether a message that had to reach a queue reached none."""
     return isinstance(error.__cause__, PublishError)
-
-
-__all__ = ["Channel", "DeliveredMessage", "Link", "Message", "unrouted"]

@@ -24,7 +24,6 @@ from wowevent.broker import URGENT, Subscription
 from wowevent.topic import compile_pattern
 
 _LOW: Final = ("low", "normal")
-_HIGH: Final = ("high", "critical")
 _BANDS: Final = {"low": range(1, 4), "normal": range(4, URGENT), "high": range(URGENT, 9), "critical": range(9, 11)}
 _OTHERS: Final = re.compile(r"[^A-Za-z0-9_.:@/-]")
 _LONGEST: Final = 255  # bytes of a name

@@ -214,7 +214,6 @@ class Serving:
         now = self._context.clock.time()
         for lane, queue in enumerate(self.lanes.here):
             accused: list[tuple[Here, Tag]] = []
-            done: list[Here] = []
             for here in queue:
                 if here.tag is not None or not (returns := returns_of(here.message)):
                     continue
@@ -224,15 +223,12 @@ class Serving:
                 crashes = returns - self._context.control.registry.returns(self.id, name_of(here.message, tag))
                 if crashes > 0 and lane == 0:
                     here.tag = tag.crashed(now, crashes)
-                elif crashes > 0 and not tag.copy and (self.id, given_id(here.message)) in self._context.settled:
-                    done.append(here)  # our answer was lost with its connection
                 elif crashes > 0:
                     accused.append((here, tag.crashed(now, crashes)))
-            for here in [*done, *(here for here, _ in accused)]:
+            for here, _ in accused:
                 queue.remove(here)
-            await self.lanes.ack([here.number for here in done])
             await self._accuse(accused)
-            moved = moved or bool(accused or done)
+            moved = moved or bool(accused)
         self.lanes.in_order()
         return moved
 
