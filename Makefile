@@ -14,8 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# rabbitmq too, if it is named: make test BROKERS=memory,sqlite,redis,rabbitmq
-BROKERS ?= memory,sqlite,redis
+BROKERS ?= memory,sqlite,redis,rabbitmq
 COVERAGE ?= 91
 # Fault tests starve and stop processes, and measure how long it takes: they run alone. The others share the machine.
 FAULTS := tests/faults
@@ -53,10 +52,11 @@ endif
 faults: $(VENV)/.dev servers ## run the fault tests in their long form
 	$(BIN)/python -m pytest tests/faults --long --broker=$(BROKERS) $(ARGS)
 
-nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, and on a cluster of it
+nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, on a cluster of it, and in asyncio's debug mode
 	scripts/servers.sh redis
 	$(BIN)/python -m pytest tests/conformance --broker=redis --redis=sentinel $(ARGS)
 	$(BIN)/python -m pytest tests/conformance --broker=redis --redis=cluster $(ARGS)
+	$(BIN)/python -m pytest tests/conformance tests/blocking tests/flows -o asyncio_debug=true $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,9 +1,8 @@
 """The harness of every suite: the brokers that a run names, and the guards that no test may trip."""
 
 import asyncio
-import asyncio.constants
 import importlib
-import logging
+import selectors
 import signal
 import threading
 import time
@@ -47,8 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with Ctrl-C ignored, and commands under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Debug mode notes where each callback came from. One frame says it; ten make the loop 15 times slower.
-    asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
+    # Which asyncio's loops take; uvloop's are not watched. The loop's debug mode would say which callback it was, and
+    # triples what the suites cost: -o asyncio_debug=true, which `make nightly` runs too.
+    selectors.DefaultSelector = _WatchedSelector  # type: ignore[misc]
     shared_redis.form = config.getoption("--redis")
     _pulse.start()
     unknown = set(_named_brokers(config)) - set(BROKERS)
@@ -107,18 +107,13 @@ def _guard_threads() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _guard_loop(request: pytest.FixtureRequest, _guard_threads: None) -> Iterator[None]:
-    """Fail the test that blocks an event loop in debug mode, and the async test that leaves a task behind."""
+    """Fail the test that blocks an event loop, and the async test that leaves a task behind."""
     if request.node.get_closest_marker("asyncio"):
         request.getfixturevalue("_guard_tasks")
-    blocked = _SlowSteps()
-    logger = logging.getLogger("asyncio")
-    logger.addHandler(blocked)
+    _slow_steps.clear()
     yield
-    logger.removeHandler(blocked)
-    if steps := [
-        text for text, ended, seconds in blocked.steps if seconds - _pulse.stopped(ended, seconds) >= BLOCKED_SECONDS
-    ]:
-        pytest.fail(f"the test blocked the event loop: {'; '.join(steps)}")
+    if steps := [s for ended, s in list(_slow_steps) if s - _pulse.stopped(ended, s) >= BLOCKED_SECONDS]:
+        pytest.fail(f"the test blocked the event loop for {', '.join(f'{seconds:.1f} s' for seconds in steps)}")
 
 
 @pytest.fixture
@@ -131,18 +126,22 @@ async def _guard_tasks() -> AsyncIterator[None]:
         pytest.fail(f"the test left tasks running: {left}")
 
 
-class _SlowSteps(logging.Handler):
-    """Collects what the loop's debug mode says about steps that took too long."""
+class _WatchedSelector(selectors.DefaultSelector):
+    """Tells how long a loop was away: from when it was told what is ready until it asks again, its callbacks ran."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: list[tuple[str, float, float]] = []
+    _left: float | None = None
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == "Executing %s took %.3f seconds" and isinstance(record.args, tuple):
-            seconds = record.args[1]
-            if isinstance(seconds, float) and seconds >= BLOCKED_SECONDS:
-                self.steps.append((record.getMessage(), time.monotonic(), seconds))
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        now = time.monotonic()
+        if self._left is not None and now - self._left >= BLOCKED_SECONDS:
+            _slow_steps.append((now, now - self._left))
+        ready = super().select(timeout)
+        self._left = time.monotonic()
+        return ready
+
+
+# When the loop was back, after how many seconds.
+_slow_steps: deque[tuple[float, float]] = deque(maxlen=1_000)
 
 
 class _Pulse:

@@ -147,14 +147,6 @@ class Rig:
             seconds -= step
             await self.breathe()
 
-    def heavy(self) -> None:
-        """This is so much that the loop's debug mode, which looks at the stack for each call, would be most of it.
-
-        Engines whose driver makes several tasks for each answer do it without.
-        """
-        if self.engine == "rabbitmq":
-            asyncio.get_running_loop().set_debug(False)
-
     async def breathe(self) -> None:
         """Return when what is under way has reached the engine and come back."""
         for broker in self._brokers[:2]:

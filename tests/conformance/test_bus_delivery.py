@@ -293,7 +293,6 @@ async def test_a_live_delivery_is_retried_in_process_if_asked_for(rig: Rig):
 
 
 async def test_a_live_subscriber_that_is_too_slow_drops_and_says_so(rig: Rig, caplog: pytest.LogCaptureFixture):
-    rig.heavy()
     bus, publisher = await rig.bus(), await rig.bus()
     gate, seen = asyncio.Event(), Seen()
 
@@ -314,7 +313,6 @@ async def test_a_live_subscriber_that_is_too_slow_drops_and_says_so(rig: Rig, ca
 
 
 async def test_join_does_not_wait_for_what_a_live_subscriber_dropped(rig: Rig):
-    rig.heavy()
     bus = await rig.bus()
     gate = asyncio.Event()
 

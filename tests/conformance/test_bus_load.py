@@ -11,7 +11,6 @@ from wowevent import Event
 
 
 async def test_fifty_publishers_and_fifty_competing_consumers(rig: Rig):
-    rig.heavy()
     publishers = [await rig.bus() for _ in range(5)]
     members = [await rig.bus() for _ in range(50)]
     seen: Counter[int] = Counter()
@@ -33,7 +32,6 @@ async def test_fifty_publishers_and_fifty_competing_consumers(rig: Rig):
 
 
 async def test_twenty_topics_and_two_groups_leak_nothing(rig: Rig):
-    rig.heavy()
     bus, seen = await rig.bus(), dict[tuple[str, int], list[str]]()
 
     def handler(group: str, topic: int):
@@ -54,7 +52,6 @@ async def test_twenty_topics_and_two_groups_leak_nothing(rig: Rig):
 
 
 async def test_an_urgent_event_is_handled_within_the_next_prefetch_of_a_backlog(rig: Rig):
-    rig.heavy()
     bus, gate = await rig.bus(), asyncio.Event()
     seen: list[int] = []
 
@@ -76,7 +73,6 @@ async def test_an_urgent_event_is_handled_within_the_next_prefetch_of_a_backlog(
 
 
 async def test_urgent_traffic_starves_nobody(rig: Rig):
-    rig.heavy()
     bus, other = await rig.bus(), await rig.bus()
     seen: list[int] = []
 

@@ -11,7 +11,6 @@ from wowevent.broker import Ack, Broker, Retry
 
 
 async def test_publishers_and_consumers_on_five_instances(rig: Rig):
-    rig.heavy()
     brokers = [rig.broker() for _ in range(5)]
     await declare(brokers[0])
     seen: Counter[int] = Counter()

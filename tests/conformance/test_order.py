@@ -48,7 +48,6 @@ async def test_small_fetches_starve_nobody(rig: Rig):
 
 
 async def test_an_urgent_event_overtakes_a_backlog_of_ten_thousand(rig: Rig):
-    rig.heavy()
     broker = rig.broker()
     await declare(broker)
     for _ in range(10):

@@ -173,7 +173,6 @@ async def test_an_id_is_known_after_a_reopening(rig: Rig):
 
 
 async def test_an_id_is_known_for_two_minutes(rig: Rig):
-    rig.heavy()
     broker = rig.broker()
     sent = event()
     await broker.publish([sent])
@@ -185,7 +184,6 @@ async def test_an_id_is_known_for_two_minutes(rig: Rig):
 
 
 async def test_the_last_ten_thousand_ids_are_known_whatever_their_age(rig: Rig):
-    rig.heavy()
     broker = rig.broker()
     sent = event()
     await broker.publish([sent])

@@ -60,7 +60,6 @@ async def test_history_behind_a_position(rig: Rig):
 
 
 async def test_a_long_history_comes_whole_and_in_order(rig: Rig):
-    rig.heavy()
     broker = rig.broker()
     for start in range(0, 3000, 500):
         await broker.publish([event(n=n) for n in range(start, start + 500)])
@@ -168,7 +167,6 @@ async def test_a_follower_stops_at_its_limit(rig: Rig):
 
 
 async def test_ten_followers_each_see_everything(rig: Rig):
-    rig.heavy()
     brokers = [rig.broker() for _ in range(3)]
     head = (await brokers[0].ping()).head
     logs: list[Any] = [brokers[n % 3].read(Query(), after=head, follow=True) for n in range(10)]

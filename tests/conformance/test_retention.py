@@ -84,7 +84,6 @@ async def test_a_reader_is_told_of_the_gap(rig: Rig):
 
 
 async def test_positions_are_never_used_again(rig: Rig):
-    rig.heavy()
     broker = rig.broker(retention=Retention(max_age=100))
     before = await store(broker, events(5))
     await rig.advance(1000)
@@ -96,7 +95,6 @@ async def test_positions_are_never_used_again(rig: Rig):
 
 
 async def test_the_count_limit_drops_nothing_that_is_unread(rig: Rig):
-    rig.heavy()
     broker = rig.broker(retention=Retention(max_count=100))
     await declare(broker)
     for start in range(0, 1000, 50):
@@ -106,7 +104,6 @@ async def test_the_count_limit_drops_nothing_that_is_unread(rig: Rig):
 
 
 async def test_the_count_limit_bounds_what_everyone_has_left_behind(rig: Rig):
-    rig.heavy()
     broker = rig.broker(retention=Retention(max_count=100))
     await declare(broker)
     for start in range(0, 1000, 50):
@@ -126,7 +123,6 @@ async def _at_most(broker: Broker, count: int) -> bool:
 
 
 async def test_a_subscription_that_nobody_serves_lapses_and_is_told(rig: Rig):
-    rig.heavy()
     broker = rig.broker(retention=Retention(unserved_after=1000))
     await declare(broker)
     await broker.publish(events(3))
@@ -158,7 +154,6 @@ async def test_a_subscription_that_is_served_never_lapses(rig: Rig):
 
 
 async def test_only_the_one_that_nobody_serves_gives_way(rig: Rig):
-    rig.heavy()
     broker = rig.broker(retention=Retention(unserved_after=1000))
     await declare(broker, "served")
     await declare(broker, "forgotten")

@@ -92,7 +92,6 @@ async def test_replies_and_the_buss_own_events_are_not_part_of_the_past(rig: Rig
 
 
 async def test_a_large_past_comes_whole(rig: Rig):
-    rig.heavy()
     broker = rig.broker()
     for start in range(0, 5000, 1000):
         await broker.publish([event(n=n) for n in range(start, start + 1000)])
