@@ -46,9 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with Ctrl-C ignored, and commands under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Which asyncio's loops take; uvloop's are not watched. The loop's debug mode would say which callback it was, and
-    # triples what the suites cost: -o asyncio_debug=true, which `make nightly` runs too.
-    selectors.DefaultSelector = _WatchedSelector  # type: ignore[misc]
+    # For asyncio's loops; uvloop's are not watched. The loop's debug mode would say which callback it was, and triples
+    # what the suites cost: -o asyncio_debug=true, which `make nightly` runs too.
+    asyncio.set_event_loop_policy(_Policy())
     shared_redis.form = config.getoption("--redis")
     _pulse.start()
     unknown = set(_named_brokers(config)) - set(BROKERS)
@@ -126,17 +126,36 @@ async def _guard_tasks() -> AsyncIterator[None]:
         pytest.fail(f"the test left tasks running: {left}")
 
 
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    """Every new loop is watched."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return _WatchedLoop()
+
+
+class _WatchedLoop(asyncio.SelectorEventLoop):
+    """Notes when it was away for long."""
+
+    def __init__(self) -> None:
+        self._asking = _WatchedSelector()
+        super().__init__(self._asking)
+
+    def run_forever(self) -> None:
+        self._asking.left = None  # what happened before it ran, it did not do
+        super().run_forever()
+
+
 class _WatchedSelector(selectors.DefaultSelector):
     """Tells how long a loop was away: from when it was told what is ready until it asks again, its callbacks ran."""
 
-    _left: float | None = None
+    left: float | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         now = time.monotonic()
-        if self._left is not None and now - self._left >= BLOCKED_SECONDS:
-            _slow_steps.append((now, now - self._left))
+        if self.left is not None and now - self.left >= BLOCKED_SECONDS:
+            _slow_steps.append((now, now - self.left))
         ready = super().select(timeout)
-        self._left = time.monotonic()
+        self.left = time.monotonic()
         return ready
 
 

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Batch(Generic[Item, Result]):
-    """Many callers, one round trip at a time, first come first sent.
+    """Many callers, one round trip at a time or a few, first come first sent.
 
     A caller who finds the line free sends at once and alone: without company, coalescing costs nothing.
     """
@@ -22,26 +22,28 @@ class Batch(Generic[Item, Result]):
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         limit: int = 500,
+        rounds: int = 1,
         hopeless: tuple[type[Exception], ...] = (),
     ) -> None:
         """`send` takes items in order and answers each; at most `limit` items go into one call of it.
 
+        `rounds` calls of it may be under way at a time, begun in the order of their items.
         What it raises of `hopeless` is the answer to all that gathered meanwhile, too: they have waited as long.
         """
         self._hopeless = hopeless
         self._send = send
         self._limit = limit
-        self._busy = False
+        self._free = rounds
         self._waiting: deque[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]] = deque()
-        self._drainer: asyncio.Task[None] | None = None
+        self._drainers: set[asyncio.Task[None]] = set()
 
     async def call(self, items: Sequence[Item]) -> Sequence[Result]:
         """The results of `items`, or what `send` raised for the batch they were in."""
-        if self._busy:
+        if not self._free:
             future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
             self._waiting.append((items, future))
             return await future
-        self._busy = True
+        self._free -= 1
         try:
             return await self._send(items)
         except self._hopeless as error:
@@ -50,9 +52,10 @@ class Batch(Generic[Item, Result]):
             raise
         finally:
             if self._waiting:
-                self._drainer = asyncio.get_running_loop().create_task(self._drain())
+                self._drainers.add(drainer := asyncio.get_running_loop().create_task(self._drain()))
+                drainer.add_done_callback(self._drainers.discard)
             else:
-                self._busy = False
+                self._free += 1
 
     async def _drain(self) -> None:
         try:
@@ -61,11 +64,13 @@ class Batch(Generic[Item, Result]):
                 if calls:
                     await self._send_for(calls)
                     await asyncio.sleep(0)  # who was answered and has more to say goes with the others, not after them
-        finally:
-            self._busy = False
+        except BaseException:  # the loop is shutting down
             for _, future in self._waiting:
                 future.cancel()
             self._waiting.clear()
+            raise
+        finally:
+            self._free += 1
 
     @staticmethod
     def _fail(calls: Iterable[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]], error: Exception) -> None:

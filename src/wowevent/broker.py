@@ -52,6 +52,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """`leased`, `delayed`, `oldest` and `lost` are known. Else they may be None."""
     lasting_leases: bool = True
     """A lease outlives the instance that holds it. Else it ends with that one's connection, as a crash."""
+    rounds: int = 1
+    """So many calls of `publish` are best under way at a time: more than one where confirms come one by one."""
     bounds_unread: bool = True
     """The limits by bytes and count look at what is unread, too. Else they hold for the history alone."""
 

@@ -141,7 +141,9 @@ class EventBus:
             self._broker = open_client(url, **given)
         self._own_broker: bool = self._broker is not url
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
-        self._batch: Batch[Event, Appended] = Batch(self._append, hopeless=(BrokerUnavailable,))
+        self._batch: Batch[Event, Appended] = Batch(
+            self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
+        )
         self.registry: SchemaRegistry | None = registry
         """What events are held against, shared with every process that attaches one; None: nothing is."""
         self.metrics: EventMetrics = EventMetrics(clock=self._clock.monotonic)

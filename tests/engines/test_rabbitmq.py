@@ -184,7 +184,15 @@ async def test_what_a_stranger_writes_where_we_talk_to_each_other_is_passed_over
     assert numbers(await read(newcomer)) == [1]
 
 
-async def test_what_cannot_be_read_among_the_delayed_holds_up_nothing(rig: Rig) -> None:
+async def test_an_id_that_is_being_stored_is_waited_for(rig: Rig) -> None:
+    broker = opened(rig)
+    sent = event(n=1)
+    answers = await asyncio.gather(*(broker.publish([sent]) for _ in range(5)))
+    assert [answer.duplicate for (answer,) in answers] == [False, True, True, True, True]
+    assert numbers(await read(broker)) == [1]
+
+
+async def test_what_cannot_be_read_among_the_delayed_holds_up_nothing_and_is_tried_seldom(rig: Rig) -> None:
     broker = opened(rig)
     await declare(broker)
     async with stranger(rig) as channel:
@@ -192,6 +200,12 @@ async def test_what_cannot_be_read_among_the_delayed_holds_up_nothing(rig: Rig) 
     await broker.publish([later(rig, 5, 1)])
     await rig.advance(6)
     await eventually(lambda: _comes(broker, [1]))
+    assert broker._session is not None
+    waiting = broker._session.delays._due
+    await eventually(lambda: len(waiting) == 1)
+    ((due, _, message, _),) = waiting
+    assert message.body == b"hello"
+    assert due > rig.clock.time() + 500
 
 
 async def _comes(broker: RabbitMQBroker, wanted: list[int]) -> bool:

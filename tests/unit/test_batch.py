@@ -192,8 +192,8 @@ async def test_who_waits_is_told_when_the_line_itself_is_torn_down():
     await line.let_through()
     third = call(batch, 3)
     await settle()
-    assert batch._drainer is not None  # noqa: SLF001 - what a loop that shuts down cancels
-    batch._drainer.cancel()  # noqa: SLF001
+    (drainer,) = batch._drainers  # noqa: SLF001 - what a loop that shuts down cancels
+    drainer.cancel()
     ends = await asyncio.gather(second, third, return_exceptions=True)
     assert [type(end) for end in ends] == [asyncio.CancelledError, asyncio.CancelledError]
     assert await first == [10]
@@ -217,3 +217,35 @@ async def test_what_is_hopeless_is_told_to_those_who_gathered(hopeless: bool):
     await settle()
     await line.let_through()
     assert await again == [40]
+
+
+async def test_several_rounds_begin_in_the_order_of_their_items_and_what_gathers_goes_in_the_next():
+    line = Line()
+    batch = Batch(line.send, rounds=2)
+    tasks = [call(batch, n) for n in range(5)]
+    await settle()
+    assert line.sent == [[0], [1]]
+    await line.let_through()
+    assert line.sent == [[0], [1], [2, 3, 4]]
+    late = call(batch, 5)
+    await settle()
+    await line.let_through()
+    assert line.sent[3:] == [[5]]
+    await line.let_through()
+    await line.let_through()
+    assert [list(await task) for task in (*tasks, late)] == [[10 * n] for n in range(6)]
+
+
+async def test_a_round_that_fails_leaves_its_place_to_the_next():
+    line = Line()
+    batch = Batch(line.send, rounds=2)
+    first, second = call(batch, 1), call(batch, 2)
+    await settle()
+    await line.let_through(OSError("gone"))
+    third = call(batch, 3)
+    await settle()
+    assert line.sent == [[1], [2], [3]]
+    await line.let_through()
+    await line.let_through()
+    assert await asyncio.gather(first, second, third, return_exceptions=True)
+    assert [isinstance(first.exception(), OSError), list(await second), list(await third)] == [True, [20], [30]]

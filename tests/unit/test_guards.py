@@ -93,6 +93,20 @@ PASSING = {
         async def test():
             time.sleep(0.15)
         """,
+    "what waits while the loop does not run": """
+        import pytest, time
+
+        @pytest.fixture
+        async def server():
+            return 1
+
+        @pytest.fixture
+        def slow(server):
+            time.sleep(1.2)
+
+        async def test(slow):
+            pass
+        """,
     "a machine that stands still": """
         import os, signal, subprocess
 

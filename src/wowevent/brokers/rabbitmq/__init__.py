@@ -59,6 +59,7 @@ __all__ = ["RabbitMQBroker"]
 
 _LONGEST_WAIT: Final = 86_400.0
 _LOCK_WAIT: Final = 1.0  # seconds after which a waiting fetch looks again whether the lock is free
+_ROUNDS: Final = 8  # publishes that may be under way: the server confirms each when it is synced
 _PROMISE: Final = (
     "At least once: quorum queues, confirmed and synced before a publish returns; nothing is lost by a kill or a power "
     "failure. The history is a stream, whose last moments a power failure may take."
@@ -90,6 +91,7 @@ class RabbitMQBroker:
             dedup=False,
             exact=False,
             lasting_leases=False,
+            rounds=_ROUNDS,
             bounds_unread=False,
         )
         self._url = url
@@ -103,6 +105,7 @@ class RabbitMQBroker:
         self._served: set[str] = set()
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._ids: OrderedDict[str, float] = OrderedDict()
+        self._storing: dict[str, asyncio.Future[None]] = {}
         self._orphans: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._known: Registry | None = None
         self._back: dict[str, list[str]] = {}
@@ -184,6 +187,8 @@ class RabbitMQBroker:
     async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
         """See Broker."""
         session = await self._enter()
+        while under_way := {self._storing[event.event_id] for event in events if event.event_id in self._storing}:
+            await asyncio.wait(under_way)  # whether they will have been stored, nobody knows yet
         now, registry = self._clock.time(), session.control.registry
         results: list[Appended] = []
         messages: list[Message] = []
@@ -207,14 +212,23 @@ class RabbitMQBroker:
             messages.append(Message(exchange, key, props, encode(event), mandatory=not live))
             results.append(Appended(None, matched=matched))
         if messages:
-            try:
-                await session.link.publish(messages)
-            except BrokerUnavailable as error:
-                if unrouted(error):  # not even the history is bound: the next call makes what is missing again
-                    session.link.fail(error)
-                raise
-        self._note(fresh)
+            await self._store(session, messages, fresh)
         return results
+
+    async def _store(self, session: Session, messages: Sequence[Message], ids: Iterable[str]) -> None:
+        stored = asyncio.get_running_loop().create_future()
+        self._storing.update(dict.fromkeys(ids, stored))
+        try:
+            await session.link.publish(messages)
+            self._note(ids)
+        except BrokerUnavailable as error:
+            if unrouted(error):  # not even the history is bound: the next call makes what is missing again
+                session.link.fail(error)
+            raise
+        finally:
+            for id in ids:
+                del self._storing[id]
+            stored.set_result(None)
 
     def _note(self, ids: Iterable[str]) -> None:
         """These are stored. Of what others store, nothing is known here."""

@@ -20,7 +20,7 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Cancelled, Held, Left
-from wowevent.brokers.rabbitmq.tags import Tag, number_of, properties, returns_of, tag_of
+from wowevent.brokers.rabbitmq.tags import Tag, number_of, of_copy, properties, returns_of, tag_of
 from wowevent.clock import Clock, Timer
 from wowevent.codec import decode, encode
 from wowevent.errors import BrokerError, BusError
@@ -130,9 +130,6 @@ class Delays:
         except BrokerError as error:
             logger.debug("what is due cannot leave now", error=error)
             return False
-        except BusError as error:
-            logger.error("a delayed event cannot be read, and stays where it is", error=error)
-            return False
         return True
 
     async def _publish(self, out: Message) -> None:
@@ -144,7 +141,13 @@ class Delays:
 
     async def _out(self, message: DeliveredMessage, tag: Tag) -> Message | None:
         """What it leaves as."""
-        event = decode(message.body)
+        try:
+            event = decode(message.body)
+        except BusError as error:  # a newer version may understand it
+            logger.error("a delayed event cannot be read, and stays where it is", error=error)
+            kept = structs.replace(tag, due=self._clock.time() + _AGAIN)
+            props = of_copy(message.header.properties.message_id or "", kept)
+            return Message("", self._names.later, props, message.body, mandatory=True)
         if tag.due > self._clock.time():  # it has waited for long, and goes on waiting
             return self.message(event, tag)
         left = structs.replace(tag, due=0.0, target="")
