@@ -282,10 +282,16 @@ async def test_a_suspect_comes_before_what_its_neighbours_hold(rig: Rig):
     await bus.publish_many([event("noise.made", n=n) for n in range(4)])
     await rig.breathe()
     await bus.subscribe("task.*", suspect, "worker")
+    await eventually(lambda: _taken(bus, id))
     await rig.breathe()
     gate.set()
     await eventually(lambda: len(order) == 5)
     assert order == ["neighbour 0", "suspect", "neighbour 1", "neighbour 2", "neighbour 3"]
+
+
+async def _taken(bus: EventBus, id: str) -> bool:
+    found = await bus.info(id)
+    return found is not None and not found.ready
 
 
 async def test_what_crashes_its_process_every_time_ends_as_a_dead_letter(rig: Rig):
