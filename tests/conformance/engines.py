@@ -123,6 +123,14 @@ class Rig:
         self._brokers.append(broker)
         return broker
 
+    @property
+    def crowd(self) -> int:
+        """As many instances as a test may have in one process.
+
+        On RabbitMQ each has two connections and reads what all of them note, which grows by the square.
+        """
+        return 10 if self.engine == "rabbitmq" else 50
+
     async def bus(self, *, start: bool = True, **settings: Any) -> EventBus:
         """One more bus, on an instance of its own: to the engine, one more process."""
         bus = EventBus(self.broker(retention=settings.pop("retention", None)), clock=self.clock, **settings)

@@ -12,14 +12,14 @@ from wowevent import Event
 
 async def test_fifty_publishers_and_fifty_competing_consumers(rig: Rig):
     publishers = [await rig.bus() for _ in range(5)]
-    members = [await rig.bus() for _ in range(50)]
+    members = [await rig.bus() for _ in range(rig.crowd)]
     seen: Counter[int] = Counter()
 
     async def handler(event: Event) -> None:
         seen[event.payload["n"]] += 1
 
     for member in members:
-        await member.subscribe("task.*", handler, "worker")
+        await member.subscribe("task.*", handler, "worker", concurrency=50 // rig.crowd)
 
     async def publish(n: int) -> None:
         for k in range(100):
