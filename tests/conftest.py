@@ -183,7 +183,7 @@ class _Pulse:
             time.sleep(BEAT)
             now, work = time.monotonic(), time.process_time()
             late = now - before - BEAT
-            if late > BEAT and work - worked < late / 2:
+            if late > BEAT and work - worked < late / 10:
                 self._stops.append((now, late))
             before, worked = now, work
             self._beats += 1

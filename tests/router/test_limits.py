@@ -152,11 +152,11 @@ async def test_a_silent_client_is_pinged_and_then_cut(serve: Serve):
 
 
 async def test_a_client_that_answers_pings_stays(serve: Serve):
-    router = await serve(ping_interval=0.05)
+    router = await serve(ping_interval=0.3)
     async with talking(router) as client:
         reading = asyncio.create_task(client.event())  # websockets answers pings while it reads
         await client.say("subscribe", subscription={})
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         async with talking(router) as other:
             await other.publish(n=1)
         assert numbers([await reading]) == [1]
