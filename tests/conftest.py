@@ -1,6 +1,7 @@
 """The harness of every suite: the brokers that a run names, and the guards that no test may trip."""
 
 import asyncio
+import asyncio.constants
 import importlib
 import selectors
 import signal
@@ -47,8 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with Ctrl-C ignored, and commands under test would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # For asyncio's loops; uvloop's are not watched. The loop's debug mode would say which callback it was, and triples
-    # what the suites cost: -o asyncio_debug=true, which `make nightly` runs too.
+    # what the suites cost: -o asyncio_debug=true, which `make nightly` runs too. With more than one frame of where each
+    # callback came from it would be 15 times.
     asyncio.set_event_loop_policy(_Policy())
+    asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]
     shared_redis.form = config.getoption("--redis")
     _pulse.start()
     unknown = set(_named_brokers(config)) - set(BROKERS)

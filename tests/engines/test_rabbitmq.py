@@ -192,6 +192,16 @@ async def test_an_id_that_is_being_stored_is_waited_for(rig: Rig) -> None:
     assert numbers(await read(broker)) == [1]
 
 
+async def test_an_id_is_waited_for_while_another_of_its_batch_is_being_delayed(rig: Rig) -> None:
+    broker = opened(rig)
+    await broker.open()
+    sent = event(n=1)
+    batches = [[later(rig, 60, n), sent] for n in range(3)]
+    answers = await asyncio.gather(*(broker.publish(batch) for batch in batches))
+    assert [answer.duplicate for _, answer in answers] == [False, True, True]
+    assert numbers(await read(broker)) == [1]
+
+
 async def test_what_cannot_be_read_among_the_delayed_holds_up_nothing_and_is_tried_seldom(rig: Rig) -> None:
     broker = opened(rig)
     await declare(broker)

@@ -189,6 +189,18 @@ class RabbitMQBroker:
         session = await self._enter()
         while under_way := {self._storing[event.event_id] for event in events if event.event_id in self._storing}:
             await asyncio.wait(under_way)  # whether they will have been stored, nobody knows yet
+        ids = {event.event_id for event in events}
+        stored = asyncio.get_running_loop().create_future()
+        self._storing.update(dict.fromkeys(ids, stored))
+        try:
+            return await self._publish(session, events)
+        finally:
+            for id in ids:
+                del self._storing[id]
+            stored.set_result(None)
+
+    async def _publish(self, session: Session, events: Sequence[Event]) -> Sequence[Appended]:
+        """No other call is at these ids meanwhile."""
         now, registry = self._clock.time(), session.control.registry
         results: list[Appended] = []
         messages: list[Message] = []
@@ -212,23 +224,14 @@ class RabbitMQBroker:
             messages.append(Message(exchange, key, props, encode(event), mandatory=not live))
             results.append(Appended(None, matched=matched))
         if messages:
-            await self._store(session, messages, fresh)
+            try:
+                await session.link.publish(messages)
+            except BrokerUnavailable as error:
+                if unrouted(error):  # not even the history is bound: the next call makes what is missing again
+                    session.link.fail(error)
+                raise
+        self._note(fresh)
         return results
-
-    async def _store(self, session: Session, messages: Sequence[Message], ids: Iterable[str]) -> None:
-        stored = asyncio.get_running_loop().create_future()
-        self._storing.update(dict.fromkeys(ids, stored))
-        try:
-            await session.link.publish(messages)
-            self._note(ids)
-        except BrokerUnavailable as error:
-            if unrouted(error):  # not even the history is bound: the next call makes what is missing again
-                session.link.fail(error)
-            raise
-        finally:
-            for id in ids:
-                del self._storing[id]
-            stored.set_result(None)
 
     def _note(self, ids: Iterable[str]) -> None:
         """These are stored. Of what others store, nothing is known here."""
