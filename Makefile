@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BROKERS ?= memory,sqlite,redis,rabbitmq
+BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
 # Fault tests starve and stop processes, and measure how long it takes; the load tests are load enough. These run alone,
 # the others share the machine.
@@ -28,7 +28,7 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults nightly bench check check-format check-lint check-types check-layers check-names \
+.PHONY: help run demo test servers faults nightly clusters bench check check-format check-lint check-types check-layers check-names \
         fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
@@ -44,8 +44,8 @@ demo: $(VENV)/.runtime ## publish this repository's history as events, on the em
 test: $(VENV)/.dev servers ## run every test, on the brokers that BROKERS=memory,sqlite,redis,... names, with coverage
 	$(BIN)/coverage erase
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report= -n 3 --dist worksteal $(ALONE:%=--ignore=%)
-	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-append --cov-report=term --cov-fail-under=$(COVERAGE) $(ALONE)
+	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term --cov-fail-under=$(COVERAGE) -n 3 --dist worksteal $(ALONE:%=--ignore=%) --ignore=tests/clusters
+	$(BIN)/python -m pytest --broker=$(BROKERS) $(ALONE)
 else
 	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term $(ARGS)
 endif
@@ -58,6 +58,10 @@ nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, o
 	$(BIN)/python -m pytest tests/conformance --broker=redis --redis=sentinel $(ARGS)
 	$(BIN)/python -m pytest tests/conformance --broker=redis --redis=cluster $(ARGS)
 	$(BIN)/python -m pytest tests/conformance tests/blocking tests/flows -o asyncio_debug=true $(ARGS)
+
+clusters: $(VENV)/.dev ## kill nodes of clusters of the engines under load: NATS, RabbitMQ, Redis with Sentinels and in a cluster
+	scripts/servers.sh redis,rabbitmq
+	$(BIN)/python -m pytest tests/clusters $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

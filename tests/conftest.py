@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.conformance.engines import shared_redis
+from tests.conformance.engines import shared_nats, shared_redis
 from tests.rabbitmq import shared_rabbit
 
 BROKERS = ("memory", "sqlite", "redis", "rabbitmq", "nats")
@@ -81,6 +81,8 @@ def broker_name(request: pytest.FixtureRequest) -> str:
         pytest.fail(f"--broker={name} was asked for, and cannot be had: {error}")
     if name == "redis":
         shared_redis.url()  # now: starting it would block the loop of the first test
+    if name == "nats":
+        shared_nats.url()
     if name == "rabbitmq":
         try:
             shared_rabbit.url()

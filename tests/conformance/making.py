@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytest
-
 from tests.conformance.engines import Rig
 from wowevent import Delivery, Event, EventBus
 from wowevent.broker import Ack, Broker, Lease, Position, Query, Stored, Subscription, SubscriptionInfo
@@ -107,12 +105,6 @@ async def unsettled(bus: EventBus, name: str = WORKER) -> int:
 # --- what an engine declares -------------------------------------------------------------------------------------
 
 
-def needs(engine: Broker | EventBus, capability: str) -> None:
-    """Skip the test: all of it is about what this engine declares that it cannot do."""
-    if not getattr(engine.capabilities, capability):
-        pytest.skip(f"{engine.capabilities.name} declares {capability}=False")
-
-
 def same(engine: Broker | EventBus, found: object, expected: object) -> bool:
     """Whether a number is the expected one; None is as good only where the engine declares `exact=False`."""
     return found == expected or (found is None and not engine.capabilities.exact)
@@ -123,7 +115,7 @@ async def heard(rig: Rig, broker: Broker) -> None:
 
     There the publisher's own view makes `matched`, and may be late (decision 0005). Others may not: no time for them.
     """
-    if not broker.capabilities.positions:
+    if not broker.capabilities.matches:
         await rig.breathe()
 
 

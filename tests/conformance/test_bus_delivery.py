@@ -308,7 +308,9 @@ async def test_a_live_subscriber_that_is_too_slow_drops_and_says_so(rig: Rig, ca
     await eventually(lambda: "too slow" in caplog.text)
     gate.set()
     await eventually(seen.count(CAPACITY), seconds=30)
-    assert seen.numbers == list(range(len(seen.events)))
+    # What came after the gap, if the gate opened before the last was published, comes in order too.
+    assert seen.numbers[:CAPACITY] == list(range(CAPACITY))
+    assert seen.numbers == sorted(set(seen.numbers))
     assert len(seen.events) < most
 
 

@@ -245,6 +245,19 @@ async def test_join_waits_for_retries(rig: Rig):
     assert len(seen.events) == 3
 
 
+async def test_join_waits_for_a_handler_that_takes_its_time(rig: Rig):
+    bus, done = await rig.bus(), []
+
+    async def slow(event: Event) -> None:
+        await asyncio.sleep(1.0)  # longer than it takes to ask the engine whether others did the rest
+        done.append(event.payload["n"])
+
+    await bus.subscribe("task.*", slow, "worker", concurrency=2)
+    await bus.publish_many(events(4))
+    await bus.join(10)
+    assert sorted(done) == [0, 1, 2, 3]
+
+
 async def test_join_ends_when_another_member_did_the_work(rig: Rig):
     bus, other, seen = await rig.bus(), await rig.bus(), Seen()
     blocked = Blocked()

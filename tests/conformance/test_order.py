@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.conformance.engines import Rig
 from tests.conformance.making import WORKER, declare, event, events, numbers, take, take_all
 from wowevent.broker import Ack, Retry
@@ -81,3 +83,20 @@ async def test_what_is_settled_out_of_order_stays_settled(rig: Rig):
     await broker.settle(WORKER, [Ack(leases[3].token), Ack(leases[1].token)])
     await broker.settle(WORKER, [Retry(leases[2].token, charge=False), Retry(leases[0].token, charge=False)])
     assert numbers(await take_all(broker)) == [0, 2]
+
+
+async def test_who_fetches_one_at_a_time_gets_urgent_ones_first(rig: Rig):
+    broker = rig.broker()
+    await declare(broker)
+    coming = asyncio.create_task(broker.fetch(WORKER, limit=1, wait=5.0))
+    await broker.publish([event(n=0)])
+    (lease,) = await coming
+    for n in range(1, 11):
+        await broker.publish([event(n=n, priority=n)])
+    order = []
+    for _ in range(10):
+        await broker.settle(WORKER, [Ack(lease.token)])
+        (lease,) = await broker.fetch(WORKER, limit=1, wait=5.0)
+        order.append(lease.event.priority)
+    assert set(order[:4]) == {7, 8, 9, 10}
+    assert order[4:] == [1, 2, 3, 4, 5, 6]

@@ -11,7 +11,6 @@ from tests.conformance.making import (
     event,
     events,
     heard,
-    needs,
     numbers,
     read,
     store,
@@ -80,13 +79,12 @@ async def test_positions_count_from_one_in_the_order_of_publishing(rig: Rig):
 
 async def test_each_event_is_answered_in_order_with_its_position_and_leased_with_it(rig: Rig):
     broker = rig.broker()
-    needs(broker, "positions")
     await declare(broker)
     answers = await broker.publish(events(5))
-    positions = [answer.position for answer in answers]
-    assert None not in positions
-    assert [stored.position for stored in await read(broker)] == positions
-    assert [lease.position for lease in await take(broker)] == positions
+    places = [stored.position for stored in await read(broker)]
+    told = places if broker.capabilities.positions else [None] * 5
+    assert [answer.position for answer in answers] == told
+    assert [lease.position for lease in await take(broker)] == told
 
 
 async def test_every_event_of_a_batch_is_answered_as_new(rig: Rig):
@@ -145,11 +143,10 @@ async def test_an_id_is_stored_once_within_a_batch(rig: Rig):
 
 async def test_an_id_is_stored_once_by_all_instances(rig: Rig):
     one, sent = rig.broker(), event()
-    needs(one, "dedup")
     await one.publish([sent])
     (again,) = await rig.broker().publish([sent])
-    assert again.duplicate
-    assert len(await read(one)) == 1
+    assert again.duplicate or not one.capabilities.dedup
+    assert len(await read(one)) == (1 if again.duplicate else 2), "the receipt tells the truth"
 
 
 async def test_what_was_settled_comes_to_that_instance_no_more_whoever_publishes_its_id_again(rig: Rig):
@@ -165,11 +162,12 @@ async def test_what_was_settled_comes_to_that_instance_no_more_whoever_publishes
 async def test_an_id_is_known_after_a_reopening(rig: Rig):
     sent = event()
     before = rig.broker()
-    needs(before, "dedup")
     await before.publish([sent])
     await before.close()
-    (again,) = await rig.broker().publish([sent])
-    assert again.duplicate
+    after = rig.broker()
+    (again,) = await after.publish([sent])
+    assert again.duplicate or not after.capabilities.dedup
+    assert len(await read(after)) == (1 if again.duplicate else 2), "the receipt tells the truth"
 
 
 async def test_an_id_is_known_for_two_minutes(rig: Rig):

@@ -35,6 +35,7 @@ from wowevent.broker import (
 )
 from wowevent.brokers import open_broker
 from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
+from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.registry import Registry
 from wowevent.brokers.rabbitmq.tags import number_of
 from wowevent.codec import encode
@@ -223,6 +224,49 @@ async def _comes(broker: RabbitMQBroker, wanted: list[int]) -> bool:
     await acknowledge(broker, leases)
     assert numbers(leases) in ([], wanted)
     return bool(leases)
+
+
+# ------------------------------------------------------------------------------------------------ many subscriptions
+
+
+async def test_to_join_asks_as_much_however_many_subscriptions_there_are(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router that replaces another one serves at once, with hundreds of names in the log."""
+    calls = 0
+    call = Link.call
+
+    def counted(link: Link, work: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return call(link, work)
+
+    async def joining() -> int:
+        before = calls
+        await opened(rig).open()
+        return calls - before
+
+    monkeypatch.setattr(Link, "call", counted)
+    broker = opened(rig)
+    await declare(broker)
+    few = await joining()
+    for number in range(20):
+        await declare(broker, f"agent-{number}", (f"task.t{number}",))
+    assert abs(await joining() - few) <= 2  # who else is there answers in one turn or in two
+
+
+async def test_who_declares_what_is_declared_waits_for_nobody_who_changes_it(rig: Rig) -> None:
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    await other.open()
+    session = other._session
+    assert session is not None
+    async with session.link.lock(session.names.lock(f"declare.{WORKER}")):
+        await asyncio.wait_for(declare(broker), 5)
+        changing = asyncio.create_task(declare(broker, WORKER, ("task.*",)))
+        await asyncio.sleep(0.5)
+        assert not changing.done()
+    assert (await changing).subscription.patterns == ("task.*",)
 
 
 # ------------------------------------------------------------------------------------------------ what was deleted
@@ -677,6 +721,30 @@ async def test_an_answer_for_many_says_nothing_of_what_is_still_open(rig: Rig) -
         await eventually(lambda: _gather(other, found, 120 - len(done)))
         assert sorted(found) == sorted(set(range(120)) - done)
         assert 20 < len(done) < 115
+
+
+async def test_no_answer_overtakes_one_for_many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written to the server may have to wait, as under load: a message is answered once all the same."""
+    broker, random = opened(rig), Random(1)
+    await declare(broker)
+    session = broker._session
+    assert session is not None
+    monkeypatch.setattr(session.link._feed.write_queue, "_maxsize", 1)
+
+    async def settled(lease: Lease) -> int:
+        for _ in range(random.randrange(20)):
+            await asyncio.sleep(0)
+        return await acknowledge(broker, [lease])
+
+    for _ in range(5):
+        await broker.publish(events(200))
+        leases: list[Lease] = []
+        while len(leases) < 200:
+            leases += await broker.fetch(WORKER, limit=200, wait=5)
+        assert sum(await asyncio.gather(*(settled(lease) for lease in leases))) == 200
+    assert broker._session is session
+    assert not session.broken
+    assert not await take_all(broker)
 
 
 async def _gather(broker: RabbitMQBroker, found: list[int], count: int) -> bool:

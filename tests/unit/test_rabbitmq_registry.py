@@ -322,3 +322,23 @@ def test_the_newest_fact_of_a_topic_is_the_last_of_all():
         registry.fold_fact(offset, topic, float(offset), body)
     assert list(registry.facts.items()) == [("b", (1, 1.0, b"2")), ("a", (2, 2.0, b"3"))]
     assert registry.offset == 2
+
+
+@pytest.mark.parametrize(
+    ("entries", "stands"),
+    [
+        ([], False),
+        ([declared(at=5.0)], True),
+        ([declared("t", at=5.0)], False),
+        ([declared("s", "a", at=5.0)], False),
+        ([declared("s", "a", at=5.0), declared(at=6.0)], True),
+        ([declared(at=5.0), declared("s", "a", at=6.0)], False),
+        ([declared(at=4.0)], False),  # nobody is known to have used it since
+        ([declared(at=4.0), Served("s", 5.0)], True),
+        ([declared(at=5.0), Lapsed("s")], False),
+        ([declared(at=5.0), Lapsed("s"), Served("s", 6.0)], True),
+        ([declared(at=5.0), Removed("s")], False),
+    ],
+)
+def test_a_declaration_that_stands_is_not_made_again(entries: list[Entry], stands: bool) -> None:
+    assert folded(*entries).stands("s", declared().spec, since=5.0) is stands

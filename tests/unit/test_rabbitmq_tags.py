@@ -12,9 +12,7 @@ from pamqp.header import ContentHeader
 
 from wowevent.broker import Attempt, Reason
 from wowevent.brokers.rabbitmq.tags import (
-    ENDED,
     HEADER,
-    Tag,
     name_of,
     number_of,
     of_copy,
@@ -26,6 +24,7 @@ from wowevent.brokers.rabbitmq.tags import (
     topic_of,
 )
 from wowevent.event import Event
+from wowevent.tag import ENDED, Tag
 
 EVENT = Event(topic="task.created", event_id="e-1")
 

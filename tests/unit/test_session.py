@@ -489,7 +489,6 @@ def fuzz(seconds: float) -> None:
         run_state_machine_as_test(SessionMachine, settings=way)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_any_frames_in_any_order_for_half_a_minute():
-    fuzz(seconds=28)
+def test_any_frames_in_any_order():
+    fuzz(seconds=8)  # `make faults` goes on for ten minutes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from wowevent.broker import Retention
@@ -12,6 +13,7 @@ from wowevent.event import check_name
 
 if TYPE_CHECKING:
     from wowevent.broker import Broker
+    from wowevent.brokers.nats import NatsBroker
     from wowevent.brokers.rabbitmq import RabbitMQBroker
     from wowevent.brokers.redis import RedisBroker
     from wowevent.clock import Clock
@@ -20,6 +22,8 @@ _AMQP: Final = frozenset(
     {"heartbeat", "name", "auth", "cafile", "capath", "cadata", "certfile", "keyfile", "no_verify_ssl"}
 )
 """What RabbitMQ's driver goes by in a URL; it says nothing of what else stands there."""
+_NATS: Final = frozenset({"ca", "cert", "key", "creds", "nkey", "name", "replicas"})
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HEARTBEAT: Final = range(65_535)  # seconds; the driver takes what lies outside for 0, which is none at all
 
 
@@ -39,6 +43,8 @@ def open_broker(
     `memory://` is the caller's own log, `memory://name` is shared within the process. `sqlite:///relative.db`,
     `sqlite:////absolute.db`; of their options `?synchronous=normal` and the limits of `Retention` (`?max_age=604800`)
     are understood. `amqp://user:password@host:port/vhost` has `?heartbeat=` (seconds), `?name=` and the files of TLS.
+    `nats://user:password@host:port,host:port`, `nats://token@host`, `tls://` have `?creds=`, `?nkey=` (files), `?ca=`,
+    `?cert=`, `?key=` (files of TLS), `?replicas=` (1, 3, 5), `?name=`.
     Raises ValueError for a URL that says something unknown, NotSupported for an unknown engine.
     """
     parts = urlsplit(url)
@@ -76,7 +82,12 @@ def open_broker(
         _check_amqp(parts, options)
         server = parts._replace(query=urlencode(options)).geturl()
         return rabbitmq(server, namespace=namespace, retention=retention, clock=clock)
-    raise NotSupported(f"{parts.scheme or url!r}: known here are memory://, sqlite:///path, redis:// and amqp://")
+    if parts.scheme in {"nats", "tls"}:
+        nats = _nats()
+        servers, given = _nats_options(parts, options)
+        return nats(servers, given, namespace=namespace, retention=retention, clock=clock)
+    known = "memory://, sqlite:///path, redis://, amqp:// and nats://"
+    raise NotSupported(f"{parts.scheme or url!r}: known here are {known}")
 
 
 def open_client(
@@ -104,6 +115,36 @@ def _rabbitmq() -> type[RabbitMQBroker]:
     return RabbitMQBroker
 
 
+def _nats() -> type[NatsBroker]:
+    try:
+        from wowevent.brokers.nats import NatsBroker
+    except ImportError as error:
+        raise NotSupported("nats:// needs its driver: pip install 'wowevent[nats]'") from error
+    return NatsBroker
+
+
+def _nats_options(parts: SplitResult, options: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """The servers of a URL, which may name several, and what the engine is to know. ValueError never shows a secret."""
+    if options.keys() - _NATS:
+        raise ValueError(f"nats: unknown option {', '.join(sorted(options.keys() - _NATS))}")
+    user, at, hosts = parts.netloc.rpartition("@")
+    if not all(_HOST.fullmatch(host) for host in hosts.split(",")) or parts.path.strip("/") or parts.fragment:
+        raise ValueError(
+            "nats://user:password@host:port,host:port (in a password, / ? # @ are written %2F %3F %23 %40)"
+        )
+    given: dict[str, Any] = {name: options[name] for name in ("creds", "nkey", "name") if name in options}
+    if at:
+        name, colon, password = user.partition(":")
+        given |= {"user": unquote(name), "password": unquote(password)} if colon else {"token": unquote(name)}
+    if parts.scheme == "tls" or options.keys() & {"ca", "cert", "key"}:
+        given["tls"] = {name: options.get(name, "") for name in ("ca", "cert", "key")}
+    if "replicas" in options:
+        if options["replicas"] not in {"1", "3", "5"}:
+            raise ValueError("nats: replicas=1, 3 or 5")
+        given["replicas"] = int(options["replicas"])
+    return [f"nats://{host}" for host in hosts.split(",")], given
+
+
 def _check_amqp(parts: SplitResult, options: dict[str, str]) -> None:
     """ValueError for what the driver would not understand, and say nothing. It never shows what may be a password."""
     if options.keys() - _AMQP:
@@ -111,12 +152,12 @@ def _check_amqp(parts: SplitResult, options: dict[str, str]) -> None:
     heartbeat = options.get("heartbeat", "0")
     if not heartbeat.isdecimal() or int(heartbeat) not in _HEARTBEAT:
         raise ValueError(f"amqp: heartbeat={heartbeat!r:.20}: seconds, {_HEARTBEAT[0]} to {_HEARTBEAT[-1]}")
-    try:
-        known = parts.hostname is not None and parts.port != 0
-    except ValueError:
-        known = False
+    hosts = parts.netloc.rpartition("@")[2]
+    known = all(_HOST.fullmatch(host) and not host.endswith(":0") for host in hosts.split(","))
     if not known or parts.fragment or "@" in parts.path:
-        raise ValueError("amqp://user:password@host:port/vhost (in a password, / ? # @ are written %2F %3F %23 %40)")
+        raise ValueError(
+            "amqp://user:password@host:port,host:port/vhost (in a password, / ? # @ are written %2F %3F %23 %40)"
+        )
 
 
 def _namespaced(path: str, namespace: str) -> str:

@@ -42,18 +42,19 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
-from wowevent.brokers.rabbitmq.link import Link, Message, unrouted
+from wowevent.brokers.rabbitmq.link import SILENCE, Link, Message, nodes_of, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.past import copy_past
 from wowevent.brokers.rabbitmq.registry import Declared, Registry, Removed, Returned, Told
 from wowevent.brokers.rabbitmq.session import Session
-from wowevent.brokers.rabbitmq.tags import Tag, properties
+from wowevent.brokers.rabbitmq.tags import properties
 from wowevent.clock import Clock, SystemClock
 from wowevent.codec import encode
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.reading import Reading, of_facts
 from wowevent.routing import spec_of
+from wowevent.tag import Tag
 
 __all__ = ["RabbitMQBroker"]
 
@@ -91,6 +92,7 @@ class RabbitMQBroker:
             dedup=False,
             exact=False,
             lasting_leases=False,
+            matches=False,
             rounds=_ROUNDS,
             bounds_unread=False,
         )
@@ -134,17 +136,25 @@ class RabbitMQBroker:
             self._known = before.control.registry
             self._remember(before)
             await before.close()
-        link = await Link.dial(self._url)
-        session = Session(link, self._names, self._retention, self._clock, self._settled)
-        session.live.reading.update(self._live)
-        try:
-            await session.join(self._known)
-            await self._note_back(session)
-        except BaseException:
-            await session.close()
-            raise
-        self._session = session
-        return session
+        nodes, loop = nodes_of(self._url), asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            link = await Link.dial(nodes)
+            session = Session(link, self._names, self._retention, self._clock, self._settled)
+            session.live.presence.reading.update(self._live)
+            try:
+                await session.join(self._known)
+                if nodes:  # there are others, should this one not have the history
+                    await session.head()
+                await self._note_back(session)
+            except BaseException as error:
+                await session.close()
+                late = loop.time() - began > SILENCE / 2
+                if late or not nodes or not isinstance(error, BrokerUnavailable):
+                    raise  # else it may have no replica of a stream, without which nobody reads there: others have
+            else:
+                self._session = session
+                return session
 
     def _remember(self, session: Session) -> None:
         """What was leased when the connection broke: should its handler succeed, it is not done again here."""
@@ -209,7 +219,7 @@ class RabbitMQBroker:
             if event.event_id in self._ids or event.event_id in fresh:
                 results.append(Appended(None, duplicate=True))
                 continue
-            matched = registry.routes.match(event) + session.live.routes.match(event)
+            matched = registry.routes.match(event) + session.live.presence.routes.match(event)
             due = event.not_before.timestamp() if event.not_before is not None else 0.0
             if due > now:
                 kept = await session.delays.hold(event, Tag(at=now, due=due))
@@ -253,22 +263,23 @@ class RabbitMQBroker:
         """See Broker. PositionLost for a start at a position that the log does not go on from."""
         session = await self._enter()
         if not subscription.durable:
-            self._live[subscription.id] = session.live.reading[subscription.id] = structs.replace(
+            self._live[subscription.id] = session.live.presence.reading[subscription.id] = structs.replace(
                 subscription, start="new"
             )
             await session.live.changed()
             return SubscriptionInfo(subscription=subscription, consumers=1)
-        id = subscription.id
-        async with session.link.lock(self._names.lock(f"declare.{id}")):
-            await session.control.sync()
-            before = session.control.registry.spec(id)
-            if before is None:
-                await self._begin(session, subscription)
-            elif not session.control.registry.known[id].lapsed:
-                await session.route(subscription, before)
-            spec = spec_of(subscription)
-            await session.control.append(Declared(id, spec, self._clock.time()))
-        await session.live.sync()
+        id, spec = subscription.id, spec_of(subscription)
+        await session.sync()
+        if not session.stands(id, spec):  # else there is nothing to change: so come those whose router went away
+            async with session.link.lock(self._names.lock(f"declare.{id}")):
+                await session.control.sync()
+                before = session.control.registry.spec(id)
+                if before is None:
+                    await self._begin(session, subscription)
+                elif not session.control.registry.known[id].lapsed:
+                    await session.route(subscription, before)
+                await session.control.append(Declared(id, spec, self._clock.time()))
+            await session.live.sync()
         found = await session.info(id)
         if found is None:
             raise SubscriptionNotFound(f"{id!r} was removed while it was declared")
@@ -292,7 +303,7 @@ class RabbitMQBroker:
         """See Broker."""
         session = await self._enter()
         if self._live.pop(id, None) is not None:
-            session.live.reading.pop(id, None)
+            session.live.presence.reading.pop(id, None)
             await session.live.changed()
             return
         await session.control.sync()
@@ -311,13 +322,13 @@ class RabbitMQBroker:
         """See Broker."""
         session = await self._enter()
         infos = await session.infos()
-        return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.present()]
+        return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.presence.present()]
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
         session = await self._enter()
         await session.sync()
-        live = next((each for each in session.live.present() if each.id == id), None)
+        live = next((each for each in session.live.presence.present() if each.id == id), None)
         return SubscriptionInfo(subscription=live, consumers=1) if live is not None else await session.info(id)
 
     async def purge(self, id: str) -> int:

@@ -13,11 +13,11 @@ from pamqp.commands import Basic
 from wowevent.brokers.rabbitmq.link import Link, Message
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Begun, Entry, Mark, Registry, pack, unpack
-from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
 from wowevent.errors import BrokerUnavailable, BusError
 from wowevent.log import logger
+from wowevent.shared import Shared
 
 LIMITS: Final[dict[str, Any]] = {"x-max-length-bytes": 100_000_000, "x-stream-max-segment-size-bytes": 10_000_000}
 """Of the stream. It forgets its oldest segments: what they say is in a snapshot by then."""

@@ -20,12 +20,13 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message, unrouted
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Cancelled, Held, Left
-from wowevent.brokers.rabbitmq.tags import Tag, number_of, of_copy, properties, returns_of, tag_of
+from wowevent.brokers.rabbitmq.tags import number_of, of_copy, properties, returns_of, tag_of
 from wowevent.clock import Clock, Timer
 from wowevent.codec import decode, encode
 from wowevent.errors import BrokerError, BusError
 from wowevent.event import Event
 from wowevent.log import logger
+from wowevent.tag import Tag
 
 QUEUE: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-single-active-consumer": True}
 """Of the queue."""

@@ -18,7 +18,6 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Link, Message
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.names import Names
-from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.strangers import event_of
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
@@ -26,6 +25,7 @@ from wowevent.clock import Clock
 from wowevent.codec import decode
 from wowevent.errors import BrokerUnavailable, BusError, InvalidEvent, PositionLost
 from wowevent.reading import wanted
+from wowevent.shared import Shared
 from wowevent.topic import compile_pattern, matches_any
 from wowevent.wakeup import Wakeup
 

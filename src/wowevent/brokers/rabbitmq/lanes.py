@@ -25,9 +25,10 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Made, Returned
-from wowevent.brokers.rabbitmq.shared import Shared
-from wowevent.brokers.rabbitmq.tags import Tag, name_of, number_of, returns_of, tag_of
+from wowevent.brokers.rabbitmq.tags import name_of, number_of, returns_of, tag_of
 from wowevent.errors import BrokerUnavailable
+from wowevent.shared import Shared
+from wowevent.tag import Tag
 from wowevent.wakeup import Wakeup
 
 QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
@@ -75,6 +76,9 @@ class Lanes:
         self._wanted = 0
         self.starting: Shared[None] = Shared(self._start)
         """Has consumers for what is wanted."""
+        self._unwritten: list[Any] = []  # answers
+        self.writing: Shared[None] = Shared(self._write)
+        """Tells the server what was answered."""
         self._asked = 0  # messages that the server was asked for, and did not answer yet
         self._heard = Wakeup()
         self._prefix = uuid4().hex[:8]
@@ -113,6 +117,7 @@ class Lanes:
         for lane in self.here:
             lane.clear()
         self._open.clear()
+        self._unwritten.clear()
         self._consumers.clear()
 
     def _cancelled(self, cancel: Basic.Cancel) -> None:
@@ -153,7 +158,8 @@ class Lanes:
     async def consume(self, ahead: int) -> None:
         """Have what comes delivered, of each lane up to `ahead` messages that are not acknowledged."""
         self._wanted = min(max(ahead, self._wanted), _AHEAD)
-        await self.starting()
+        if self.lost or self.starting.busy or any(self._lacks(lane) for lane in self.present()):
+            await self.starting()
 
     async def _start(self) -> None:
         """One at a time: a prefetch is said to the channel, and holds for the consumer that comes next, for its life.
@@ -164,16 +170,20 @@ class Lanes:
         channel, link = self._channel, self._link
         assert channel is not None  # noqa: S101 - for the type checker
         for lane in self.present():
-            if lane == 0 and 0 in self._open.values():  # one that was asked for: until it is answered, no second one
-                continue
-            more = (self._wanted if lane else 1) - sum(count for at, count in self._consumers.values() if at == lane)
-            if more > 0:
+            if (more := self._lacks(lane)) > 0:
                 await link.call(channel.basic_qos(prefetch_count=more))
                 if not self._wanted:  # it was told to stop meanwhile
                     return
                 tag = f"{self._prefix}.{lane}.{next(self._numbers)}"
                 self._consumers[tag] = lane, more
                 await self._ask(link.consume(channel, self.queues[lane], partial(self._arrive, lane), tag=tag))
+
+    def _lacks(self, lane: int) -> int:
+        """How many more messages of a lane the server is to deliver without being asked."""
+        if lane == 0 and 0 in self._open.values():  # one that was asked for: until it is answered, no second one
+            return 0
+        wanted = self._wanted if lane else 1
+        return max(0, wanted - sum(count for at, count in self._consumers.values() if at == lane))
 
     async def look(self, lanes: set[int]) -> None:
         """Ask for a message of each of these lanes that has none here; those that are empty leave the set.
@@ -240,10 +250,13 @@ class Lanes:
             upto = number
         frames = [Basic.Ack(delivery_tag=upto, multiple=True)] if upto else []
         frames += [Basic.Ack(delivery_tag=number) for number in sorted(done) if number > upto]
-        await self._answer(channel, done, frames)
+        await self._answer(done, frames)
 
     async def reach(self) -> None:
-        """BrokerUnavailable if the server has given what is here to others. It is asked: a dead line says nothing."""
+        """Return once what the server has sent so far is here.
+
+        BrokerUnavailable if it has given what is here to others. It is asked: a dead line says nothing.
+        """
         if self._channel is not None:
             await self._link.call(self._channel.flow(active=True))
 
@@ -255,12 +268,23 @@ class Lanes:
         names = tuple(name_of(here.message, tag_of(here.message)) for here in back)
         await self._control.append(Returned(self._id, names))
         numbers = sorted(here.number for here in back)
-        await self._answer(channel, numbers, [Basic.Nack(delivery_tag=number, requeue=True) for number in numbers])
+        await self._answer(numbers, [Basic.Nack(delivery_tag=number, requeue=True) for number in numbers])
 
-    async def _answer(self, channel: Channel, numbers: Sequence[int] | set[int], frames: Sequence[Any]) -> None:
+    async def _answer(self, numbers: Sequence[int] | set[int], frames: Sequence[Any]) -> None:
         for number in numbers:
             self._open.pop(number, None)
-        await self._link.call(_written(channel, frames))
+        self._unwritten += frames
+        await self.writing()
+
+    async def _write(self) -> None:
+        """One write at a time: should an answer for many overtake one of those, that would be unknown to the server.
+
+        To a channel that is gone nothing is said: the connection would end with it.
+        """
+        channel, frames = self._channel, self._unwritten
+        self._unwritten = []
+        if frames and channel is not None and not channel.is_closed:
+            await self._link.call(_written(channel, frames))
 
     async def stop(self) -> None:
         """Have nothing more delivered, and give back what is not leased."""

@@ -18,12 +18,13 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Made
-from wowevent.brokers.rabbitmq.tags import Tag, number_of, properties, reason_of, tag_of
+from wowevent.brokers.rabbitmq.tags import number_of, properties, reason_of, tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError, printable
 from wowevent.event import Event
 from wowevent.reading import asked_for
+from wowevent.tag import Tag
 from wowevent.wakeup import Wakeup
 
 DEAD: Final = "dead"

@@ -10,15 +10,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from random import shuffle
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import aiormq
 from aiormq.abc import ChannelFrame, DeliveredMessage
-from aiormq.exceptions import ChannelLockedResource, PublishError
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, PublishError
 from msgspec import Struct
 from pamqp.body import ContentBody
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Queue
 from pamqp.header import ContentHeader
 
 from wowevent.brokers.rabbitmq.faults import translate
@@ -32,7 +33,7 @@ HEARTBEAT: Final = 10
 _GOODBYE: Final = 2.0  # seconds that a connection has to end in good order,
 _AMEN: Final = 0.5  # and one that is broken: who waits for the next one has waited for long
 _LOCKED: Final = 0.02  # seconds between two looks whether a lock is free
-_AT_ONCE: Final = 500  # messages in one write
+_AT_ONCE: Final = 500  # messages, or methods, in one write
 _BYTES: Final = 2**20  # and bytes
 
 T = TypeVar("T")
@@ -73,11 +74,22 @@ class Link:
             each.closing.add_done_callback(self._ended)
 
     @classmethod
-    async def dial(cls, url: str) -> Link:
-        """Connect twice. BrokerUnavailable, NotPermitted."""
+    async def dial(cls, nodes: list[str]) -> Link:
+        """Connect twice, to the first of these that answers; those that were tried are taken out of the list.
+
+        BrokerUnavailable, NotPermitted.
+        """
+        seconds = SILENCE / len(nodes)
+        while len(nodes) > 1:
+            with suppress(BrokerUnavailable):
+                return await cls._dial(nodes.pop(0), seconds)
+        return await cls._dial(nodes.pop(0), seconds)
+
+    @classmethod
+    async def _dial(cls, url: str, seconds: float) -> Link:
         connections: list[aiormq.Connection] = []
         try:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(seconds):
                 for _ in range(2):
                     connection = aiormq.Connection(_beating(url))
                     connections.append(connection)
@@ -164,6 +176,11 @@ class Link:
         """A call that cannot fail on its own, on the channel that all share."""
         return await self.call(getattr(self._asking, method)(*arguments, **options))
 
+    async def tell(self, frames: Sequence[Any]) -> None:
+        """Methods that the server does not answer, as many as one likes; returns once it has carried them out."""
+        for start in range(0, len(frames), _AT_ONCE):
+            await self.call(_told(self._asking, frames[start : start + _AT_ONCE]))
+
     async def open_channel(self, *, feed: bool = True) -> Channel:
         """A channel of one's own: to be delivered to, or to ask for what may not be there."""
         connection = self._feed if feed else self._out
@@ -204,6 +221,21 @@ class Link:
             yield ask
         finally:
             self.drop(channel)
+
+    async def there(self, queues: Sequence[str]) -> bool:
+        """Whether all of these queues are."""
+        frames = [Queue.Declare(queue=queue, passive=True, nowait=True) for queue in queues]
+        channel = await self.open_channel(feed=False)
+        try:
+            for start in range(0, len(frames), _AT_ONCE):
+                await self.call(_told(channel, frames[start : start + _AT_ONCE]))
+        except BrokerUnavailable as error:
+            if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                raise
+            return False
+        finally:
+            self.drop(channel)
+        return True
 
     def drop(self, channel: Channel) -> None:
         """Close a channel, and wait for nothing."""
@@ -323,6 +355,15 @@ class Link:
                 await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
 
 
+def nodes_of(url: str) -> list[str]:
+    """The URL of each node that this one names, in an order of chance, so that not all clients are with the first."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    nodes = [parts._replace(netloc=f"{user}{at}{host}").geturl() for host in hosts.split(",")]
+    shuffle(nodes)
+    return nodes
+
+
 def _beating(url: str) -> str:
     """With our heartbeat, unless it names one: by the driver's own, a line is known to be dead after three minutes."""
     parts = urlsplit(url)
@@ -342,6 +383,11 @@ def _frames(message: Message, most: int) -> list[Any]:
     body = message.body
     parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
     return [publish, ContentHeader(body_size=len(body), properties=message.properties), *parts]
+
+
+async def _told(channel: Channel, frames: Sequence[Any]) -> None:
+    await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
+    await channel.flow(active=True)  # it is answered in its turn
 
 
 class _Taken:

@@ -17,35 +17,29 @@ from aiormq.abc import DeliveredMessage
 from msgspec import Struct
 from pamqp.commands import Basic
 
-from wowevent.broker import Subscription
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
-from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.tags import route_of
 from wowevent.clock import Clock
 from wowevent.errors import BusError
-from wowevent.routing import Routes, spec_of, subscription_of
+from wowevent.presence import GONE, Note, Presence
+from wowevent.shared import Shared
 from wowevent.wakeup import Wakeup
 
-GONE: Final = 15.0
-"""Seconds of silence after which an instance is taken to be gone."""
 _NEWCOMER: Final = 0.25  # seconds in which the answers to a hello may still be under way
 _ALL: Final = "all"
 _TRANSIENT: Final = 1
 
 
-class Note(Struct, frozen=True, omit_defaults=True):
-    """What instances say to each other: `here` (what it reads and serves), `hello`, `bye`, `mark`, `free`."""
+class Said(Struct, frozen=True, omit_defaults=True):
+    """What instances say to each other: `here`, `hello`, `mark`, `free`; and what each reads and serves."""
 
     word: str
-    sender: str
-    live: dict[str, str] = {}
-    """Live subscriptions, as `spec_of` writes them."""
-    serves: tuple[str, ...] = ()
+    note: Note
     what: str = ""
 
 
-_decoder: Final = msgspec.msgpack.Decoder(Note)
+_decoder: Final = msgspec.msgpack.Decoder(Said)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -54,23 +48,19 @@ class Live:
 
     def __init__(self, link: Link, names: Names, instance: str, clock: Clock) -> None:
         """Nothing is heard before `start`."""
-        self.reading: dict[str, Subscription] = {}
-        """What this instance reads live."""
-        self.serving: set[str] = set()
-        """What it serves."""
-        self.routes: Routes = Routes()
-        """What anyone reads live."""
+        self.presence: Presence = Presence(instance, clock)
+        """What this instance and the others read and serve."""
         self.on_event: Callable[[DeliveredMessage], None] = lambda _: None
         """Told of each live event."""
         self.on_free: Callable[[str], None] = lambda _: None
         """Told that a lock was let go."""
         self.sync: Shared[None] = Shared(self._sync)
         """Returns once all is known that was said before the call."""
+        self.changed: Shared[None] = Shared(lambda: self._say(Said("here", self.presence.note())))
+        """Says what is read and served now: of many changes at a time, once."""
         self._link = link
         self._names = names
         self._instance = instance
-        self._clock = clock
-        self._heard: dict[str, tuple[float, Note]] = {}
         self._marks: dict[str, asyncio.Future[Any]] = {}
         self._number = 0
         self._since = 0.0
@@ -87,8 +77,8 @@ class Live:
         await self._link.call(channel.queue_bind(self._mailbox, self._names.live, _ALL))
         await self._link.consume(channel, self._mailbox, self._arrive, tag="mailbox", no_ack=True)
         self._since = asyncio.get_running_loop().time()
-        self._unheard = others - self._heard.keys() - {self._instance}
-        await self._say(self._note("hello"))
+        self._unheard = others - self.presence.others() - {self._instance}
+        await self._say(Said("hello", self.presence.note()))
 
     async def listen(self, pattern: str, *, stop: bool = False) -> None:
         """Hear live events whose topics match an AMQP pattern, or no more."""
@@ -96,24 +86,22 @@ class Live:
         change = self._channel.queue_unbind if stop else self._channel.queue_bind
         await self._link.call(change(self._mailbox, self._names.live, pattern))
 
-    async def changed(self) -> None:
-        """Say what is read and served now."""
-        await self._say(self._note("here"))
-
     async def free(self, what: str) -> None:
         """Say that a lock is let go."""
-        await self._say(Note("free", self._instance, what=what))
+        await self._say(Said("free", Note(self._instance), what))
 
     async def close(self) -> None:
         """Answer nobody any more."""
-        await self.sync.close()
+        for shared in (self.sync, self.changed):
+            await shared.close()
         for task in self._answers:
             task.cancel()
         await asyncio.gather(*self._answers, return_exceptions=True)
 
     async def leave(self) -> None:
-        """Say that there is no more to come."""
-        await self._say(Note("bye", self._instance))
+        """Say that there is no more to come, and nothing behind that."""
+        await self.changed.close()
+        await self._say(Said("here", Note(self._instance, gone=True)))
 
     async def _sync(self) -> None:
         """For a newcomer, once all had the time to answer."""
@@ -126,7 +114,7 @@ class Live:
         self._number += 1
         mark = f"{self._number}"
         done = self._marks[mark] = asyncio.get_running_loop().create_future()
-        note = Note("mark", self._instance, what=mark)
+        note = Said("mark", Note(self._instance), mark)
         try:
             await self._link.publish([_message("", self._mailbox, note)])
             await self._link.call(_result(done))
@@ -135,26 +123,10 @@ class Live:
 
     def silent(self, others: set[str]) -> set[str]:
         """Those of them that say nothing, and had the time to."""
-        self._expire()
         young = asyncio.get_running_loop().time() - self._since < GONE
-        return set() if young else others - self._heard.keys() - {self._instance}
+        return set() if young else others - self.presence.others() - {self._instance}
 
-    def consumers(self, id: str) -> int:
-        """How many instances serve it."""
-        self._expire()
-        return (id in self.serving) + sum(id in note.serves for _, note in self._heard.values())
-
-    def present(self) -> list[Subscription]:
-        """Everyone's live subscriptions."""
-        self._expire()
-        return self.routes.all()
-
-    def _note(self, word: str) -> Note:
-        live = {id: spec_of(subscription) for id, subscription in self.reading.items()}
-        self._fold_routes()
-        return Note(word, self._instance, live, tuple(self.serving))
-
-    async def _say(self, note: Note) -> None:
+    async def _say(self, note: Said) -> None:
         await self._link.publish([_message(self._names.live, _ALL, note)])
 
     def _arrive(self, message: DeliveredMessage) -> None:
@@ -163,54 +135,32 @@ class Live:
             self.on_event(message)
             return
         try:
-            note = _decoder.decode(message.body)
+            said = _decoder.decode(message.body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return  # a stranger's: nothing of ours says it
-        if note.word == "mark":
-            done = self._marks.get(note.what)
+        if said.word == "mark":
+            done = self._marks.get(said.what)
             if done is not None and not done.done():
                 done.set_result(None)
-        elif note.word == "free":
-            self.on_free(note.what)
-        elif note.sender != self._instance:
-            self._hear(note)
+        elif said.word == "free":
+            self.on_free(said.what)
+        elif said.note.sender != self._instance:
+            self._hear(said)
 
-    def _hear(self, note: Note) -> None:
-        before = self._heard.pop(note.sender, None)
-        self._unheard.discard(note.sender)
+    def _hear(self, said: Said) -> None:
+        self.presence.hear(said.note)
+        self._unheard.discard(said.note.sender)
         self._news.notify()
-        if note.word != "bye":
-            self._heard[note.sender] = (self._clock.monotonic(), note)
-        if before is None or before[1].live != note.live:
-            self._fold_routes()
-        if note.word == "hello":
-            self._answers.add(task := asyncio.create_task(self._answer(note.sender), name="rabbitmq:hello"))
+        if said.word == "hello":
+            self._answers.add(task := asyncio.create_task(self._answer(said.note.sender), name="rabbitmq:hello"))
             task.add_done_callback(self._answers.discard)
 
     async def _answer(self, newcomer: str) -> None:
         with suppress(BusError):  # the next beat says it again
-            await self._link.publish([_message("", self._names.mailbox(newcomer), self._note("here"))])
-
-    def _expire(self) -> None:
-        silent = [sender for sender, (at, _) in self._heard.items() if self._clock.monotonic() - at > GONE]
-        for sender in silent:
-            del self._heard[sender]
-        if silent:
-            self._fold_routes()
-
-    def _fold_routes(self) -> None:
-        self.routes = Routes()
-        for subscription in self.reading.values():
-            self.routes.add(subscription)
-        for _, note in self._heard.values():
-            for id, spec in note.live.items():
-                try:
-                    self.routes.add(subscription_of(id, spec))
-                except BusError:
-                    continue  # one that a newer version may understand
+            await self._link.publish([_message("", self._names.mailbox(newcomer), Said("here", self.presence.note()))])
 
 
-def _message(exchange: str, key: str, note: Note) -> Message:
+def _message(exchange: str, key: str, note: Said) -> Message:
     properties = Basic.Properties(delivery_mode=_TRANSIENT, message_id="note")
     return Message(exchange, key, properties, _encode(note))
 

@@ -15,10 +15,11 @@ from wowevent.brokers.rabbitmq.history import Pages
 from wowevent.brokers.rabbitmq.lanes import QUORUM
 from wowevent.brokers.rabbitmq.link import Message
 from wowevent.brokers.rabbitmq.session import Session
-from wowevent.brokers.rabbitmq.tags import Tag, properties
+from wowevent.brokers.rabbitmq.tags import properties
 from wowevent.codec import encode
 from wowevent.errors import BusError
 from wowevent.routing import matches
+from wowevent.tag import Tag
 
 
 async def copy_past(session: Session, subscription: Subscription) -> None:

@@ -231,6 +231,11 @@ class Registry:
         """The newest declaration."""
         return self.routes.get(id)
 
+    def stands(self, id: str, spec: str, since: float) -> bool:
+        """Whether its newest declaration is this one, and it has not lapsed, but was served or declared since then."""
+        known = self.known.get(id)
+        return known is not None and not known.lapsed and known.at >= since and known.specs[-1][1] == spec
+
     def wants(self, id: str, event: Event, seen: int) -> bool:
         """Whether it goes to a subscription by one of the declarations that held when it was published, or later."""
         specs = self._specs.get(id, [])
@@ -311,11 +316,11 @@ class Registry:
     def _declare(self, offset: int, id: str, spec: str, at: float) -> None:
         subscription = subscription_of(id, spec)
         known = self.known.setdefault(id, Known())
+        known.at = max(known.at, at)
         if not known.specs or known.specs[-1][1] != spec:
             known.specs = [*known.specs[1 - _SPECS :], (offset, spec)]
             self._specs[id] = [*self._specs.get(id, [])[1 - _SPECS :], (offset, _alone(subscription))]
-        known.at = max(known.at, at)
-        self.routes.add(subscription)
+            self.routes.add(subscription)
 
     def _remove(self, id: str) -> None:
         self.known.pop(id, None)

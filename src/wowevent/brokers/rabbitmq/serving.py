@@ -29,11 +29,12 @@ from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Channel, Link, Message
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.strangers import envelope, event_of, given_id
-from wowevent.brokers.rabbitmq.tags import Tag, name_of, of_copy, returns_of, tag_of
+from wowevent.brokers.rabbitmq.tags import name_of, of_copy, returns_of, tag_of
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
 from wowevent.log import logger
+from wowevent.tag import Tag
 
 _BACK: Final = 1.0  # seconds in which what was delayed finds its way back
 
@@ -409,7 +410,8 @@ class Serving:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.lanes.starting.close()
+        for shared in (self.lanes.starting, self.lanes.writing):
+            await shared.close()
         self.lanes.close()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from pamqp.commands import Queue
 
 from wowevent.broker import Retention, Subscription, SubscriptionInfo
 from wowevent.brokers.rabbitmq import delays
@@ -35,11 +36,11 @@ from wowevent.brokers.rabbitmq.registry import (
     Served,
 )
 from wowevent.brokers.rabbitmq.serving import Context, Serving
-from wowevent.brokers.rabbitmq.shared import Shared
 from wowevent.brokers.rabbitmq.stream import ARGUMENTS
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, SubscriptionNotFound
 from wowevent.log import logger
+from wowevent.shared import Shared
 
 BEAT: Final = 5.0
 """Seconds between two signs of life."""
@@ -146,12 +147,13 @@ class Session:
         known = self.control.registry.known
         ids = [id for id in known if not known[id].lapsed]
         missing = await self._missing([queue for id in ids for queue in [*self.queues(id), *self.letters.queues(id)]])
+        whole = [id for id in ids if not missing.intersection(self.queues(id))]
+        specs = [spec for id in whole if (spec := self.control.registry.spec(id)) is not None]
+        await self.link.tell([frame for spec in specs for frame in self._routing(spec)])
         for id in ids:
             if missing.intersection(self.queues(id)):
                 async with self.link.lock(self.names.lock(f"declare.{id}")):
                     await self._mend_one(id)
-            elif (spec := self.control.registry.spec(id)) is not None:
-                await self.route(spec)
             if missing.intersection(self.letters.queues(id)):
                 logger.error("dead letters were deleted", subscription=id)
                 await self.letters.declare(id)
@@ -170,7 +172,9 @@ class Session:
         await self.control.append(Emptied(id))
 
     async def _missing(self, queues: Sequence[str]) -> set[str]:
-        """Those that are not there. A channel serves until it is refused one."""
+        """Those that are not there. Most often none is; else a channel serves until it is refused one."""
+        if await self.link.there(queues):
+            return set()
         left, missing = list(queues), set[str]()
         while left:
             try:
@@ -186,23 +190,29 @@ class Session:
 
     async def route(self, subscription: Subscription, before: Subscription | None = None) -> None:
         """Its queues and bindings; those of the declaration before that it has not go afterwards."""
-        ask, id = self.link.ask, subscription.id
-        queues = (self.names.plain(id), self.names.urgent(id))
-        wanted = self.names.bindings(subscription)
+        await self.link.tell(self._routing(subscription, before))
+        if before is not None:
+            wanted, old = self.names.bindings(subscription), self.names.bindings(before)
+            for queue, new, past in zip(self._lanes(subscription.id), wanted, old, strict=True):
+                for exchange, key in sorted(past - new):
+                    await self.link.ask("queue_unbind", queue, exchange, key)
+
+    def _routing(self, subscription: Subscription, before: Subscription | None = None) -> list[Any]:
+        """What makes its queues, and the bindings that the declaration before had not."""
+        queues = self._lanes(subscription.id)
+        frames: list[Any] = [Queue.Declare(queue=each, durable=True, arguments=QUORUM, nowait=True) for each in queues]
         old: tuple[set[Binding], set[Binding]] = (set(), set()) if before is None else self.names.bindings(before)
-        for queue in queues:
-            await ask("queue_declare", queue, durable=True, arguments=QUORUM)
-        for queue, new, past in zip(queues, wanted, old, strict=True):
-            for exchange, key in sorted(new - past):
-                await ask("queue_bind", queue, exchange, key)
-        for queue, new, past in zip(queues, wanted, old, strict=True):
-            for exchange, key in sorted(past - new):
-                await ask("queue_unbind", queue, exchange, key)
+        for queue, new, past in zip(queues, self.names.bindings(subscription), old, strict=True):
+            bound = sorted(new - past)
+            frames += [Queue.Bind(queue=queue, exchange=at, routing_key=key, nowait=True) for at, key in bound]
+        return frames
+
+    def _lanes(self, id: str) -> tuple[str, str]:
+        return self.names.plain(id), self.names.urgent(id)
 
     async def unroute(self, subscription: Subscription) -> None:
         """Nothing more gets to it."""
-        queues = (self.names.plain(subscription.id), self.names.urgent(subscription.id))
-        for queue, keys in zip(queues, self.names.bindings(subscription), strict=True):
+        for queue, keys in zip(self._lanes(subscription.id), self.names.bindings(subscription), strict=True):
             for exchange, key in sorted(keys):
                 await self.link.ask("queue_unbind", queue, exchange, key)
 
@@ -210,9 +220,14 @@ class Session:
         """The queues that its ready events lie in."""
         known = self.control.registry.known.get(id)
         more = [self.names.suspects(id)] if known is not None and SUSPECTS in known.made else []
-        return [self.names.plain(id), self.names.urgent(id), *more]
+        return [*self._lanes(id), *more]
 
     # --- serving --------------------------------------------------------------------------------------------------
+
+    def stands(self, id: str, spec: str) -> bool:
+        """Whether to declare it so would change nothing: not even that it is known to be in use."""
+        since = self.clock.time() - self._retention.unserved_after * _SERVED
+        return self.control.registry.stands(id, spec, since)
 
     def find(self, id: str) -> Subscription:
         """The declaration of a remembered subscription."""
@@ -233,11 +248,10 @@ class Session:
 
     async def serve(self, id: str) -> None:
         """This instance is a consumer of it, and all know."""
-        if id not in self.live.serving:
-            self.live.serving.add(id)
+        if id not in self.live.presence.serving:
+            self.live.presence.serving.add(id)
             self._noted[id] = self.clock.time()
-            await self.control.append(Served(id, self.clock.time()))
-            await self.live.changed()
+            await asyncio.gather(self.control.append(Served(id, self.clock.time())), self.live.changed())
 
     async def lock(self, serving: Serving) -> bool:
         """Whether this instance is the one that may hold leases of an exclusive subscription."""
@@ -247,30 +261,30 @@ class Session:
 
     async def unlock(self, serving: Serving) -> None:
         """Let another one hold leases, once none is open here."""
-        if serving.lock is not None and not serving.leases and serving.id not in self.live.serving:
+        if serving.lock is not None and not serving.leases and serving.id not in self.live.presence.serving:
             held, serving.lock = serving.lock, None
             await self.link.unlock(held, self.names.lock(f"one.{serving.id}"))
             await self.live.free(serving.id)
 
-    async def leave(self, ids: Sequence[str]) -> None:
+    async def leave(self, ids: Collection[str]) -> None:
         """Be no consumer of these any more."""
-        left = [id for id in ids if id in self.live.serving]
-        self.live.serving.difference_update(left)
-        for id in ids:
-            self._wake(id)
-            if id in self.servings:
-                await self.servings[id].lanes.stop()
-                await self.unlock(self.servings[id])
-        for id in left:
-            if id in self.control.registry.known:
-                await self.control.append(Served(id, self.clock.time()))
-        if left:
-            await self.live.changed()
+        left = [id for id in ids if id in self.live.presence.serving]
+        self.live.presence.serving.difference_update(left)
+        await asyncio.gather(*(self._let_go(id) for id in ids))
+        now = self.clock.time()
+        noted = [self.control.append(Served(id, now)) for id in left if id in self.control.registry.known]
+        await asyncio.gather(*noted, *([self.live.changed()] if left else []))
+
+    async def _let_go(self, id: str) -> None:
+        self._wake(id)
+        if id in self.servings:
+            await self.servings[id].lanes.stop()
+            await self.unlock(self.servings[id])
 
     def _changed(self, entry: Entry) -> None:
         """The control log said something."""
         if isinstance(entry, Removed):
-            self.live.serving.discard(entry.id)
+            self.live.presence.serving.discard(entry.id)
         id = getattr(entry, "id", None)
         if id in self.servings:
             self.servings[id].lanes.news.notify()
@@ -300,9 +314,8 @@ class Session:
         spec, known = self.control.registry.spec(id), self.control.registry.known.get(id)
         if spec is None or known is None:
             return None
-        ready = len(self.servings[id].lanes) if id in self.servings else 0
         try:
-            ready += await self._count(self.queues(id))
+            ready = await self._count(self.queues(id))
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise
@@ -311,13 +324,16 @@ class Session:
                 self.link.fail(BrokerUnavailable(f"rabbitmq: a queue of {id!r} is gone"))
                 raise
             return None
+        if id in self.servings and not self.servings[id].lanes.lost:
+            await self.servings[id].lanes.reach()  # what has left the queues is here, and perhaps not leased yet
+            ready += len(self.servings[id].lanes)
         return SubscriptionInfo(
             subscription=spec,
             ready=ready,
             leased=None,
             delayed=self.servings[id].delayed if id in self.servings else None,
             dead=await self.letters.count(id),
-            consumers=self.live.consumers(id),
+            consumers=self.live.presence.consumers(id),
             oldest=None,
             lost=None,
             lapsed=known.lapsed,
@@ -339,7 +355,7 @@ class Session:
         try:
             await self.live.changed()
             now = self.clock.time()
-            for id in list(self.live.serving):
+            for id in list(self.live.presence.serving):
                 if now - self._noted.get(id, 0.0) > self._retention.unserved_after * _SERVED:
                     self._noted[id] = now
                     await self.control.append(Served(id, now))
@@ -359,7 +375,7 @@ class Session:
         """Nobody has served it for too long."""
         await self.live.sync()
         spec = self.control.registry.spec(id)
-        if spec is None or self.live.consumers(id) or not await self.control.append(Lapsed(id)):
+        if spec is None or self.live.presence.consumers(id) or not await self.control.append(Lapsed(id)):
             return
         await self.unroute(spec)
         for queue in self.queues(id):
@@ -399,9 +415,7 @@ class Session:
         if not self.broken:
             with suppress(BrokerError, Closed, TimeoutError):
                 async with asyncio.timeout(5):
-                    await self.leave(list(self.live.serving))
-                    for serving in self.servings.values():
-                        await serving.lanes.stop()
+                    await self.leave({*self.live.presence.serving, *self.servings})
                     await self.live.leave()
                     await self.control.append(Parted(self.instance))
         for shared in (self.infos, self.head, self.live):

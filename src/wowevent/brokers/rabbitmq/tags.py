@@ -7,60 +7,15 @@ from typing import Any, Final
 
 import msgspec
 from aiormq.abc import DeliveredMessage
-from msgspec import Struct, structs
 from pamqp.commands import Basic
 
-from wowevent.broker import Attempt, Reason
-from wowevent.errors import printable
+from wowevent.broker import Reason
 from wowevent.event import Event
+from wowevent.tag import Tag
 
 HEADER: Final = "wowevent"
 """The header's name."""
-ENDED: Final = "the lease ended unsettled"
-"""The error of an attempt that was a crash."""
 _PERSISTENT: Final = 2
-
-
-class Tag(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """Where an event comes from, and what became of it in one subscription."""
-
-    at: float
-    """When it was published, Unix seconds by its publisher's clock."""
-    seen: int = -1
-    """How far its publisher had read the control log: which declarations it was routed by."""
-    copy: str = ""
-    """Which copy this is; the original has none."""
-    failures: int = 0
-    crashes: int = 0
-    attempts: tuple[Attempt, ...] = ()
-    redelivered: bool = False
-    due: float = 0.0
-    """When it is to leave the queue of what is delayed, Unix seconds."""
-    target: str = ""
-    """The queue that it goes to then; empty: it is published."""
-    letter: str = ""
-    """A dead letter's id,"""
-    reason: str = ""
-    error: str = ""
-    traceback: str = ""
-    buried: float = 0.0
-    """and the rest of it."""
-
-    def failed(self, now: float, error: str) -> Tag:
-        """One attempt more, which failed."""
-        return self._tried(now, error, failures=self.failures + 1)
-
-    def crashed(self, now: float, times: int = 1) -> Tag:
-        """Leases that ended unsettled."""
-        tag = self
-        for _ in range(times):
-            tag = tag._tried(now, ENDED, crashes=tag.crashes + 1)
-        return tag
-
-    def _tried(self, now: float, error: str, **counts: int) -> Tag:
-        number = self.failures + self.crashes + 1
-        attempt = Attempt(number, now, printable(error))
-        return structs.replace(self, attempts=(*self.attempts, attempt), **counts)
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -20,10 +20,15 @@ class Shared(Generic[T]):
         self._under_way: asyncio.Task[T] | None = None
         self._next: asyncio.Task[T] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way."""
+        return self._next is not None or (self._under_way is not None and not self._under_way.done())
+
     async def __call__(self) -> T:
         """An answer that was asked for after this call began."""
         if self._next is None:
-            self._next = asyncio.create_task(self._answer(self._under_way), name="rabbitmq:shared")
+            self._next = asyncio.create_task(self._answer(self._under_way), name="shared answer")
             self._next.add_done_callback(_seen)
         answer = self._next
         try:
@@ -31,7 +36,7 @@ class Shared(Generic[T]):
         except asyncio.CancelledError:
             own = asyncio.current_task()
             if answer.cancelled() and own is not None and not own.cancelling():
-                raise BrokerUnavailable("rabbitmq: the connection was given up") from None
+                raise BrokerUnavailable("the connection was given up") from None
             raise
 
     async def _answer(self, before: asyncio.Task[T] | None) -> T:

@@ -1,0 +1,463 @@
+"""The NATS JetStream engine: one stream of all events, which consumers read by filters, and four small ones beside it.
+
+    __init__    NatsBroker                           names       streams, subjects, filters
+    driver      nats-py, as we use it                messages    what goes over a line
+    link        the line: confirms, questions        tags        what a message says of itself
+    session     what an instance has joined          stream      following one, reading a range, asking a consumer
+    declaring   a subscription begins, or changes    consumers   what the server has of it
+    serving     one subscription: lease and settle   lanes       what the server has given us of it
+    successors  what becomes of a message            delays      what is delayed
+    control, registry   what all instances know      locks       what only one may do
+    letters     dead letters                         janitor     the log's limits
+    history     reading the log                      storage     streams that store nothing any more
+    faults      the errors
+
+The server matches and keeps cursors; who failed how often travels with a copy. `names` draws what lies where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+from uuid import uuid4
+
+from msgspec import structs
+
+from wowevent.broker import (
+    LIVE,
+    Appended,
+    Capabilities,
+    DeadLetter,
+    DeadQuery,
+    Discard,
+    Lease,
+    Ping,
+    Position,
+    Query,
+    Redeliver,
+    Retention,
+    Settlement,
+    Stored,
+    Subscription,
+    SubscriptionInfo,
+)
+from wowevent.brokers.nats.declaring import remember
+from wowevent.brokers.nats.faults import refusal
+from wowevent.brokers.nats.history import Items, Past, Tail, epoch_of, facts
+from wowevent.brokers.nats.link import Link
+from wowevent.brokers.nats.messages import Message
+from wowevent.brokers.nats.names import Names
+from wowevent.brokers.nats.registry import Known, Registry, Spec
+from wowevent.brokers.nats.serving import Serving
+from wowevent.brokers.nats.session import Session
+from wowevent.brokers.nats.tags import published
+from wowevent.clock import Clock, SystemClock
+from wowevent.codec import encode
+from wowevent.errors import BrokerUnavailable, Closed, PositionLost, StorageFull, SubscriptionNotFound
+from wowevent.event import Event, check_name
+from wowevent.presence import Presence
+from wowevent.reading import Reading, of_facts
+
+__all__ = ["NatsBroker"]
+
+_LONGEST_WAIT: Final = 86_400.0
+_LOCK_WAIT: Final = 1.0  # seconds after which a waiting fetch looks again whether the lock is free
+_ROUNDS: Final = 8  # publishes that may be under way
+_PROMISE: Final = (
+    "At least once: file storage, confirmed before a publish returns; nothing is lost by a kill. A power failure may "
+    "take what the server had not synced yet: nothing with `sync_interval: always`, up to two minutes with its default."
+)
+
+
+class NatsBroker:
+    """One instance of the NATS engine; see `Broker` for what each call promises.
+
+    Nothing is connected before the first call. All calls come from one event loop. Leases and delays go by the clock of
+    the instance that has them.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        options: dict[str, Any] | None = None,
+        *,
+        namespace: str = "default",
+        retention: Retention | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`servers` are `nats://host:port`.
+
+        Of `options`: user, password, token, creds and nkey (files), name, tls (a dict of the files ca, cert, key),
+        replicas (of the streams that are made).
+        """
+        self.capabilities: Capabilities = Capabilities(
+            name="nats",
+            durable=True,
+            shared=True,
+            promise=_PROMISE,
+            exact=False,
+            lasting_leases=False,
+            matches=False,
+            rounds=_ROUNDS,
+        )
+        self._servers = servers
+        self._options = dict(options or {})
+        self._replicas = int(self._options.pop("replicas", 1))
+        self._names = Names(check_name(namespace))
+        self._retention = retention or Retention()
+        self._clock = clock or SystemClock()
+        self._registry = Registry()
+        self._presence = Presence(uuid4().hex[:12], self._clock)
+        self._servings: dict[str, Serving] = {}
+        self._session: Session | None = None
+        self._opening: asyncio.Task[Session] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._served: set[str] = set()
+        self._closed = False
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Join the log now, rather than with the first call. BrokerUnavailable, NotPermitted."""
+        await self._enter()
+
+    async def _enter(self) -> Session:
+        """Every call starts here."""
+        if self._closed:
+            raise Closed("this broker is closed")
+        if self._session is not None and not self._session.broken:
+            return self._session
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open(), name="nats:open")
+            self._opening.add_done_callback(_seen)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            own = asyncio.current_task()
+            if opening.cancelled() and own is not None and not own.cancelling():
+                raise Closed("this broker was closed") from None
+            raise
+
+    async def _open(self) -> Session:
+        if self._session is not None:
+            before, self._session = self._session, None
+            await before.close(goodbye=False)
+        link = await Link.dial(self._servers, self._options)
+        session = Session(
+            link,
+            self._names,
+            registry=self._registry,
+            presence=self._presence,
+            retention=self._retention,
+            clock=self._clock,
+            servings=self._servings,
+            replicas=self._replicas,
+        )
+        try:
+            await session.join()
+        except BaseException:
+            await session.close(goodbye=False)
+            raise
+        self._session = session
+        return session
+
+    async def close(self) -> None:
+        """See Broker."""
+        if self._closing is None:
+            self._closed = True
+            self._closing = asyncio.create_task(self._close())
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:  # no more time to say goodbye; but nothing stays behind
+            self._closing.cancel()
+            await asyncio.gather(self._closing, return_exceptions=True)
+            raise
+
+    async def _close(self) -> None:
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        if self._session is not None:
+            await self._session.close(goodbye=True)
+        for serving in list(self._servings.values()):
+            await serving.close()
+
+    # --- publish --------------------------------------------------------------------------------------------------
+
+    async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
+        """See Broker."""
+        session = await self._enter()
+        now, epoch = self._clock.time(), epoch_of(self._registry)
+        results: list[Appended | None] = []
+        messages: list[Message] = []
+        matches: list[tuple[str, ...]] = []
+        for event in events:
+            matched = self._registry.routes.match(event) + self._presence.routes.match(event)
+            due = event.not_before.timestamp() if event.not_before is not None else 0.0
+            if due > now:
+                kept = await session.delays.hold(event, due)
+                results.append(Appended(None, matched=matched) if kept else Appended(None, duplicate=True))
+            elif event.topic.startswith(LIVE):
+                session.link.send(self._names.live(event.topic), encode(event))
+                results.append(Appended(None, matched=matched))
+            else:
+                messages.append(session.link.fitting(published(self._names.event(event), event, now)))
+                matches.append(matched)
+                results.append(None)
+        confirms = iter(zip(await session.link.publish(messages), matches, strict=True))
+        for number, result in enumerate(results):
+            if result is not None:
+                continue
+            confirm, matched = next(confirms)
+            if confirm.error is not None:
+                raise refusal(confirm.error)
+            place = Position(epoch, confirm.seq)
+            results[number] = Appended(place, duplicate=True) if confirm.duplicate else Appended(place, matched=matched)
+        return [result for result in results if result is not None]
+
+    async def cancel(self, event_id: str) -> bool:
+        """See Broker."""
+        return await (await self._enter()).delays.cancel(event_id)
+
+    # --- subscriptions --------------------------------------------------------------------------------------------
+
+    async def declare(self, subscription: Subscription) -> SubscriptionInfo:
+        """See Broker. PositionLost for a start at a position that the log does not go on from."""
+        session = await self._enter()
+        id = subscription.id
+        if not subscription.durable:
+            self._presence.reading[id] = structs.replace(subscription, start="new")
+            await session.control.say()
+            return SubscriptionInfo(subscription=subscription, consumers=1)
+        await remember(session, subscription)
+        found = await session.info(id)
+        if found is None:
+            raise SubscriptionNotFound(f"{id!r} was removed while it was declared")
+        return found
+
+    async def detach(self, id: str) -> None:
+        """See Broker."""
+        self._served.discard(id)
+        await (await self._enter()).leave([id])
+
+    async def remove(self, id: str) -> None:
+        """See Broker."""
+        session = await self._enter()
+        if self._presence.reading.pop(id, None) is not None:
+            await session.control.say()
+            return
+        await session.control.sync()
+        if id not in self._registry.known:
+            return
+        await session.leave([id])
+        await session.control.note(id, removed=True)
+        serving = self._servings.pop(id, None)
+        if serving is not None:
+            await serving.lanes.stop()
+            await serving.close()
+        await session.consumers.unmake(id)
+        await session.purge(self._names.dead, f"{self._names.letters(id)}.>")
+        await session.purge(self._names.later, f"{self._names.retries(id)}.>")
+
+    async def subscriptions(self) -> Sequence[SubscriptionInfo]:
+        """See Broker."""
+        session = await self._enter()
+        infos = await session.infos()
+        return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in self._presence.present()]
+
+    async def info(self, id: str) -> SubscriptionInfo | None:
+        """See Broker."""
+        session = await self._enter()
+        await session.sync()
+        live = next((each for each in self._presence.present() if each.id == id), None)
+        return SubscriptionInfo(subscription=live, consumers=1) if live is not None else await session.info(id)
+
+    async def purge(self, id: str) -> int:
+        """See Broker."""
+        session = await self._enter()
+        await session.sync()
+        session.find(id)
+        return await session.serving(id).purge()
+
+    # --- fetch and settle -----------------------------------------------------------------------------------------
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        """See Broker."""
+        self._served.add(id)
+        session = await self._enter()
+        until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
+        if self._registry.spec(id) is None:
+            await session.control.sync()
+        while True:
+            if self._closed:
+                raise Closed("this broker is closed")
+            if session.broken:
+                raise BrokerUnavailable("nats: the connection was lost")
+            spec = session.find(id)
+            if id not in self._served:  # detached while this call was under way
+                await session.leave([id])
+                return []
+            await self._serve(session, id, tells=limit > 0)
+            left = until - self._clock.monotonic()
+            try:
+                leases = await self._take(session, spec, limit, waits=left > 0)
+            except BrokerUnavailable:
+                if self._closed:
+                    raise Closed("this broker is closed") from None
+                session.find(id)  # that it was removed is the better answer
+                raise
+            if leases or limit == 0 or left <= 0:
+                return leases
+            await self._wait(session, spec, left)
+
+    async def _serve(self, session: Session, id: str, *, tells: bool) -> None:
+        """This instance is a consumer of it. PositionLost, once, where it lapsed or the log's limits took something."""
+        await session.serve(id)
+        known = self._registry.known.get(id)
+        if known is None or not tells or not (known.lapsed or known.untold):
+            return
+        told = 0
+        head = (await session.ends())[1]
+
+        def change(known: Known | None) -> Known | None:
+            nonlocal told
+            if known is None or not (known.lapsed or known.untold):
+                told = -1
+                return None
+            told = known.lost
+            if not known.lapsed:
+                return structs.replace(known, lost=0, untold=False)
+            specs = (Spec(head, known.specs[-1].text),)
+            return structs.replace(known, lost=0, untold=False, lapsed=False, begins=head + 1, specs=specs)
+
+        try:
+            await session.consumers.change(id, change)
+        except StorageFull:
+            if known.lapsed:
+                raise
+            return  # it is told when that can be noted, and once
+        if told >= 0:
+            raise PositionLost(
+                f"{id}: unread events are gone, by the log's limits or unserved for too long", told or None
+            )
+
+    async def _take(self, session: Session, spec: Subscription, limit: int, *, waits: bool) -> list[Lease]:
+        serving = session.serving(spec.id)
+        if limit == 0 or (spec.exclusive and not await session.lock(spec.id)):
+            return []
+        if not waits:
+            await session.sync()
+        # The first time the server is asked, too: what a consumer begins with is the best that there is.
+        asking = not (waits and serving.lanes.consuming) or serving.lanes.overtaken
+        leases = await serving.take(limit, spec.lease, asking=asking, lanes=not spec.exclusive)
+        if waits and spec.id in self._served:
+            await serving.consume(limit - len(leases))
+        if spec.id not in self._served:  # detached meanwhile: what is delivered ahead would stay here
+            await serving.stop()
+        return leases
+
+    async def _wait(self, session: Session, spec: Subscription, seconds: float) -> None:
+        serving = session.serving(spec.id)
+        if spec.exclusive and not session.holds(spec.id):
+            seconds = min(seconds, _LOCK_WAIT)
+        elif serving.takeable:
+            return
+        if spec.id not in self._served or session.broken:
+            return
+        timer = self._clock.call_later(seconds, serving.lanes.news.notify)
+        try:
+            await serving.lanes.news.wait()
+        finally:
+            timer.cancel()
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        if self._registry.spec(id) is None:
+            await session.control.sync()
+        session.find(id)
+        count = await session.serving(id).settle(settlements)
+        await session.unlock(id)
+        return count
+
+    async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        return await session.letters.find(query)
+
+    async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        return await session.letters.resolve(letters)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+        """See Broker."""
+        if follow:
+            return self._follow(query, after)
+        if of_facts(query):
+            return self._facts(query, after)
+        past = Past(query, after)
+
+        async def turn() -> Items | None:
+            return await past.next(await self._enter())
+
+        return Reading(turn, query.limit, lambda: self._end(past.close()))
+
+    def _facts(self, query: Query, after: Position | None) -> Reading:
+        done = False
+
+        async def turn() -> Items | None:
+            nonlocal done
+            session = await self._enter()
+            if done:
+                return None
+            done = True
+            return await facts(session, query, after)
+
+        return Reading(turn, query.limit)
+
+    def _follow(self, query: Query, after: Position | None) -> Reading:
+        tail: Tail | None = None
+
+        async def turn() -> Items | None:
+            nonlocal tail
+            if tail is None:
+                tail = Tail(query, after, await self._enter())
+            found = await tail.next()
+            if found is None and not self._closed:
+                raise BrokerUnavailable("nats: the connection was lost")
+            return found
+
+        def end() -> None:
+            if tail is not None:
+                tail.close()
+                self._end(tail.end())
+
+        return Reading(turn, query.limit, end)
+
+    def _end(self, work: Any) -> None:
+        """Let it end beside what is done now."""
+        if self._session is not None and not self._session.broken and not self._closed:
+            self._session.begin(work)
+        else:
+            work.close()
+
+    async def ping(self) -> Ping:
+        """See Broker."""
+        session = await self._enter()
+        began = asyncio.get_running_loop().time()
+        await session.sync()
+        # The server reads on where it stores nothing any more.
+        (_, last), _ = await asyncio.gather(session.ends(), session.storage.look())
+        return Ping(asyncio.get_running_loop().time() - began, Position(epoch_of(self._registry), last))
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
