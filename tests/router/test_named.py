@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.router.conftest import (
     PATIENCE,
@@ -25,7 +28,8 @@ from tests.router.conftest import (
     talking,
 )
 from wowevent import EventBus
-from wowevent.broker import SubscriptionInfo
+from wowevent.broker import Broker, Lease, SubscriptionInfo
+from wowevent.brokers import open_broker
 from wowevent.router import EventRouter, courier
 
 NAME = "worker"
@@ -580,3 +584,58 @@ async def test_a_pause_holds_up_what_clients_would_get(router: EventRouter, clie
     await client.nothing()
     await bus.resume(NAME)
     assert numbers(await client.events(3)) == [0, 1, 2]
+
+
+class Late:
+    """An engine whose fetch returns what it leased only once the subscription is detached."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.leased = asyncio.Event()
+        self._broker = broker
+        self._detached = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        leases = await self._broker.fetch(id, limit=limit, wait=wait)
+        if leases:
+            self.leased.set()
+            await self._detached.wait()
+        return leases
+
+    async def detach(self, id: str) -> None:
+        await self._broker.detach(id)
+        self._detached.set()
+
+
+async def test_what_is_leased_while_a_drain_begins_is_given_back():
+    late = Late(open_broker("memory://"))
+    async with EventBus(late) as bus, EventRouter(port=0, bus=bus) as router, connect(router.url) as socket:
+        client = Talker(socket)
+        await client.subscribe(name=NAME)
+        await client.publish(n=0)
+        await asyncio.wait_for(late.leased.wait(), 5)
+        await router.stop()
+        info = await bus.info(NAME)
+        assert info is not None
+        assert (info.ready, info.leased) == (1, 0)
+        said = [json.loads(text)["type"] async for text in socket]  # until it was closed
+        assert "event" not in said
+
+
+async def test_who_subscribes_while_the_router_drains_is_served_by_the_next_one(router: EventRouter, join: Join):
+    holding, late = await join(router), await join(router)
+    await holding.subscribe("held.*", name="holding")
+    await holding.publish("held.now")
+    held = await holding.events(1)  # until this is settled, it drains
+    await late.subscribe(name=NAME)
+    await late.ask("unsubscribe", subscription_id="sub-1")
+    await holding.publish(n=1)
+    stopping = asyncio.create_task(router.stop())
+    while (await holding.health())["status"] != "draining":
+        pass
+    await late.say("subscribe", subscription={"topics": ["*"], "name": NAME})
+    await late.nothing()
+    await holding.say("ack", subscription_id="sub-1", tokens=[held[0]["token"]])  # an answer may not come any more
+    await stopping

@@ -24,6 +24,7 @@ from wowevent.cli.serve import (
     LogFormat,
     LogLevel,
     Port,
+    Workers,
     given,
     serve_here,
     settings_of,
@@ -48,13 +49,14 @@ def start(  # noqa: PLR0917 - the options of a command
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
+    workers: Workers = None,
     daemon: Annotated[bool, typer.Option("--daemon", "-d", help="In the background.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One object; with --daemon.")] = False,
     detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
 ) -> None:
     """Serve the bus like `serve`, once on a data directory; with --daemon in the background."""
     options = given(
-        url=url, namespace=namespace, host=host, port=port, http_port=http_port,
+        url=url, namespace=namespace, host=host, port=port, http_port=http_port, workers=workers,
         log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
     )  # fmt: skip
     if daemon:
@@ -85,6 +87,7 @@ def restart(  # noqa: PLR0917 - the options of a command
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
+    workers: Workers = None,
     force: Force = False,
     timeout: Patience = PATIENCE,
     json: Json = False,
@@ -95,7 +98,7 @@ def restart(  # noqa: PLR0917 - the options of a command
     configuration file say is read again.
     """
     anew = given(
-        url=url, namespace=namespace, host=host, port=port, http_port=http_port,
+        url=url, namespace=namespace, host=host, port=port, http_port=http_port, workers=workers,
         log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
     )  # fmt: skip
     settings = settings_of(anew)

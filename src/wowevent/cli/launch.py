@@ -15,7 +15,7 @@ import psutil
 
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import Record, find
-from wowevent.cli.serve import log_of
+from wowevent.cli.serve import flags, log_of
 from wowevent.cli.show import plain
 from wowevent.cli.stopping import end
 from wowevent.settings import CONFIG, Settings, config_path
@@ -50,7 +50,7 @@ def launch(options: dict[str, Any], settings: Settings, cwd: Path) -> tuple[Reco
 def _spawn(options: dict[str, Any], settings: Settings, cwd: Path, deadline: float) -> Record:
     log = log_of(options, settings)
     written = log.stat().st_size if log.exists() else 0
-    command = [sys.executable, "-P", "-m", "wowevent", "start", *_flags(options), "--detached"]
+    command = [sys.executable, "-P", "-m", "wowevent", "start", *flags(options), "--detached"]
     with TemporaryFile() as said:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             command,
@@ -77,11 +77,6 @@ def _spawn(options: dict[str, Any], settings: Settings, cwd: Path, deadline: flo
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         end(psutil.Process(process.pid), _GRACE, force=True)
-
-
-def _flags(options: dict[str, Any]) -> list[str]:
-    named = ((f"--{name.replace('_', '-')}", value) for name, value in options.items())
-    return [flag if value is True else f"{flag}={value}" for flag, value in named]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -29,6 +29,16 @@ _LETTING_GO: Final = 1.0  # seconds
 _COMMANDS: Final = frozenset({"serve", "start"})
 
 
+class Worker(Struct, frozen=True, kw_only=True):
+    """One of several processes that serve on the same ports."""
+
+    number: int
+    pid: int | None
+    """None while it is started again."""
+    http: str
+    """Where it alone answers, from this machine."""
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """Who serves, where, and how it was started."""
 
@@ -46,6 +56,8 @@ class Record(Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     """What its command line said."""
     cwd: str
+    workers: tuple[Worker, ...] = ()
+    """Empty where the process itself serves."""
 
 
 class Seen(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import os
 import sys
@@ -15,7 +14,7 @@ from wowevent.bus import EventBus
 from wowevent.cli.engine import settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.serve import LogFormat, LogLevel
-from wowevent.cli.workers import PARENT, WORKER, supervise
+from wowevent.cli.workers import PARENT, WORKER, refuse_unshared, supervise
 from wowevent.log import logger
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import ending
@@ -39,7 +38,7 @@ def run(  # noqa: PLR0917 - the options of a command
     if worker is None and (workers > 1 or reload):
         set_up_logs(settings.log_level, log_file, form=settings.log_format)
         if workers > 1:
-            _refuse_unshared(load(target))
+            refuse_unshared(load(target))
         file = [f"--log-file={log_file}"] if log_file else []
         logs = [f"--log-level={settings.log_level}", f"--log-format={settings.log_format}", *file]
         arguments = [*logs, "--", target]
@@ -69,18 +68,9 @@ def load(target: str) -> EventBus:
     return bus
 
 
-def _refuse_unshared(bus: EventBus) -> None:
-    capabilities = bus.capabilities
-    if not capabilities.shared:
-        raise CommandError(
-            "not_supported", f"{capabilities.name}:// lives in one process; workers need one that they share"
-        )
-
-
 async def _serve(bus: EventBus) -> None:
-    told = ending()
-    if (parent := os.environ.get(PARENT)) is not None:  # the supervisor's end of this pipe closes when it dies
-        asyncio.get_running_loop().add_reader(int(parent), told.set)
+    parent = os.environ.get(PARENT)
+    told = ending(None if parent is None else int(parent))
     await bus.start()
     logger.info("worker serves", process=os.getpid())
     await told.wait()

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from wowevent.access import Listening, listen
-from wowevent.bus import EventBus
 from wowevent.cli.engine import Namespace, Url, settle
 from wowevent.cli.exits import CommandError
-from wowevent.cli.pidfile import Record, moments, registered
+from wowevent.cli.pidfile import registered
 from wowevent.log import logger
-from wowevent.schema import SchemaRegistry
 from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from wowevent.settings import Settings
 
 Host = Annotated[
@@ -39,7 +32,13 @@ AllowAnonymous = Annotated[
     bool | None, typer.Option("--allow-anonymous", help="Whoever reaches the host may publish and read everything.")
 ]
 
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="How many processes share the ports; SIGHUP exchanges them.", show_default="1"),
+]
+
 _LOG: Final = "wowevent.log"
+_NOT_SETTINGS: Final = frozenset({"log_file", "workers"})
 
 
 def serve(  # noqa: PLR0917 - the options of a command
@@ -52,14 +51,18 @@ def serve(  # noqa: PLR0917 - the options of a command
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
+    workers: Workers = None,
+    post: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the bus over WebSocket and HTTP until Ctrl-C or SIGTERM."""
-    serve_here(
-        given(
-            url=url, namespace=namespace, host=host, port=port, http_port=http_port,
-            log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
-        )
+    options = given(
+        url=url, namespace=namespace, host=host, port=port, http_port=http_port, workers=workers,
+        log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
     )  # fmt: skip
+    if post is not None:
+        _serve_at(post, options)
+    else:
+        serve_here(options)
 
 
 def given(*, log_file: Path | None, **options: Any) -> dict[str, Any]:
@@ -75,7 +78,13 @@ def log_of(options: dict[str, Any], settings: Settings) -> Path:
 
 def settings_of(options: dict[str, Any]) -> Settings:
     """The settings of a service with these options."""
-    return settle(**{name: value for name, value in options.items() if name != "log_file"})
+    return settle(**{name: value for name, value in options.items() if name not in _NOT_SETTINGS})
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """The options as a command line says them."""
+    named = ((f"--{name.replace('_', '-')}", value) for name, value in options.items())
+    return [flag if value is True else f"{flag}={value}" for flag, value in named]
 
 
 def serve_here(options: dict[str, Any], *, alone: bool = False, detached: bool = False) -> None:
@@ -84,12 +93,20 @@ def serve_here(options: dict[str, Any], *, alone: bool = False, detached: bool =
     With `alone`, CommandError (already_running) if one is. With `detached` stderr is only for what goes wrong before it
     serves.
     """
+    from wowevent.cli.fleet import Fleet, command_of
+    from wowevent.cli.serving import Alone
+
     settings = settings_of(options)
     log = log_of(options, settings)
     with registered(settings.data_dir) as register:
         if register is None and alone:
             raise CommandError("already_running", "a service runs on this data directory; see wowevent status")
-        service = _Service(settings, options, log)
+        service: Alone | Fleet
+        if options.get("workers", 1) > 1:
+            own = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
+            service = Fleet(settings, options, log, command_of(flags(own)))
+        else:
+            service = Alone(settings, options, log)
         set_up_logs(settings.log_level, log, stderr=not detached, form=settings.log_format)
         if register is None:
             logger.info(
@@ -103,93 +120,13 @@ def serve_here(options: dict[str, Any], *, alone: bool = False, detached: bool =
             raise
 
 
-class _Service:
-    """What is served, and where; its ports are taken as soon as it is made."""
+def _serve_at(post: str, options: dict[str, Any]) -> None:
+    """Serve as a worker of the process that says so; that one writes the log."""
+    import msgspec
 
-    def __init__(self, settings: Settings, options: dict[str, Any], log: Path) -> None:
-        self._settings = settings
-        self._options = options
-        self._log = log
-        self._http = self._listen("http", settings.http_port)
-        self._websocket = self._listen("ws", settings.port) if settings.event_bus_enabled else None
+    from wowevent.cli.serving import Post, work
 
-    def _listen(self, scheme: str, port: int) -> Listening:
-        return listen(scheme, self._settings.host, port, allow_anonymous=self._settings.allow_anonymous)
-
-    async def run(self, register: Callable[[Record], None] | None, *, detached: bool) -> None:
-        """Serve; once it does, say so on stdout and in the record, and with `detached` let go of stderr."""
-        from wowevent.router import EventRouter
-        from wowevent.service.server import serve as serve_http
-
-        settings = self._settings
-        bus = router = None
-        if self._websocket is not None:
-            given: Any = {"namespace": settings.namespace, "max_payload": settings.max_payload}
-            bus = EventBus(settings.engine_url(), **given, registry=SchemaRegistry())
-            router = EventRouter(settings.host, listening=self._websocket, bus=bus, origins=settings.origins)
-
-        async def started() -> None:
-            _print_banner(await self._facts(bus))
-            if register is not None:
-                register(self._record())
-            if detached:
-                _let_go_of_stderr()
-
-        await serve_http(bus, self._http, settings, beside=router, started=started)
-
-    async def _facts(self, bus: EventBus | None) -> list[tuple[str, str]]:
-        http, websocket = self._http.url, self._websocket
-        return [
-            ("health", f"{http}/health"),
-            ("ready", f"{http}/ready"),
-            ("events", f"{http}/events"),
-            ("websocket", websocket.url if websocket else "not served"),
-            ("engine", self._settings.shown_url()),
-            ("promise", await _promise(bus)),
-            ("namespace", self._settings.namespace),
-            ("log file", str(self._log)),
-            ("stop", "Ctrl-C"),
-        ]
-
-    def _record(self) -> Record:
-        import psutil
-
-        created, since_boot = moments(psutil.Process())
-        return Record(
-            pid=os.getpid(),
-            created=created,
-            since_boot=since_boot,
-            websocket=self._websocket.url if self._websocket else None,
-            http=self._http.url,
-            engine=self._settings.shown_url(),
-            namespace=self._settings.namespace,
-            log=str(self._log),
-            version=version("wowevent"),
-            options=self._options,
-            cwd=str(Path.cwd()),
-        )
-
-
-def _let_go_of_stderr() -> None:
-    """Nobody reads it any more: what went wrong is in the log from now on."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-async def _promise(bus: EventBus | None) -> str:
-    """What the engine promises, as far as it can be asked."""
-    if bus is None:
-        return "the event bus is disabled (EVENT_BUS_ENABLED=false): only /health answers"
-    health = await bus.health()
-    promise = health["details"].get("promise")
-    return str(promise) if promise else "the engine does not answer yet; /ready will say when it does"
-
-
-def _print_banner(rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]WowEvent {version('wowevent')}[/]")
-    for name, value in rows:
-        console.print(f"  [dim]{name:<10}[/] ", end="")
-        console.print(value, markup=False)
-    console.file.flush()
+    settings = settings_of(options)
+    given = msgspec.json.decode(post, type=Post)
+    set_up_logs(settings.log_level, form=settings.log_format, worker=given.number)
+    run(work(given, settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -50,11 +50,19 @@ def status(json: Annotated[bool, typer.Option("--json", help="One object.")] = F
 
 
 async def _look(record: Record) -> dict[str, Any]:
-    http, websocket = await asyncio.gather(_in_time(_ask_http(record.http)), _in_time(_ask_websocket(record.websocket)))
+    http, websocket, *others = await asyncio.gather(
+        _in_time(_ask_http(record.http)),
+        _in_time(_ask_websocket(record.websocket)),
+        *(_in_time(_ask_http(worker.http)) for worker in record.workers),
+    )
     reached = http is not None and (websocket is not None or record.websocket is None)
-    well = reached and all(each.get("status") == "healthy" for each in (http, websocket) if each is not None)
+    asked = [*others, *(each for each in (http, websocket) if each is not None)]
+    well = reached and all(each is not None and each.get("status") == "healthy" for each in asked)
     state = "running" if well else "unhealthy" if reached else "not_answering"
-    return {"state": state, **facts_of(record), "health": {"http": http, "websocket": websocket}}
+    health: dict[str, Any] = {"http": http, "websocket": websocket}
+    if record.workers:  # what the shared ports say is one of them, whichever was reached
+        health["workers"] = others
+    return {"state": state, **facts_of(record), "health": health}
 
 
 async def _in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
@@ -113,18 +121,28 @@ def facts_of(record: Record) -> dict[str, Any]:
         "namespace": record.namespace,
         "log": record.log,
         "version": record.version,
+        **({"workers": [msgspec.to_builtins(worker) for worker in record.workers]} if record.workers else {}),
     }
 
 
 def show(answer: Mapping[str, Any]) -> None:
     """The same for a person."""
-    rows = {name: value for name, value in answer.items() if name != "health" and value is not None}
+    rows = {name: value for name, value in answer.items() if name not in {"health", "workers"} and value is not None}
     if "uptime" in rows:
         rows["uptime"] = span(rows["uptime"])
     if "state" in rows:
         rows["state"] = rows["state"].replace("_", " ")
-    facts([*rows.items(), *_health(answer.get("health") or {})])
+    facts([*rows.items(), *_health(answer.get("health") or {}, answer.get("workers") or ())])
 
 
-def _health(health: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(f"{name} says", str(said["status"]) if said else "nothing") for name, said in health.items()]
+def _health(health: Mapping[str, Any], workers: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    said = [(f"{name} says", _said(health[name])) for name in ("http", "websocket") if name in health]
+    for worker, each in zip(workers, health.get("workers", ()), strict=False):
+        what = f"worker {worker['number']}"
+        said.append((what, f"pid {worker['pid']}" if worker["pid"] else "is started again"))
+        said.append((f"{what} says", f"{_said(each)}, at {worker['http']}"))
+    return said
+
+
+def _said(answer: Answer) -> str:
+    return str(answer["status"]) if answer else "nothing"

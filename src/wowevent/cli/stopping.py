@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Final
 
 import psutil
@@ -27,7 +28,9 @@ def end(process: psutil.Process, timeout: float, *, force: bool) -> bool:
         if _wait(process, timeout):
             return False
         if force:
-            process.kill()
+            for each in (*process.children(recursive=True), process):  # workers, which would drain without it
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
             if _wait(process, _KILL):
                 return True
     except psutil.NoSuchProcess:  # it ended by itself meanwhile

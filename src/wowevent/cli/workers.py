@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from wowevent.bus import EventBus
 from wowevent.cli.exits import CommandError
 from wowevent.log import logger
 from wowevent.service.loop import ending
@@ -21,12 +21,24 @@ WORKER: Final = "WOWEVENT_WORKER"
 PARENT: Final = "WOWEVENT_PARENT"
 """In a worker's environment: a file descriptor that ends when the supervisor does."""
 
+WELL: Final = 10.0
+"""Seconds after which a worker counts as well: what it dies of then is not what those before it died of."""
+BROKEN: Final = frozenset({2, 65, 74, 77, 78})
+"""Exit statuses that starting again does not mend."""
+
 _GRACE: Final = 15.0  # seconds to end when told to
 _BACKOFF: Final = (0.5, 30.0)  # seconds, first and longest pause before a worker that died is started again
-_WELL: Final = 10.0  # seconds after which a worker counts as well, and the pause starts anew
-_BROKEN: Final = frozenset({2, 65, 74, 77, 78})  # exit statuses that starting again does not mend
 _SCAN: Final = 0.5  # seconds between looks at the files
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "venv", "site-packages"})
+
+
+def refuse_unshared(bus: EventBus) -> None:
+    """CommandError (not_supported) for an engine whose log lives in one process."""
+    capabilities = bus.capabilities
+    if not capabilities.shared:
+        raise CommandError(
+            "not_supported", f"{capabilities.name}:// lives in one process; workers need one that they share"
+        )
 
 
 async def supervise(arguments: Sequence[str], workers: int, watched: Path | None) -> None:
@@ -62,6 +74,7 @@ async def _keep(number: int, arguments: Sequence[str], parent: int, watched: Pat
             *(sys.executable, "-m", "wowevent", "run", *arguments),
             env={**os.environ, WORKER: str(number), PARENT: str(parent)},
             pass_fds=(parent,),
+            start_new_session=True,  # what a terminal says is for this process, which passes it on
         )
         logger.info("worker started", worker=number, process=process.pid)
         changed = await _ended_or_changed(process, watched, before)
@@ -73,10 +86,11 @@ async def _keep(number: int, arguments: Sequence[str], parent: int, watched: Pat
             logger.info("worker waits for the code to change", worker=number)
             await _change(watched, before)
             continue
-        if process.returncode in _BROKEN:
+        if process.returncode in BROKEN:
             raise CommandError("workers_failed", f"worker {number} ended with status {process.returncode}; see above")
-        pause = _BACKOFF[0] if time.monotonic() - began > _WELL else min(2 * pause, _BACKOFF[1])
+        pause = _BACKOFF[0] if time.monotonic() - began > WELL else pause
         await asyncio.sleep(pause)
+        pause = min(2 * pause, _BACKOFF[1])
 
 
 async def _ended_or_changed(
@@ -95,18 +109,21 @@ async def _ended_or_changed(
         if changing is not None:
             changing.cancel()
         if process.returncode is None:
-            await _end(process, ended)
+            await end(process, _GRACE)
 
 
-async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
-    """SIGTERM, and SIGKILL for one that does not heed it."""
+async def end(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Tell it to end, kill it if it has not within so many seconds, and return when it has."""
     with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    await asyncio.wait({ended}, timeout=_GRACE)
-    if not ended.done():
+        process.terminate()
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
         logger.error("worker did not end in time, it is killed", process=process.pid)
-        process.kill()
-        await ended
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _change(watched: Path, before: Mapping[str, int]) -> str:

@@ -5,15 +5,16 @@
     keeper    extends the leases of what clients hold
 
 A seat is one client's share. When a connection breaks, what its seat held is parked: the client may come back and keep
-it. If it does not, its process is taken to have crashed, and the leases end unsettled, which the engine counts. A
-suspect goes to a client that holds nothing else.
+it. If it does not, its process is taken to have crashed, and the leases end unsettled, which the engine counts. Whoever
+parks them only shortens them: so a client that has gone to another router keeps what it says that it holds, if that one
+extends them in time. A suspect goes to a client that holds nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -79,7 +80,8 @@ class Seat:
         """and the same as JSON."""
         self.instance: str = instance
         self.credit: int = credit
-        self.held: dict[str, Lease] = {}
+        self.held: dict[str, Lease | None] = {}
+        """By token; None for what another router handed out, or this one before it was started anew."""
         self.since: dict[str, float] = {}
         """When each token was handed out, monotonic seconds."""
 
@@ -98,13 +100,14 @@ class Seat:
 
     def drop(self, token: str) -> Lease | None:
         """What it held under that token, now no longer."""
-        lease = self.held.pop(token, None)
-        if lease is not None:
-            self.client.outstanding -= 1
-            self.client.idle.notify()
+        if token not in self.held:
+            return None
+        lease = self.held.pop(token)
+        self.client.outstanding -= 1
+        self.client.idle.notify()
         return lease
 
-    def empty(self) -> dict[str, Lease]:
+    def empty(self) -> dict[str, Lease | None]:
         """All that it held, now no longer."""
         held, self.held = self.held, {}
         self.since.clear()
@@ -123,11 +126,14 @@ class Courier:
         tally: Tally,
         *,
         clock: Clock,
+        lasting: bool,
         fail: Callable[[Event, str], None],
         abandoned: Callable[[Courier], None],
         removed: Callable[[Courier], None],
     ) -> None:
-        """`fail(request, error)` answers a request that failed for good.
+        """`lasting`: a lease is good at any router, whoever handed it out (see Capabilities).
+
+        `fail(request, error)` answers a request that failed for good.
 
         `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more;
         `removed(courier)` when somebody has removed the subscription.
@@ -136,6 +142,7 @@ class Courier:
         self.seats: list[Seat] = []
         self.expected: int = 0
         """Clients that are about to take a seat."""
+        self._lasting = lasting
         self._abandoned = abandoned
         self._removed = removed
         self._source: Source = tally.valve
@@ -145,7 +152,7 @@ class Courier:
         self._tally = tally
         tally.counts = self.counts
         self._settler = Settler(spec.id, self._source, lease=spec.lease, clock=clock, counts=self.counts)
-        self._parked: dict[str, tuple[dict[str, Lease], Timer]] = {}
+        self._parked: dict[str, tuple[dict[str, Lease | None], Timer]] = {}
         self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
         self._room = Wakeup()
         self._turn = 0
@@ -173,8 +180,10 @@ class Courier:
             if other.instance == seat.instance:
                 leases |= other.empty()
                 other.credit = 0
-        seat.held = {token: leases.pop(token) for token in kept if token in leases}
+        seat.held = {token: leases.pop(token, None) for token in kept if self._lasting or token in leases}
         seat.since = dict.fromkeys(seat.held, self._clock.monotonic())
+        for token in seat.held:  # whoever had them before has shortened them
+            self._settler.put(Extend(token, self.spec.lease))
         seat.client.outstanding += len(seat.held)
         self._give_back(leases)
         self.seats.append(seat)
@@ -188,9 +197,10 @@ class Courier:
             self._give_back(held)
         else:
             held = {**self._unpark(seat.instance), **held}
-            gone = self._clock.call_later(
-                min(PARKED, self.spec.lease / 2), lambda: self._presume_crashed(seat.instance)
-            )
+            seconds = min(PARKED, self.spec.lease / 2)
+            for token in held:
+                self._settler.put(Extend(token, seconds))
+            gone = self._clock.call_later(seconds, lambda: self._presume_crashed(seat.instance))
             self._parked[seat.instance] = (held, gone)
         self._room.notify()
 
@@ -203,7 +213,7 @@ class Courier:
         """A client has room again."""
         self._room.notify()
 
-    def _unpark(self, instance: str) -> dict[str, Lease]:
+    def _unpark(self, instance: str) -> dict[str, Lease | None]:
         """What waits for that client, which is back."""
         leases, timer = self._parked.pop(instance, ({}, None))
         if timer is not None:
@@ -211,17 +221,14 @@ class Courier:
         return leases
 
     def _presume_crashed(self, instance: str) -> None:
+        """The leases end about now, unsettled: the engine counts a crash, unless another router has extended them."""
         leases, _ = self._parked.pop(instance)
-        logger.warning(
-            "client did not come back, its events are suspects", subscription=self.spec.id, events=len(leases)
-        )
-        for token in leases:
-            self._settler.put(Extend(token, 0.0))  # the lease ends now, unsettled: the engine counts a crash
+        logger.warning("client did not come back here", subscription=self.spec.id, events=len(leases))
         self._room.notify()
         self._abandoned(self)
 
-    def _give_back(self, leases: dict[str, Lease]) -> None:
-        for token in leases:
+    def _give_back(self, tokens: Iterable[str]) -> None:
+        for token in tokens:
             self._settler.put(Retry(token, charge=False))
 
     # --- settle -------------------------------------------------------------------------------------------------
@@ -285,6 +292,9 @@ class Courier:
             self._hand_out(leases)
 
     def _hand_out(self, leases: Sequence[Lease]) -> None:
+        if self._draining:  # they were fetched when that began: whoever counts what clients hold has counted
+            self._give_back(lease.token for lease in leases)
+            return
         worth = []
         for lease in leases:
             settlement = self._judge.beforehand(lease) if lease.crashes or lease.event.ttl_seconds is not None else None
@@ -306,13 +316,13 @@ class Courier:
             for seat in seats[self._turn % len(seats) :] + seats[: self._turn % len(seats)]:
                 if piece := _piece(left, min(fair, seat.free)):
                     seat.take(piece, self._clock.monotonic())
-        self._give_back({lease.token: lease for lease in left})
+        self._give_back(lease.token for lease in left)
 
     def _spawn_alone(self, lease: Lease) -> None:
         """A suspect goes to the client that holds least, and waits there until it holds nothing."""
         free = [seat for seat in self.seats if not seat.client.reserved]
         if not free:
-            self._give_back({lease.token: lease})
+            self._give_back([lease.token])
             return
         seat = min(free, key=lambda seat: seat.client.outstanding)
         seat.client.reserved = True
@@ -329,7 +339,7 @@ class Courier:
                     while seat.client.outstanding > 0 and seat in self.seats:
                         await seat.client.idle.wait()
             if seat not in self.seats or self._draining:
-                self._give_back({lease.token: lease})
+                self._give_back([lease.token])
                 return
             seat.take([lease], self._clock.monotonic())
             while lease.token in seat.held:
@@ -342,12 +352,10 @@ class Courier:
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def _keeping(self) -> None:
-        """Renew what clients hold, and what waits for them, before the leases end."""
+        """Renew what clients hold, and what is about to go to them, before the leases end."""
         while True:
             await self._clock.sleep(self.spec.lease / 3)
-            held = [token for seat in self.seats for token in seat.held]
-            held += [token for leases, _ in self._parked.values() for token in leases]
-            tokens = {*held, *self._suspects}
+            tokens = {*(token for seat in self.seats for token in seat.held), *self._suspects}
             if tokens:
                 await self._settler.send([Extend(token, self.spec.lease) for token in tokens])
 

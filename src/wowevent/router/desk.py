@@ -165,6 +165,9 @@ class Desk:
             before = await broker.info(id)
             head = (await broker.ping()).head
             await broker.declare(effect.spec)
+            if self._draining:  # it is told by the close of its connection, and asks the next router
+                connection.session.forget(effect.id)
+                return
             courier = self.couriers.get(id)
             if courier is None:
                 courier = self.couriers[id] = Courier(
@@ -172,6 +175,7 @@ class Desk:
                     effect.policy,
                     self._bus.tally(effect.spec),
                     clock=self._clock,
+                    lasting=self._bus.capabilities.lasting_leases,
                     fail=self._fail,
                     abandoned=self._retire,
                     removed=self._end,

@@ -65,13 +65,15 @@ class EventRouter:
         ping_interval: float = 25.0,
         allow_anonymous: bool = False,
         origins: Collection[str] = (),
+        worker: int | None = None,
     ) -> None:
         """`max_queue_size` is the most events that wait for one client, `max_outbox` the most bytes.
 
         `use_multi_queue` has no meaning here: urgent events overtake in any case. `transport="redis"` takes
         `redis_url`. Port 0 is any that is free; `url` says which; `listening` is a socket that is there already. A
         client is pinged when it was silent for `ping_interval` seconds. `allow_anonymous` lets others than this machine
-        in; `origins` are web pages that may connect.
+        in; `origins` are web pages that may connect. `worker` is the number of one of several routers on a port; its
+        health says it.
         """
         if bus is not None and (url is not None or namespace is not None or transport is not None):
             raise ValueError("a bus has its own url and namespace")
@@ -88,6 +90,7 @@ class EventRouter:
         self._allow_anonymous = allow_anonymous
         self._origins = frozenset(origins)
         self._multi_queue = use_multi_queue
+        self._worker = {} if worker is None else {"worker": worker}
         self._clock = SystemClock()
         self._connections: set[Connection] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -287,6 +290,7 @@ class EventRouter:
             "slow_clients": self._slow + sum(connection.slow for connection in connections),
             "latency": _percentiles(desk.intake.seconds),
             "engine": engine,
+            **self._worker,
         }
 
 

@@ -48,11 +48,14 @@ def create_app(
     body_limit: int = BODY_LIMIT,
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
+    worker: int | None = None,
 ) -> Starlette:
     """The ASGI application over a bus that somebody else starts and stops; without a bus it answers health alone.
 
     `hosts` are the names under which it may be asked for events (None is any), `origins` the web pages that may ask.
-    `app.state.draining = True` makes /ready say no; `drain(app)` also ends what it has under way.
+    `worker` is the number of one of several processes on a port: /health and /metrics say whose answer it is.
+    `app.state.draining = True` makes /ready say no; `drain(app)` also ends what it has under way. While
+    `app.state.leaving` every answer is the last one of its connection.
     """
     app = Starlette(
         routes=make_routes((*OPERATIONS, DESCRIPTION)),
@@ -61,6 +64,8 @@ def create_app(
     )
     app.state.bus = bus
     app.state.draining = False
+    app.state.leaving = False
+    app.state.worker = worker
     app.state.body_limit = body_limit
     app.state.hosts = None if hosts is None else frozenset(hosts)
     app.state.origins = frozenset(origins)

@@ -17,6 +17,7 @@ STATUS: Final = {
     "payload_too_large": 65,
     "format_too_new": 65,
     "schema_conflict": 65,
+    "copy_differs": 65,
     "broker_unavailable": 69,
     "no_responders": 69,
     "unroutable": 69,

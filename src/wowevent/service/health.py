@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 async def health(request: Request) -> Response:
-    """`{"status": "healthy", "<engine>": "connected", "event_bus": "running", "details": …}`; 503 when not healthy."""
-    seen = await look(request.app.state.bus)
+    """`{"status": "healthy", "<engine>": "connected", "event_bus": "running", "details": …}`; 503 when not healthy.
+
+    One of several processes on a port adds `worker`: its number.
+    """
+    worker: int | None = request.app.state.worker
+    seen = {**await look(request.app.state.bus), **({} if worker is None else {"worker": worker})}
     return JSONResponse(seen, _status(well=seen["status"] == "healthy"))
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _TIME: Final = "%Y-%m-%dT%H:%M:%S"
 _TEXT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s"
 _OURS: Final = frozenset({"time", "level", "logger", "message", "exception"})
+_PASSED_ON: Final = "wowevent.passed_on"
 _BYTES: Final = 10 * 1024 * 1024
 OLDER: Final = 5
 """Full files that are kept: `.1` is the newest."""
@@ -38,10 +39,13 @@ _LOGGERS: Final = {"wowevent": None, "uvicorn": logging.WARNING, "asyncio": logg
 """Whose lines are taken, and from which level on where it is not the configured one."""
 
 
-def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True, form: str = "text") -> None:
+def set_up_logs(
+    level: str, file: Path | None = None, *, stderr: bool = True, form: str = "text", worker: int | None = None
+) -> None:
     """Send log lines of `level` and above to stderr, and to `file` if one is given (10 MiB, and five older ones).
 
-    Without `stderr` to the file alone, for a process that nobody watches. `form` is `text` or `json`.
+    Without `stderr` to the file alone, for a process that nobody watches. `form` is `text` or `json`. `worker` is the
+    number that one of several processes has, and stands in each of its lines.
 
     Raises ValueError for an unknown level or form, OSError if the file cannot be written.
     """
@@ -49,7 +53,7 @@ def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True, fo
         raise ValueError(f"{level!r:.40} is not a log level: {', '.join(LEVELS)}")
     if form not in FORMATS:
         raise ValueError(f"{form!r:.40} is not a log format: {', '.join(FORMATS)}")
-    lines = _JsonLines() if form == "json" else logging.Formatter(_TEXT, _TIME)
+    lines: logging.Formatter = _JsonLines(worker) if form == "json" else _TextLines(worker)
     lines.converter = time.gmtime
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)] if stderr else []
     if file is not None:
@@ -63,11 +67,34 @@ def set_up_logs(level: str, file: Path | None = None, *, stderr: bool = True, fo
         logger.propagate = False
 
 
-class _JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, message, and what is told beside it. ASCII, so that a line is a line."""
+def pass_on(lines: str) -> None:
+    """Log what another process of ours has written as log lines already."""
+    told = {"name": _PASSED_ON, "msg": lines, "levelno": logging.INFO}  # its own level it has been asked about already
+    logging.getLogger("wowevent").handle(logging.makeLogRecord(told))
+
+
+class _TextLines(logging.Formatter):
+    """A line as it is drawn above; of a worker `wowevent[2]`."""
+
+    def __init__(self, worker: int | None) -> None:
+        super().__init__(_TEXT.replace("%(name)s", "%(name)s" if worker is None else f"%(name)s[{worker}]"), _TIME)
 
     def format(self, record: logging.LogRecord) -> str:
         """See Formatter."""
+        return record.getMessage() if record.name == _PASSED_ON else super().format(record)
+
+
+class _JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, and what is told beside it. ASCII, so that a line is a line."""
+
+    def __init__(self, worker: int | None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See Formatter."""
+        if record.name == _PASSED_ON:
+            return record.getMessage()
         said = getattr(record, "said", None)
         if not isinstance(said, Said):  # of another library
             trace = self.formatException(record.exc_info) if record.exc_info else None
@@ -77,6 +104,7 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": said.message,
+            **self._worker,
         }
         for name, value in said.fields.items():
             line[f"{name}_" if name in _OURS else name] = value if isinstance(value, bool | int) else _text(value)

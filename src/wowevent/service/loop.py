@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -27,17 +28,35 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def ending() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; a second one ends the process as it would any other."""
+def ending(parent: int | None = None) -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; a second one ends the process as it would any other.
+
+    `parent` is a descriptor that can be read once the process that started us is gone: that sets it, too. Then further
+    signals change nothing: a service manager tells all of its processes at once, and our parent tells us once more.
+    """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
 
     def tell() -> None:
         told.set()
-        for each in _ENDINGS:
-            loop.remove_signal_handler(each)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if parent is None:
+            for each in _ENDINGS:
+                loop.remove_signal_handler(each)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     for each in _ENDINGS:
         loop.add_signal_handler(each, tell)
+    if parent is not None:
+        _end_with(parent, told)
     return told
+
+
+def _end_with(parent: int, told: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        loop.remove_reader(parent)  # it can be read from now on
+        told.set()
+
+    os.set_blocking(parent, False)
+    loop.add_reader(parent, tell)

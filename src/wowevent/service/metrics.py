@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -141,6 +141,7 @@ class Metrics(Struct):
     totals: Totals
     subscribers: SubscribersMetrics
     event_types: dict[str, TypeMetrics]
+    worker: Annotated[int, Meta(description="Which of several processes on one port this is.")] | UnsetType = UNSET
 
 
 # --- the answer ---------------------------------------------------------------------------------------------------
@@ -152,10 +153,12 @@ async def metrics(request: Request) -> Response:
     if bus is None:
         raise Closed("the event bus is disabled (EVENT_BUS_ENABLED)")
     headers = {"vary": "accept", "cache-control": "no-store"}
+    worker: int | None = request.app.state.worker
     media = wanted(",".join(request.headers.getlist("accept")))
     if media == JSON:
-        return Response(msgspec.json.encode(await bus.metrics.get_metrics()), 200, headers, JSON)
-    seen = await _look(bus)
+        numbers = await bus.metrics.get_metrics() | ({} if worker is None else {"worker": worker})
+        return Response(msgspec.json.encode(numbers), 200, headers, JSON)
+    seen = await _look(bus, {} if worker is None else {"worker": str(worker)})
     # A thousand subscriptions are some 30,000 lines: the loop has other things to do.
     content = await asyncio.to_thread(_exposition, seen, media)
     return Response(content, 200, {**headers, "content-type": _content_type(media)})
@@ -202,9 +205,11 @@ class _Seen(Struct, frozen=True):
     latency: float | None
     """Of the engine, in seconds; None if it did not answer, and then nothing is known of its subscriptions."""
     infos: Sequence[SubscriptionInfo]
+    labels: Mapping[str, str]
+    """Of every series: which of several processes on one port it is of."""
 
 
-async def _look(bus: EventBus) -> _Seen:
+async def _look(bus: EventBus, labels: Mapping[str, str]) -> _Seen:
     latency: float | None = None
     infos: Sequence[SubscriptionInfo] = ()
     try:
@@ -219,6 +224,7 @@ async def _look(bus: EventBus) -> _Seen:
         subscribers=bus.metrics.subscribers(),
         latency=latency,
         infos=infos,
+        labels=labels,
     )
 
 
@@ -230,6 +236,11 @@ class _Collector:
 
     def collect(self) -> Iterable[Metric]:
         """Every family, each with all of its series."""
+        for family in self._families():
+            family.samples = [each._replace(labels={**each.labels, **self._seen.labels}) for each in family.samples]
+            yield family
+
+    def _families(self) -> Iterable[Metric]:
         seen = self._seen
         yield InfoMetricFamily("wowevent_build", "What runs here.", value=dict(seen.build))
         yield _published(seen.published)

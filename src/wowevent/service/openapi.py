@@ -54,6 +54,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "status": {"enum": ["healthy", "unhealthy"]},
             "event_bus": {"enum": ["running", "not started", "stopped", "disabled"]},
             "details": {"type": "object"},
+            "worker": {"type": "integer", "description": "Which of several processes on one port answers."},
         },
         "required": ["status", "event_bus", "details"],
     },

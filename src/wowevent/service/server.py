@@ -2,17 +2,21 @@
 
 listen -> start the bus, again and again while its engine is away -> serve
 signal -> not ready -> the bus finishes what is under way -> the last answers -> closed
+
+One of several processes on a port first leaves what comes to the others: what it was asked already it still answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import Final, Protocol
 
 import uvicorn
+from msgspec import Struct
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -27,8 +31,22 @@ from wowevent.settings import Settings
 
 _DRAIN: Final = 10.0  # seconds for the bus to finish
 _LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; both together stay below the 20 s that a pod has at least
+_ARRIVING: Final = 0.2  # seconds for a connection that was taken to be known
+_ONCE_MORE: Final = 1.0  # seconds in which who is connected asks once more, and is told that it was the last time
 _AT_ONCE: Final = 2.0  # seconds for which the start of the bus is waited for before `started()`
+_FIRST: Final = 5.0  # seconds for which one of several is not seen until its bus runs
 _BACKOFF: Final = (0.25, 2.0)  # seconds, first and longest pause while the engine is away at start
+
+
+class Place(Struct, frozen=True):
+    """The place of one of several processes that serve on the same ports."""
+
+    number: int
+    """From 1."""
+    own: Listening
+    """Where this one alone is asked how it is."""
+    parent: int
+    """A file descriptor that can be read once the process that started us is gone: then we end, too."""
 
 
 class Beside(Protocol):
@@ -50,6 +68,7 @@ async def serve(
     *,
     beside: Beside | None = None,
     started: Callable[[], Awaitable[object]] | None = None,
+    place: Place | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; `started()` is called when requests are answered and the bus runs.
 
@@ -57,16 +76,19 @@ async def serve(
 
     Raises BrokerError for an engine that refuses for good. One that is away only makes the service not ready.
     """
-    told = ending()
+    told = ending(None if place is None else place.parent)
     app = create_app(
         bus,
         body_limit=settings.max_body,
         hosts=LOOPBACK_NAMES if is_loopback(settings.host) else None,
         origins=settings.origins,
+        worker=None if place is None else place.number,
     )
     server = http_server(app)
-    serving = asyncio.create_task(server.serve(sockets=[listening.socket]), name="wowevent:http")
+    sockets = [listening.socket] if place is None else [listening.socket, place.own.socket]
     starting = asyncio.create_task(_start(bus, beside), name="wowevent:start")
+    first = None if place is None else starting
+    serving = asyncio.create_task(_serve_http(server, sockets, first), name="wowevent:http")
     waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
@@ -77,6 +99,8 @@ async def serve(
         await asyncio.wait({waiting, serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and not _failed(starting):
             await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if place is not None and not serving.done():
+            await _leave_to_others(app, server)
         await _drain(app, bus, beside, starting)
     finally:
         waiting.cancel()
@@ -91,12 +115,21 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, which also tells the application how to end it at once: closing waits for a client to read."""
+    """uvicorn's, which also ends as we want it.
+
+    The application is told how to end it at once: closing waits for a client to read.
+    """
 
     def on_message_begin(self) -> None:
         """See HttpToolsProtocol."""
         super().on_message_begin()
         self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]  # not of ASGI itself
+
+    def on_headers_complete(self) -> None:
+        """See HttpToolsProtocol; once it is to leave, an answer says that no more are given here."""
+        super().on_headers_complete()
+        if self.config.app.state.leaving and self.cycle is not None:  # type: ignore[union-attr]  # ours, a Starlette
+            self.cycle.keep_alive = False
 
 
 def http_server(app: Starlette) -> uvicorn.Server:
@@ -114,6 +147,31 @@ def http_server(app: Starlette) -> uvicorn.Server:
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # ours: the bus drains first
     return server
+
+
+async def _serve_http(server: uvicorn.Server, sockets: list[socket.socket], first: asyncio.Task[None] | None) -> None:
+    """Serve until told to end; if something is to be done first, once that is so, or it takes too long.
+
+    At a port that several share, whoever listens is asked: it has to be able to answer.
+    """
+    if first is not None:
+        await asyncio.wait({first}, timeout=_FIRST)
+    await server.serve(sockets=sockets)
+
+
+async def _leave_to_others(app: Starlette, server: uvicorn.Server) -> None:
+    """Take no more connections at the shared port, and answer what came by those that are there."""
+    server.servers[0].close()
+    app.state.leaving = True
+    app.state.streams.end()
+    began = time.monotonic()
+    passed = 0.0
+    while passed < _ARRIVING or (server.server_state.connections and passed < _LAST_ANSWERS):
+        if passed > _ONCE_MORE:
+            for connection in list(server.server_state.connections):
+                connection.shutdown()  # now if it is idle, else behind its answer
+        await asyncio.sleep(0.05)
+        passed = time.monotonic() - began
 
 
 async def _start(bus: EventBus | None, beside: Beside | None) -> None:

@@ -1,0 +1,116 @@
+"""One process that serves the bus: alone, or as one of several workers, on sockets that it was given."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from wowevent.access import Listening, listen
+from wowevent.bus import EventBus
+from wowevent.cli.front import Front, let_go_of_stderr, promise_of
+from wowevent.cli.pidfile import Record
+from wowevent.cli.workers import refuse_unshared
+from wowevent.router import EventRouter
+from wowevent.schema import SchemaRegistry
+from wowevent.service.server import Place
+from wowevent.service.server import serve as serve_http
+from wowevent.settings import Settings
+
+
+class Alone:
+    """What one process serves, and where; its ports are taken as soon as it is made."""
+
+    def __init__(self, settings: Settings, options: dict[str, Any], log: Path) -> None:
+        self._settings = settings
+        self._http = self._listen("http", settings.http_port)
+        self._websocket = self._listen("ws", settings.port) if settings.event_bus_enabled else None
+        websocket = None if self._websocket is None else self._websocket.url
+        self._front = Front(settings, options, log, http=self._http.url, websocket=websocket)
+
+    def _listen(self, scheme: str, port: int) -> Listening:
+        return listen(scheme, self._settings.host, port, allow_anonymous=self._settings.allow_anonymous)
+
+    async def run(self, register: Callable[[Record], None] | None, *, detached: bool) -> None:
+        """Serve; once it does, say so on stdout and in the record, and with `detached` let go of stderr."""
+        bus, router = _assembled(self._settings, self._websocket, None)
+
+        async def started() -> None:
+            self._front.show(await promise_of(bus))
+            if register is not None:
+                register(self._front.record())
+            if detached:
+                let_go_of_stderr()
+
+        await serve_http(bus, self._http, self._settings, beside=router, started=started)
+
+
+class Inherited(Struct, frozen=True):
+    """A socket of the process that started us; it listens already if another worker serves there still."""
+
+    fd: int
+    url: str
+
+    def take(self) -> Listening:
+        """The socket."""
+        return Listening(socket.socket(fileno=self.fd), self.url)
+
+
+class Post(Struct, frozen=True):
+    """What one worker is given."""
+
+    number: int
+    parent: int
+    """See Place."""
+    own: Inherited
+    http: Inherited
+    websocket: Inherited | None
+
+
+class Told(Struct, frozen=True):
+    """What a worker says on stdout once it serves."""
+
+    engine: str
+    namespace: str
+    promise: str
+
+
+async def work(post: Post, settings: Settings) -> None:
+    """Serve as one of several.
+
+    Raises CommandError for an engine whose log they could not share.
+    """
+    websocket = None if post.websocket is None else post.websocket.take()
+    bus, router = _assembled(settings, websocket, post.number)
+    if bus is not None:
+        refuse_unshared(bus)
+
+    async def started() -> None:
+        told = Told(settings.shown_url(), settings.namespace, await promise_of(bus))
+        sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
+        sys.stdout.buffer.flush()
+
+    place = Place(post.number, post.own.take(), post.parent)
+    await serve_http(bus, post.http.take(), settings, beside=router, started=started, place=place)
+
+
+def _assembled(
+    settings: Settings, websocket: Listening | None, worker: int | None
+) -> tuple[EventBus | None, EventRouter | None]:
+    """The bus and the router in front of it; neither where the bus is switched off."""
+    if websocket is None:
+        return None, None
+    bus = open_bus(settings)
+    router = EventRouter(settings.host, listening=websocket, bus=bus, origins=settings.origins, worker=worker)
+    return bus, router
+
+
+def open_bus(settings: Settings) -> EventBus:
+    """The bus of a service; nothing is opened yet."""
+    given: Any = {"namespace": settings.namespace, "max_payload": settings.max_payload}
+    return EventBus(settings.engine_url(), **given, registry=SchemaRegistry())
