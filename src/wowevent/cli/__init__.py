@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from wowevent.cli.configure import configure
+from wowevent.cli.copy import copy
 from wowevent.cli.daemon import restart, start, stop
 from wowevent.cli.dlq import app as dlq
 from wowevent.cli.exits import exit_status, say
@@ -49,6 +50,7 @@ for _command in (
     subscribe,
     history,
     replay,
+    copy,
     info,
     version,
 ):
