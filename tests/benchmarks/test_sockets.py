@@ -9,6 +9,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from benchmarks import side as sides
+from benchmarks.parts.routers import Share
 from benchmarks.parts.sockets import Counter, Publisher, masked, publishing
 from benchmarks.places import behind_socket, memory
 from benchmarks.side import Lost, Part, Side
@@ -56,6 +57,29 @@ def test_there_is_never_more_on_its_way_than_the_window():
     counter.take(b'"event_id" "event_id"')
     publisher.pump()
     assert socket.written == [b"0,1,2,3,", b"4,5,"]
+
+
+def test_publishers_of_the_same_events_keep_in_step_and_all_come_through():
+    counter = Counter(20)
+    sockets: list[Any] = [Socket(), Socket()]
+    made = [[b'"event_id",'] * 10, [b'"event_id",'] * 10]
+    publishers = [Publisher(frames, 4, [Share(counter, 2)], confirmed=True) for frames in made]
+    for publisher, socket in zip(publishers, sockets, strict=True):
+        publisher.client = socket
+        publisher.pump()
+    sent = [0, 0]
+    for turn in range(100):
+        which = 0 if turn < 50 else turn % 2  # nothing of the second comes until the first can go no further
+        coming = b"".join(sockets[which].written)[11 * sent[which] :]
+        sent[which] += coming.count(b",")
+        counter.take(coming)
+        for _ in range(coming.count(b",")):
+            publishers[which].take(b'{"status":"queued"}')
+        for publisher in publishers:
+            publisher.pump()
+        if turn == 49:
+            assert sent == [6, 0]
+    assert sent == [10, 10]
 
 
 def test_refused_events_are_counted_and_the_welcome_is_not():

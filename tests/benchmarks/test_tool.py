@@ -19,7 +19,10 @@ from benchmarks.side import Lost, Outcome, Part, RunFailed, Side, outcome
 from benchmarks.workloads import TITLES, WORKLOADS
 from benchmarks.workloads.soak import about, largest
 
-ON_RABBITMQ = {"rabbitmq", "rabbitmq-one", "rabbitmq-latency", "blocking"}
+NEEDS = {
+    "rabbitmq": {"rabbitmq", "rabbitmq-one", "rabbitmq-latency", "blocking"},
+    "nats": {"nats", "nats-one", "nats-latency"},
+}
 
 
 def side(function: str, name: str = "a side", count: int = 10) -> Side:
@@ -28,8 +31,9 @@ def side(function: str, name: str = "a side", count: int = 10) -> Side:
 
 @pytest.mark.parametrize("name", WORKLOADS)
 async def test_each_workload_runs_and_reports_valid_json(name: str, tmp_path: Path, request: pytest.FixtureRequest):
-    if name in ON_RABBITMQ and "rabbitmq" not in request.config.getoption("--broker").split(","):
-        pytest.skip("--broker does not name rabbitmq")
+    for server, workloads in NEEDS.items():
+        if name in workloads and server not in request.config.getoption("--broker").split(","):
+            pytest.skip(f"--broker does not name {server}")
     report = await measure([name], Bench(tmp_path, "tiny"), "the command")
     assert report.failures == {}
     found = json.loads(to_json(report))
@@ -137,6 +141,12 @@ def test_an_outcome_spans_all_parts():
     found = outcome(side("honest", count=2), records)
     assert (found.rate, found.values) == (1.0, {"more": 1.0})
     assert found.cpu_us == pytest.approx(200_000)
+
+
+def test_what_one_part_lost_is_not_hidden_by_one_that_lost_nothing():
+    records = [Record(values={"lost": 1.0}), Record(values={"lost": 0.0})]
+    with pytest.raises(Lost, match="lost 1"):
+        outcome(side("honest"), records)
 
 
 def test_a_ratio_is_of_what_was_measured_in_the_same_round():

@@ -7,7 +7,6 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 import time
 from contextlib import suppress
@@ -15,12 +14,7 @@ from pathlib import Path
 from select import select
 from typing import Any, Self
 
-from tests.processes import PATIENCE, environment
-
-
-def _take() -> None:
-    """Make stdin the terminal of the new session: Ctrl-C on it is for that."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from tests.processes import PATIENCE, Process, environment, start
 
 
 class Terminal:
@@ -32,16 +26,9 @@ class Terminal:
         self.before = termios.tcgetattr(self.terminal)
         self.seen = ""
         self._looked = 0
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "wowevent", *arguments],
-            cwd=home,
-            env=environment(home, TERM="xterm"),
-            stdin=self.terminal,
-            stdout=self.terminal,
-            stderr=self.terminal,
-            start_new_session=True,
-            preexec_fn=_take,  # noqa: PLW1509 - one call to the system, between fork and exec
-        )
+        files = (self.terminal, self.terminal, self.terminal)
+        env = environment(home, TERM="xterm")
+        self.process: Process = start(("wowevent", *arguments), home, env, files, terminal=True)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +73,7 @@ class Terminal:
             self._read(0.1)
         while self._read(0.1):
             pass
-        return self.process.returncode, self.seen
+        return self.process.wait(), self.seen
 
     @property
     def modes(self) -> list[Any]:

@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.daemons import data, started
-from tests.processes import PATIENCE, environment, until, wowevent
+from tests.processes import PATIENCE, Process, running, until, wowevent
 from wowevent.cli.logfile import Follower
 
 STAMP = "2026-01-31T12:00:00.123Z"
@@ -39,17 +37,10 @@ def shown(output: bytes) -> list[int]:
 
 
 @contextmanager
-def following(home: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def following(home: Path, *options: str) -> Iterator[Process]:
     """`logs -f`, with its output in `out.txt`."""
-    with (home / "out.txt").open("wb") as out:
-        command = [sys.executable, "-m", "wowevent", "logs", "-f", *options]
-        with subprocess.Popen(
-            command, cwd=home, env=environment(home), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+    with running(home, "wowevent", "logs", "-f", *options) as process:
+        yield process
 
 
 def read(home: Path) -> bytes:

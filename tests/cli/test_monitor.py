@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ import pytest
 from tests.cli.broken import EVIL, obeys
 from tests.cli.daemons import free_port, started
 from tests.cli.dialogue import Terminal
-from tests.processes import PATIENCE, environment, until, wowevent
+from tests.processes import PATIENCE, Process, running, until, wowevent
 from wowevent.cli.dashboard import rate
 from wowevent.client import EventRouterClient
 
@@ -26,17 +24,10 @@ QUICK = ("--interval", "0.2")
 
 
 @contextmanager
-def watching(home: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def watching(home: Path, *options: str) -> Iterator[Process]:
     """`monitor --json`, with its output in `out.txt`."""
-    with (home / "out.txt").open("wb") as out, (home / "err.txt").open("wb") as err:
-        command = [sys.executable, "-m", "wowevent", "monitor", "--json", *QUICK, *options]
-        with subprocess.Popen(
-            command, cwd=home, env=environment(home), stdin=subprocess.DEVNULL, stdout=out, stderr=err
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+    with running(home, "wowevent", "monitor", "--json", *QUICK, *options) as process:
+        yield process
 
 
 def samples(home: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import end, running, until, wowevent
+from tests.cli.daemons import processes_of
+from tests.cli.terminal import at_a_terminal
+from tests.processes import PATIENCE, end, running, until, wowevent
 
 APP = """
 import os, pathlib
@@ -116,3 +118,67 @@ def test_what_cannot_be_run(tmp_path: Path, code: str, arguments: tuple[str, ...
     assert ended.returncode == status
     assert ended.stderr.startswith(f"error[{message}]: ".encode())
     assert ended.stderr.count(b"\n") == 1
+
+
+# --- told to end --------------------------------------------------------------------------------------------------
+
+SLOW = """
+import asyncio, os
+from wowevent import EventBus
+
+bus = EventBus("sqlite:///app.db")
+
+@bus.on("job.*", name="worker", concurrency=2)
+async def work(event):
+    os.write(began, b"%d\\n" % event.payload["n"])
+    await asyncio.sleep(1.5)
+    os.write(ended, b"%d\\n" % event.payload["n"])
+
+began, ended = (os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in ("began.txt", "ended.txt"))
+"""
+
+
+def at_work(home: Path) -> list[int]:
+    """Two workers, once each has something in hand."""
+    workers = serving(home, 2)
+    wowevent(home, "publish", "job.x", "-", *URL, stdin=b"".join(b'{"n":%d}\n' % n for n in range(1, 9)))
+    until(lambda: len((home / "began.txt").read_text().split()) == 4, "work in all hands")
+    return workers
+
+
+def nothing_was_cut_off(home: Path) -> None:
+    """All that was begun was ended; nothing runs any more."""
+    assert sorted((home / "ended.txt").read_text().split()) == sorted((home / "began.txt").read_text().split())
+    assert not processes_of(home)
+    said = (home / "err.txt").read_text()
+    assert said.count("worker drains") == 2
+    assert "killed" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("how", ["closed", "ctrl-c"])
+def test_what_its_terminal_says_lets_workers_finish_what_they_have(home: Path, how: str) -> None:
+    """Ctrl-C and a terminal that is closed are told to all processes of its foreground, and once is enough."""
+    (home / "app.py").write_text(SLOW)
+    with at_a_terminal(home, "wowevent", "run", "app", "--workers", "2") as (process, person):
+        at_work(home)
+        if how == "ctrl-c":
+            person.write(b"\x03")
+            assert process.wait(PATIENCE) == 0
+        else:
+            person.close()
+            process.wait(PATIENCE)
+    until(lambda: not processes_of(home), "the end of the workers")
+    nothing_was_cut_off(home)
+
+
+def test_workers_that_are_told_twice_finish_what_they_have(home: Path) -> None:
+    """A service manager tells all processes at once, and then their supervisor tells them again."""
+    (home / "app.py").write_text(SLOW)
+    with running(home, "wowevent", "run", "app", "--workers", "2") as process:
+        workers = at_work(home)
+        for worker in workers:
+            os.kill(worker, signal.SIGTERM)
+        until(lambda: (home / "err.txt").read_text().count("worker drains") == 2, "the drain")
+        assert end(process) == 0
+    nothing_was_cut_off(home)

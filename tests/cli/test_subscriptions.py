@@ -76,7 +76,6 @@ def test_an_agent_is_paused_with_all_that_it_has(tmp_path: Path) -> None:
 
 
 def test_what_is_paused_is_handled_when_it_is_resumed(tmp_path: Path) -> None:
-    wowevent(tmp_path, "subscribe", "a.*", "--name", "reader", "-n", "0", *URL)
     with running(tmp_path, "wowevent", "subscribe", "a.*", "--name", "reader", *URL):
         until(lambda: "listening" in (tmp_path / "err.txt").read_text(), "listening")
         assert wowevent(tmp_path, "subscriptions", "pause", "reader", *URL).returncode == 0

@@ -12,7 +12,7 @@ from tests.faults.checker import Report
 from tests.faults.lab import Lab
 from tests.faults.rabbit import Rabbit
 from tests.faults.router_lab import RouterLab
-from tests.servers import Server, redis_running
+from tests.servers import Server, nats_running, redis_running
 
 _FIGURES = pytest.StashKey[list[str]]()
 
@@ -39,6 +39,17 @@ def redis(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Server]:
     with redis_running(lab.folder / "redis") as server:
         lab.url = f"redis://127.0.0.1:{server.port}"
         yield server
+
+
+@pytest.fixture
+def nats(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Server]:
+    """A server of its own, which syncs every write; the lab's log is there."""
+    if "nats" not in request.config.getoption("--broker").split(","):
+        pytest.skip("--broker does not name nats")
+    with nats_running(lab.folder / "nats") as server:
+        lab.url = f"nats://127.0.0.1:{server.port}"
+        yield server
+        lab.close()  # first: who is connected would only be cut off
 
 
 @pytest.fixture(scope="session")

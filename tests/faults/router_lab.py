@@ -40,11 +40,11 @@ class RouterLab:
 
     # --- programs -----------------------------------------------------------------------------------------------
 
-    async def serve(self) -> Program:
-        """`wowevent serve`, once it takes clients."""
+    async def serve(self, *options: str) -> Program:
+        """`wowevent serve`, with these options beside those that say where, once it takes clients."""
         where = ["--url", self.lab.url, "--port", str(self.port), "--http-port", "0"]
         home = environment(self.lab.folder)
-        program = self.lab.run(SERVE, [sys.executable, "-m", "wowevent", "serve", *where], home)
+        program = self.lab.run(SERVE, [sys.executable, "-m", "wowevent", "serve", *where, *options], home)
         await self.lab.until(lambda: program.ended or takes_clients(self.port))
         assert not program.ended, self.lab.output()
         return program
@@ -60,9 +60,13 @@ class RouterLab:
         return self._start("publisher", **{"url": self.url, **settings})
 
     async def receiver(self, **settings: Any) -> Program:
-        """Start clients, and wait until all are subscribed; their settings are those of `router_worker.Receiving`."""
+        """Start clients, and wait until all are subscribed; their settings are those of `router_worker.Receiving`.
+
+        `within` is how many seconds that may take.
+        """
+        within = settings.pop("within", 30.0)
         program = self.start_receiver(**settings)
-        await self.lab.until(lambda: self.is_ready(program))
+        await self.lab.until(lambda: self.is_ready(program), timeout=within)
         return program
 
     def start_receiver(self, **settings: Any) -> Program:

@@ -73,6 +73,8 @@ class Sending(Link, kw_only=True):
     """The n-th event goes to `load.t{n % topics}`."""
     pause: float = 0.0
     """Seconds between two events of a task."""
+    period: float = 0.0
+    """Seconds from one event of a task to the next, however long a publish takes: so the rate is kept."""
 
 
 class Receiving(Link, kw_only=True):
@@ -186,7 +188,7 @@ async def _send_some(
     client: EventRouterClient, journal: Journal, settings: Sending, numbers: Iterable[int], told: asyncio.Event
 ) -> int:
     """How many events the client took."""
-    given = 0
+    given, due = 0, time.monotonic()
     for number in numbers:
         topic = f"load.t{number % settings.topics}"
         event = build(Publisher(url="", journal="", name=settings.name, topic=topic), number)
@@ -202,8 +204,9 @@ async def _send_some(
             given += 1
         if told.is_set():
             break
-        if settings.pause:
-            await asyncio.sleep(settings.pause)
+        due += settings.period
+        if wait := max(settings.pause, due - time.monotonic()):
+            await asyncio.sleep(wait)
     return given
 
 
@@ -239,7 +242,7 @@ def handling(name: str, settings: Receiving, journal: Journal) -> Callable[[Even
     async def handle(event: Event) -> None:
         delivery = current()
         assert delivery is not None
-        position = str(delivery.position)
+        position = str(delivery.position or "")
         facts = {"key": f"{name}|{event.headers.get('key', '')}", "attempt": delivery.attempt, "position": position}
         journal.write("delivered", event.event_id, digest=fingerprint(event), **facts)
         if event.payload.get("poison"):
