@@ -15,9 +15,11 @@ from typing import Any
 import apsw
 
 from benchmarks import peers
-from benchmarks.places import rabbitmq_program
+from benchmarks.places import nats_program, rabbitmq_program
 
-PACKAGES = ("wowevent", "apsw", "msgspec", "uvloop", "picows", "redis", "hiredis", "aio-pika", "aiormq", "websockets")
+PACKAGES = (
+    "wowevent", "apsw", "msgspec", "uvloop", "picows", "redis", "hiredis", "aio-pika", "aiormq", "nats-py", "websockets"
+)  # fmt: skip
 
 
 def describe(directory: Path) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def _version(package: str) -> str | None:
 
 
 def _servers() -> dict[str, str]:
-    """What `redis-server` and `rabbitmq-server` on this machine are."""
+    """What `redis-server`, `rabbitmq-server` and `nats-server` on this machine are."""
     found: dict[str, str] = {}
     program = shutil.which("redis-server")
     if program is not None:
@@ -63,6 +65,10 @@ def _servers() -> dict[str, str]:
     program = rabbitmq_program()
     if program is not None:  # its folder says it; to ask its tool takes a second, and another user
         found["rabbitmq-server"] = Path(program).resolve().parents[1].name.partition("-")[2] or "unknown"
+    program = nats_program()
+    if program is not None:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+        found["nats-server"] = said.partition(": v")[2].strip() or "unknown"
     return found
 
 

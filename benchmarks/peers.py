@@ -17,7 +17,7 @@ from benchmarks.places import Absent
 
 FOLDER: Final = Path(__file__).parents[1] / "build" / "peers"
 PEERS: Final = {
-    "faststream": ("faststream[rabbit,redis]", "hiredis", "msgspec", "uvloop"),
+    "faststream": ("faststream[nats,rabbit,redis]", "hiredis", "msgspec", "uvloop"),
     "pika": ("pika", "msgspec", "uvloop"),
 }
 """What is installed for each; the last two are what runs a part."""

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -74,6 +75,40 @@ async def _redis(directory: Path, fsync: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def nats(directory: Path) -> AsyncIterator[str]:
+    """A nats-server of our own that confirms what it has; it is on disk within two minutes, its default."""
+    async with _nats(directory) as url:
+        yield url
+
+
+@asynccontextmanager
+async def nats_always(directory: Path) -> AsyncIterator[str]:
+    """The same, confirming what is on disk."""
+    async with _nats(directory, "sync_interval: always") as url:
+        yield url
+
+
+@asynccontextmanager
+async def _nats(directory: Path, *settings: str) -> AsyncIterator[str]:
+    program = nats_program()
+    if program is None:
+        raise Absent("nats-server")
+    port = free_port()
+    stored = "\n".join((f'store_dir: "{directory / "store"}"', *settings))
+    file = directory / "nats.conf"
+    file.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{\n{stored}\n}}\n', encoding="utf-8")
+    async with _group(program, "-c", str(file), "-l", str(directory / "log")):
+        await _answers(port, hello=b"PING\r\n")
+        yield f"nats://127.0.0.1:{port}"
+
+
+def nats_program() -> str | None:
+    """The server, if it is installed: it comes with the tests' packages, too."""
+    search = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return shutil.which("nats-server", path=os.pathsep.join(search))
+
+
+@asynccontextmanager
 async def rabbitmq(directory: Path) -> AsyncIterator[str]:
     """A RabbitMQ node of our own, with its own port mapper, its settings those of the box but for the ports."""
     program = rabbitmq_program()
@@ -128,7 +163,7 @@ async def _group(program: str, *arguments: str, **environment: str) -> AsyncIter
 
 @contextlib.contextmanager
 def _on_engine_core() -> Iterator[None]:
-    """What is started here runs there. Erlang counts its processors when it starts: one core, one scheduler."""
+    """What is started here runs there. Erlang and Go count their processors when they start: one core, one thread."""
     before = os.sched_getaffinity(0)
     if ENGINE_CORE in before:
         os.sched_setaffinity(0, {ENGINE_CORE})
@@ -168,13 +203,13 @@ def free_port() -> int:
         return port
 
 
-def behind_socket(engine: Place) -> Place:
-    """A free port, and behind `#` the engine of the server that a part will open there."""
+def behind_socket(engine: Place, servers: int = 1) -> Place:
+    """A free port for each server, with commas between, and behind `#` the engine of those that parts open there."""
 
     @asynccontextmanager
     async def place(directory: Path) -> AsyncIterator[str]:
         async with engine(directory) as url:
-            yield f"ws://127.0.0.1:{free_port()}#{url}"
+            yield f"{','.join(f'ws://127.0.0.1:{free_port()}' for _ in range(servers))}#{url}"
 
     return place
 
@@ -189,4 +224,6 @@ def given(url: str) -> Place:
     return place
 
 
-ENGINES: Final[dict[str, Place]] = {"memory": memory, "sqlite": sqlite, "redis": redis_everysec, "rabbitmq": rabbitmq}
+ENGINES: Final[dict[str, Place]] = {
+    "memory": memory, "sqlite": sqlite, "redis": redis_everysec, "rabbitmq": rabbitmq, "nats": nats
+}  # fmt: skip

@@ -84,9 +84,10 @@ def outcome(side: Side, records: Sequence[Record]) -> Outcome:
     published = Counter(id for record in records for id in record.published)
     handled = Counter(id for record in records for id in record.handled)
     values = {name: value for record in records for name, value in record.values.items()}
-    if published != handled or values.get("lost"):
+    said = sum(record.values.get("lost", 0) for record in records)
+    if published != handled or said:
         lost, more = (published - handled).total(), (handled - published).total()
-        raise Lost(f"{side.name}: lost {lost or values.get('lost', 0):g}, {more} twice or unknown, of {side.count}")
+        raise Lost(f"{side.name}: lost {lost or said:g}, {more} twice or unknown, of {side.count}")
     samples = {name: found for record in records for name, found in record.samples.items()}
     took = max(record.ended for record in records) - min(record.started for record in records if record.started)
     cpu = sum(record.cpu for record in records)

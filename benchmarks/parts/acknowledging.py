@@ -9,7 +9,8 @@ import time
 from benchmarks.part import Record, Setting, Signal
 from benchmarks.parts.sockets import Client, Counter, Publisher, masked, publishing, subscribed
 
-_TOKEN = re.compile(rb'"token":("[^"]+")')
+TOKEN = re.compile(rb'"token":("[^"]+")')
+"""Of each event of a message, as it stands there."""
 
 
 async def named(setting: Setting, signal: Signal) -> Record:
@@ -21,9 +22,9 @@ async def named(setting: Setting, signal: Signal) -> Record:
 
     def moved() -> None:
         publisher.pump()
-        tokens.extend(_TOKEN.findall(counter.kept[-1]))
+        tokens.extend(TOKEN.findall(counter.kept[-1]))
         if not counter.all.is_set():
-            subscriber.socket.write(masked(_ack(tokens)))
+            subscriber.socket.write(masked(ack(tokens)))
             tokens.clear()
 
     counter = Counter(setting.count, moved, keep=True)
@@ -36,7 +37,7 @@ async def named(setting: Setting, signal: Signal) -> Record:
     publisher.client = client
     publisher.pump()
     await counter.all.wait()
-    await subscriber.ask(_ack(tokens, b',"ref":1'), b"settled")
+    await subscriber.ask(ack(tokens, b',"ref":1'), b"settled")
     record.ended, record.cpu = time.monotonic(), signal.cpu()
     await publisher.answered.wait()
     await asyncio.gather(subscriber.leave(), client.leave())
@@ -45,5 +46,6 @@ async def named(setting: Setting, signal: Signal) -> Record:
     return record
 
 
-def _ack(tokens: list[bytes], ref: bytes = b"") -> bytes:
+def ack(tokens: list[bytes], ref: bytes = b"") -> bytes:
+    """The frame that acknowledges them."""
     return b'{"type":"ack","subscription_id":"sub-1","tokens":[%b]%b}' % (b",".join(tokens), ref)

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.load import PATTERN
 from benchmarks.part import Record, Setting, Signal
@@ -21,10 +22,15 @@ _SLOW = re.compile(rb'"slow_clients":(\d+)')
 
 
 async def idle(setting: Setting, signal: Signal) -> Record:
-    """Clients with one subscription each, that say and get nothing."""
+    """Clients with one subscription each, that say and get nothing; `named`: each has a name of its own."""
     options, url = setting.options, setting.url.partition("#")[0]
-    agents = [f"agent-{number}" if options["agents"] else None for number in range(setting.count)]
-    clients = await _connected([lambda agent=agent: subscribed(url, _ignore, agent=agent) for agent in agents])
+
+    async def connect(number: int) -> Client:
+        agent = f"agent-{number}" if options["agents"] else None
+        name = b',"name":"idle-%d"' % number if options.get("named") else b""
+        return await subscribed(url, _ignore, agent=agent, settings=name)
+
+    clients = await _connected([partial(connect, number) for number in range(setting.count)])
     await signal.ready()
     record = Record(started=time.monotonic())
     await asyncio.sleep(options["settle"] + options["idle"] + 0.2)

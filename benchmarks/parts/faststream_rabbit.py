@@ -12,10 +12,10 @@ from typing import Any
 
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue  # type: ignore[import-not-found] # as above
 
-from benchmarks.body import id_of
+from benchmarks.body import Messages, id_of
 from benchmarks.part import Record, Setting, Signal
 from benchmarks.parts.rabbitmq_left import left
-from benchmarks.parts.rabbitmq_message import QUEUE, Messages
+from benchmarks.parts.rabbitmq_message import QUEUE
 
 _PREFETCH = 500
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack, closing
 
 import pika  # type: ignore[import-not-found,import-untyped,unused-ignore] # only where this part runs
 
-from benchmarks.body import id_of
+from benchmarks.body import Messages, id_of
 from benchmarks.part import Record, Setting, Signal
-from benchmarks.parts.rabbitmq_message import QUEUE, QUORUM, Messages
+from benchmarks.parts.rabbitmq_message import QUEUE, QUORUM
 
 
 async def publisher(setting: Setting, signal: Signal) -> Record:

@@ -21,10 +21,10 @@ async def consumer(setting: Setting, signal: Signal) -> Record:
         await signal.ready()
         await handled.all.wait()
         cpu = signal.cpu()
-    return Record(ended=handled.ended, handled=handled.ids, cpu=cpu, values={"lost": await _left(setting.url)})
+    return Record(ended=handled.ended, handled=handled.ids, cpu=cpu, values={"lost": await left(setting.url)})
 
 
-async def _left(url: str) -> int:
+async def left(url: str) -> int:
     """What the engine has for the subscription; a busy server's counts are behind, so nothing is nothing twice."""
     left, nothing = 0, 0
     async with EventBus(url) as bus:

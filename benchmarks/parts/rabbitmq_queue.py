@@ -14,11 +14,11 @@ import aio_pika
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
-from benchmarks.body import id_of
+from benchmarks.body import Messages, id_of
 from benchmarks.part import Record, Setting, Signal
 from benchmarks.parts.bus import percentiles, steadily
 from benchmarks.parts.rabbitmq_left import left
-from benchmarks.parts.rabbitmq_message import QUEUE, QUORUM, Messages
+from benchmarks.parts.rabbitmq_message import QUEUE, QUORUM
 
 _GATHERED = 100
 _PREFETCH = 500

@@ -31,14 +31,14 @@ async def serve(setting: Setting, signal: Signal) -> Record:
 async def serve_idle(setting: Setting, signal: Signal) -> Record:
     """Serve clients that do nothing: KiB of resident memory for each, and microseconds a second that they cost."""
     async with _router(setting) as (router, _bus):
-        before = _resident()
+        before = resident()
         await signal.ready()
         clients = (await router.health())["clients"]
         await asyncio.sleep(setting.options["settle"])
         took, began = time.process_time(), time.monotonic()
         await asyncio.sleep(setting.options["idle"])
         took = (time.process_time() - took) / (time.monotonic() - began)
-        values = {"kib_each": (_resident() - before) / 1024 / clients, "cpu_percent": 100 * took}
+        values = {"kib_each": (resident() - before) / 1024 / clients, "cpu_percent": 100 * took}
         values["lost"] = float(setting.count - clients)
         await _until_left(router, signal)
     return Record(values=values)
@@ -71,5 +71,6 @@ async def _until_left(router: EventRouter, signal: Signal) -> float:
     return signal.cpu()
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of memory that this process has."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE

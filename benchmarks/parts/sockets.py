@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from msgspec import Raw
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -129,10 +129,19 @@ class Counter:
         return [id.decode() for data in self.kept for id in _EVENT_ID.findall(data)]
 
 
+class Seen(Protocol):
+    """What a publisher waits for."""
+
+    @property
+    def seen(self) -> int:
+        """How many of its events have come."""
+        ...
+
+
 class Publisher:
     """Sends frames, and never has more than a window of them on their way."""
 
-    def __init__(self, frames: list[bytes], window: int, watched: list[Counter], *, confirmed: bool) -> None:
+    def __init__(self, frames: list[bytes], window: int, watched: Sequence[Seen], *, confirmed: bool) -> None:
         """`watched` are the subscribers that must keep up; without `confirmed` nothing else holds it back."""
         self.confirmed = 0
         self.refused = 0

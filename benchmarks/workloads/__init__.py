@@ -8,10 +8,15 @@ from typing import Final
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
 from benchmarks.workloads import (
+    engines,
+    idle,
     latency,
     memory_each,
     memory_many,
     metrics,
+    nats,
+    nats_latency,
+    nats_one,
     rabbitmq,
     rabbitmq_blocking,
     rabbitmq_latency,
@@ -22,6 +27,7 @@ from benchmarks.workloads import (
     redis_server,
     redis_subscriptions,
     replay,
+    routers,
     soak,
     sqlite,
     sqlite_one,
@@ -36,9 +42,9 @@ from benchmarks.workloads import (
 
 _MODULES: Final = (
     memory_each, memory_many, sqlite, sqlite_one, latency, redis, redis_one, redis_latency, redis_server,
-    redis_subscriptions, rabbitmq, rabbitmq_one, rabbitmq_latency, rabbitmq_blocking,
+    redis_subscriptions, rabbitmq, rabbitmq_one, rabbitmq_latency, rabbitmq_blocking, nats, nats_one, nats_latency,
     websocket, websocket_latency, websocket_named, websocket_idle, websocket_slow,
-    subscriptions, stored, replay, metrics, soak,
+    engines, idle, routers, subscriptions, stored, replay, metrics, soak,
 )  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
 TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}
