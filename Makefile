@@ -16,9 +16,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
-# Fault tests starve and stop processes, and measure how long it takes; the load tests are load enough. These run alone,
-# the others share the machine.
-ALONE := tests/faults tests/conformance/test_bus_load.py
 ARGS ?=
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
@@ -44,8 +41,7 @@ demo: $(VENV)/.runtime ## publish this repository's history as events, on the em
 test: $(VENV)/.dev servers ## run every test, on the brokers that BROKERS=memory,sqlite,redis,... names, with coverage
 	$(BIN)/coverage erase
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term --cov-fail-under=$(COVERAGE) -n 3 --dist worksteal $(ALONE:%=--ignore=%) --ignore=tests/clusters
-	$(BIN)/python -m pytest --broker=$(BROKERS) $(ALONE)
+	scripts/tests.sh $(BROKERS) $(COVERAGE)
 else
 	$(BIN)/python -m pytest --broker=$(BROKERS) --cov --cov-report=term $(ARGS)
 endif

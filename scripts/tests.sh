@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Runs every test: most of them several at a time and with coverage, then those that want the machine for themselves.
+# usage: scripts/tests.sh BROKERS COVERAGE
+#
+# Thousands of tests with servers, processes and clocks share two cores for half an hour. What fails there, but is little,
+# runs once more with the machine for itself, and must pass; each such test is named. More than a few is no accident.
+set -uo pipefail
+brokers=$1 coverage=$2
+few=5
+# Fault tests starve and stop processes, and measure how long it takes; the load tests are load enough.
+alone=(tests/faults tests/conformance/test_bus_load.py)
+
+few_failed() { # says which; more than a few, or none at all (too little coverage, a broken collection), is final
+  python - "$few" <<'PYTHON'
+import json, pathlib, sys
+found = pathlib.Path(".pytest_cache/v/cache/lastfailed")
+failed = list(json.loads(found.read_text())) if found.exists() else []
+print(*(f"failed, and runs once more by itself: {each}" for each in failed), sep="\n")
+sys.exit(not 0 < len(failed) <= int(sys.argv[1]))
+PYTHON
+}
+
+run() { # $@: pytest's arguments
+  python -m pytest --cache-clear --broker="$brokers" "$@"
+}
+
+again() { # $1: the status of the run before; the rest: pytest's arguments
+  [ "$1" -eq 1 ] && few_failed && python -m pytest --last-failed --last-failed-no-failures=none --broker="$brokers" "${@:2}"
+}
+
+covered=(--cov --cov-report=term --cov-fail-under="$coverage")
+run "${covered[@]}" -n 3 --dist worksteal "${alone[@]/#/--ignore=}" --ignore=tests/clusters
+status=$?
+[ $status -eq 0 ] || again $status "${covered[@]}" --cov-append "${alone[@]/#/--ignore=}" --ignore=tests/clusters tests || exit 1
+
+run "${alone[@]}"
+status=$?
+[ $status -eq 0 ] || again $status "${alone[@]}" || exit 1
