@@ -33,7 +33,7 @@ from wowevent.broker import (
     Stored,
     Subscription,
 )
-from wowevent.brokers.sqlite import SqliteBroker, schema, wake
+from wowevent.brokers.sqlite import SqliteBroker, opening, schema, wake
 from wowevent.brokers.sqlite.schema import checksum
 from wowevent.directory import Directory
 from wowevent.errors import (
@@ -211,10 +211,9 @@ def test_another_process_may_make_the_log_while_this_one_looks_at_the_file(
 ) -> None:
     path = str(tmp_path / "events.db")
     other = threading.Thread(target=lambda: schema.connect(path, "full").close())
-    opened = schema.opened
 
     def traced(path: str, *, make: bool = False) -> apsw.Connection:
-        db = opened(path, make=make)
+        db = opening.opened(path, make=make)
         if threading.current_thread() is threading.main_thread():
             db.exec_trace = lambda _cursor, sql, _bindings: meanwhile(sql)
         return db
