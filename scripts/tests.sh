@@ -28,10 +28,10 @@ again() { # $1: the status of the run before; the rest: pytest's arguments
   [ "$1" -eq 1 ] && few_failed && python -m pytest --last-failed --last-failed-no-failures=none --broker="$brokers" "${@:2}"
 }
 
-covered=(--cov --cov-report=term --cov-fail-under="$coverage")
-run "${covered[@]}" -n 3 --dist worksteal "${alone[@]/#/--ignore=}" --ignore=tests/clusters
+covered=(--cov --cov-fail-under="$coverage")
+run "${covered[@]}" --cov-report=term -n 3 --dist worksteal "${alone[@]/#/--ignore=}" --ignore=tests/clusters
 status=$?
-[ $status -eq 0 ] || again $status "${covered[@]}" --cov-append "${alone[@]/#/--ignore=}" --ignore=tests/clusters tests || exit 1
+[ $status -eq 0 ] || again $status "${covered[@]}" --cov-report= --cov-append "${alone[@]/#/--ignore=}" --ignore=tests/clusters tests || exit 1
 
 run "${alone[@]}"
 status=$?

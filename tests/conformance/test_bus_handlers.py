@@ -249,6 +249,7 @@ async def test_a_rate_is_kept(rig: Rig, concurrency: int):
     await bus.subscribe("task.*", seen, "worker", rate="2/s", concurrency=concurrency)
     began = rig.clock.monotonic()
     await bus.publish_many(events(6))
+    await eventually(lambda: seen.times)
     for _ in range(30):
         await rig.advance(0.1)
     assert [round(at - began, 1) for at in seen.times] == [0, 0.5, 1, 1.5, 2, 2.5]

@@ -93,6 +93,7 @@ async def test_who_fetches_one_at_a_time_gets_urgent_ones_first(rig: Rig):
     (lease,) = await coming
     for n in range(1, 11):
         await broker.publish([event(n=n, priority=n)])
+    await asyncio.sleep(0.1)  # what the waiting fetch had asked for besides has come by then
     order = []
     for _ in range(10):
         await broker.settle(WORKER, [Ack(lease.token)])

@@ -269,6 +269,29 @@ async def test_who_declares_what_is_declared_waits_for_nobody_who_changes_it(rig
     assert (await changing).subscription.patterns == ("task.*",)
 
 
+async def test_a_consumer_that_leaves_while_events_come_makes_no_suspects(rig: Rig) -> None:
+    """The server counts as given back what was on its way to it, and nobody but the server saw."""
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    sent, crashes, seen = 0, 0, set[int]()
+    for _ in range(40):
+        waiting = asyncio.create_task(broker.fetch(WORKER, limit=100, wait=5))
+        coming = [asyncio.create_task(other.publish([event(n=sent + n)])) for n in range(20)]
+        sent += len(coming)
+        leases = [*await waiting]
+        await broker.settle(WORKER, [Ack(lease.token) for lease in leases])
+        await broker.detach(WORKER)
+        await asyncio.gather(*coming)
+        while some := await other.fetch(WORKER, limit=100, wait=0):
+            await other.settle(WORKER, [Ack(lease.token) for lease in some])
+            leases += some
+        await other.detach(WORKER)
+        crashes += sum(lease.crashes for lease in leases)
+        seen.update(numbers(leases))
+    assert seen == {*range(sent)}
+    assert crashes == 0
+
+
 # ------------------------------------------------------------------------------------------------ what was deleted
 
 

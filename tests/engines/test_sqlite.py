@@ -5,6 +5,7 @@
 import asyncio
 import os
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -32,7 +33,7 @@ from wowevent.broker import (
     Stored,
     Subscription,
 )
-from wowevent.brokers.sqlite import SqliteBroker, schema, wake
+from wowevent.brokers.sqlite import SqliteBroker, opening, schema, wake
 from wowevent.brokers.sqlite.schema import checksum
 from wowevent.directory import Directory
 from wowevent.errors import (
@@ -203,6 +204,32 @@ async def test_a_damaged_page_is_never_served_as_a_payload(file: File) -> None:
     broker = file.open()
     with pytest.raises(StorageDamaged):
         await read(broker)
+
+
+def test_another_process_may_make_the_log_while_this_one_looks_at_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "events.db")
+    other = threading.Thread(target=lambda: schema.connect(path, "full").close())
+
+    def traced(path: str, *, make: bool = False) -> apsw.Connection:
+        db = opening.opened(path, make=make)
+        if threading.current_thread() is threading.main_thread():
+            db.exec_trace = lambda _cursor, sql, _bindings: meanwhile(sql)
+        return db
+
+    def meanwhile(sql: str) -> bool:
+        if "application_id" in sql and other.ident is None:
+            other.start()
+        elif "sqlite_schema" in sql:
+            other.join(1.0)
+        return True
+
+    monkeypatch.setattr(schema, "opened", traced)
+    schema.connect(path, "full").close()
+    assert other.ident is not None
+    other.join(10.0)
+    assert not other.is_alive()
 
 
 @pytest.mark.parametrize("synchronous", ["normal", "off"])

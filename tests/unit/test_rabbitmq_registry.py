@@ -26,6 +26,7 @@ from wowevent.brokers.rabbitmq.registry import (
     Returned,
     Served,
     Snapshot,
+    Stopped,
     pack,
     unpack,
 )
@@ -63,6 +64,7 @@ def state(registry: Registry) -> dict[str, Any]:
         ],
         "facts": list(registry.facts.items()),
         "returns": {(id, message): registry.returns(id, message) for id in IDS for message in MESSAGES},
+        "stops": {id: [registry.stops(id, at) for at in seen] for id in IDS},
         "delayed": {event: registry.delayed(event) for event in EVENTS},
         "offset": registry.offset,
     }
@@ -87,6 +89,7 @@ entries = st.one_of(
     st.builds(Served, ids, times),
     st.builds(Lapsed, ids),
     st.builds(Returned, ids, st.lists(st.sampled_from(MESSAGES), max_size=3).map(tuple)),
+    st.builds(Stopped, ids, times, st.integers(1, 3)),
     st.builds(Held, st.sampled_from(EVENTS)),
     st.builds(Left, st.sampled_from(EVENTS)),
     st.builds(Cancelled, st.sampled_from(EVENTS)),
@@ -342,3 +345,14 @@ def test_the_newest_fact_of_a_topic_is_the_last_of_all():
 )
 def test_a_declaration_that_stands_is_not_made_again(entries: list[Entry], stands: bool) -> None:
     assert folded(*entries).stands("s", declared().spec, since=5.0) is stands
+
+
+def test_consumers_that_ended_behind_a_place_of_the_log_are_counted():
+    registry = folded(declared("s"), declared("t"), Stopped("s", 6.0, 1), Stopped("t", 6.0, 9), Stopped("s", 7.0, 2))
+    assert [registry.stops("s", seen) for seen in range(5)] == [3, 3, 2, 2, 0]
+    assert registry.stops("s", -1) == 0, "who published it has not read the log"
+    assert registry.stops("no", 0) == 0
+    assert registry.known["s"].at == 7.0
+    for _ in range(100):
+        folded(Stopped("s", 8.0, 1), onto=registry)
+    assert registry.stops("s", 0) == 64

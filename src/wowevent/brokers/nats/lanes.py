@@ -151,8 +151,11 @@ class Lanes:
 
     @property
     def overtaken(self) -> bool:
-        """Whether what is here may have to wait for something that the server has, and was not asked for."""
-        if not self.here["n"] and not self.here["an"]:
+        """Whether what is here may have to wait for something that the server has, and was not asked for.
+
+        If nothing is here, what is asked for at the same time may come in any order: so the server is asked first.
+        """
+        if len(self) and not self.here["n"] and not self.here["an"]:
             return False
         return any(not self.here[source] and not self._feed(source).asked for source in self.sources() if source != "n")
 

@@ -395,7 +395,7 @@ class RabbitMQBroker:
         if waits and spec.id in self._served:
             await serving.lanes.consume(ahead)
         if spec.id not in self._served:  # detached meanwhile: what is delivered ahead would stay here
-            await serving.lanes.stop()
+            await serving.lanes.stop(self._clock.time())
         return leases
 
     async def _wait(self, session: Session, spec: Subscription, seconds: float) -> None:

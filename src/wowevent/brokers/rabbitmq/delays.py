@@ -151,12 +151,12 @@ class Delays:
             return Message("", self._names.later, props, message.body, mandatory=True)
         if tag.due > self._clock.time():  # it has waited for long, and goes on waiting
             return self.message(event, tag)
-        left = structs.replace(tag, due=0.0, target="")
+        left = structs.replace(tag, due=0.0, target="", seen=self._control.registry.offset)
         if tag.target:
             return Message("", tag.target, properties(event, left), message.body, mandatory=True)
         before = await self._control.append(Left(event.event_id))
         if before == "cancelled" or (before == "left" and not returns_of(message)):
             return None  # taken back; or the second copy of one that was published twice
-        left = structs.replace(left, at=self._clock.time(), seen=self._control.registry.offset)
+        left = structs.replace(left, at=self._clock.time(), seen=self._control.registry.offset)  # it may have moved on
         exchange, key = self._names.exchange(event.topic), event.routing_key
         return Message(exchange, key, properties(event, left), message.body, mandatory=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -24,7 +24,7 @@ from wowevent.broker import URGENT_RUN
 from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
-from wowevent.brokers.rabbitmq.registry import Made, Returned
+from wowevent.brokers.rabbitmq.registry import Made, Returned, Stopped
 from wowevent.brokers.rabbitmq.tags import name_of, number_of, returns_of, tag_of
 from wowevent.errors import BrokerUnavailable
 from wowevent.shared import Shared
@@ -286,12 +286,15 @@ class Lanes:
         if frames and channel is not None and not channel.is_closed:
             await self._link.call(_written(channel, frames))
 
-    async def stop(self) -> None:
+    async def stop(self, now: float) -> None:
         """Have nothing more delivered, and give back what is not leased."""
         channel = self._channel
         if channel is None or channel.is_closed or self._link.error is not None:
             return
         self._wanted = 0
+        if self._consumers:
+            most = max(Counter(lane for lane, _ in self._consumers.values()).values())
+            await self._control.append(Stopped(self._id, now, most))
         while self._consumers:
             tag, _ = self._consumers.popitem()
             await self._link.call(channel.basic_cancel(tag))

@@ -132,7 +132,7 @@ class Letters:
         spec = self._control.registry.spec(id)
         lanes = spec is None or not spec.exclusive
         queue = names.urgent(id) if lanes and event.priority >= URGENT else names.plain(id)
-        tag = Tag(at=found.tag.at, seen=found.tag.seen, copy=uuid4().hex[:12], redelivered=True)
+        tag = Tag(at=found.tag.at, seen=self._control.registry.offset, copy=uuid4().hex[:12], redelivered=True)
         return Message("", queue, properties(event, tag), encode(event), mandatory=True)
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ Declared, Removed                              the subscriptions
 Made       that a queue made at need is there  Served, Lapsed       whether somebody serves one
 Emptied    that one was deleted                Told                 that its subscription knows
 Returned   what was given back, and not by a crash
+Stopped    that somebody's consumers of one end
 Held, Left, Cancelled                          the events that are delayed
 Snapshot   all of it, up to a place            and the facts themselves, which are events
 """
@@ -24,6 +25,7 @@ from wowevent.routing import Routes, subscription_of
 
 _SPECS: Final = 8  # declarations of a subscription that are remembered, for what was routed by an older one
 _RETURNED: Final = 20_000  # returns that are remembered
+_STOPS: Final = 64  # ends of a subscription's consumers that are remembered
 _GONE: Final = 10_000  # delayed events that left or were cancelled, remembered
 
 
@@ -99,6 +101,17 @@ class Returned(Struct, frozen=True, tag="returned"):
     messages: tuple[str, ...]
 
 
+class Stopped(Struct, frozen=True, tag="stopped"):
+    """Consumers of it end at one instance, so many a lane at most.
+
+    What is on its way to one then the server takes back, and counts that: what somebody had is not told from it.
+    """
+
+    id: str
+    at: float
+    consumers: int
+
+
 class Held(Struct, frozen=True, tag="held"):
     """A delayed event is kept."""
 
@@ -140,6 +153,7 @@ Entry = (
     | Emptied
     | Told
     | Returned
+    | Stopped
     | Held
     | Left
     | Cancelled
@@ -158,6 +172,8 @@ class Known(Struct):
     made: set[str] = set()
     lapsed: bool = False
     emptied: bool = False
+    stops: list[tuple[int, int]] = []
+    """Where in the log consumers of it ended, and how many; the newest last."""
 
 
 class _Kept(Struct):
@@ -246,6 +262,11 @@ class Registry:
         """How often it was given back untouched."""
         return self._returned.get((id, message), 0)
 
+    def stops(self, id: str, seen: int) -> int:
+        """How many of its consumers, of one lane, ended behind that place of the log; none, where none is known."""
+        known = self.known.get(id)
+        return 0 if known is None or seen < 0 else sum(consumers for offset, consumers in known.stops if offset > seen)
+
     def delayed(self, event_id: str) -> str:
         """held, left, cancelled, or nothing."""
         return "held" if event_id in self._held else self._gone.get(event_id, "")
@@ -285,11 +306,11 @@ class Registry:
                 self._remove(id)
             case Held() | Left() | Cancelled():
                 return self._delay(entry)
-            case Made() | Served() | Lapsed() | Emptied() | Told() | Returned():
-                return self._change(entry)
+            case Made() | Served() | Lapsed() | Emptied() | Told() | Returned() | Stopped():
+                return self._change(offset, entry)
         return None
 
-    def _change(self, entry: Made | Served | Lapsed | Emptied | Told | Returned) -> Any:
+    def _change(self, offset: int, entry: Made | Served | Lapsed | Emptied | Told | Returned | Stopped) -> Any:
         """What became of a subscription; nothing, of one that is forgotten."""
         known = self.known.get(entry.id)
         if known is None:
@@ -311,6 +332,9 @@ class Registry:
                 for message in messages:
                     self._returned[id, message] = self._returned.pop((id, message), 0) + 1
                 _bound(self._returned, _RETURNED)
+            case Stopped(_, at, consumers):
+                known.at = max(known.at, at)
+                known.stops = [*known.stops[1 - _STOPS :], (offset, consumers)]
         return None
 
     def _declare(self, offset: int, id: str, spec: str, at: float) -> None:

@@ -221,7 +221,7 @@ class Serving:
                 tag = tag_of(here.message)
                 if (self.id, name_of(here.message, tag)) in self._context.settled:
                     continue  # it was done here, and only its answer was lost
-                crashes = returns - self._context.control.registry.returns(self.id, name_of(here.message, tag))
+                crashes = returns - self._excused(here, tag)
                 if crashes > 0 and lane == 0:
                     here.tag = tag.crashed(now, crashes)
                 elif crashes > 0:
@@ -233,12 +233,20 @@ class Serving:
         self.lanes.in_order()
         return moved
 
+    def _excused(self, here: Here, tag: Tag) -> int:
+        """How often it came back without a crash: given back untouched, or on its way to a consumer that ended.
+
+        Of the second there is no more to be seen than that one ended since it was published.
+        """
+        registry = self._context.control.registry
+        return registry.returns(self.id, name_of(here.message, tag)) + registry.stops(self.id, tag.seen)
+
     async def _accuse(self, accused: Sequence[tuple[Here, Tag]]) -> None:
         """Copies to the suspects' queue, confirmed; then the messages are acknowledged."""
         if not accused:
             return
         await self.lanes.make_suspects()
-        await self._context.link.publish([_copy(here.message, tag, self.lanes.queues[0]) for here, tag in accused])
+        await self._context.link.publish([self._copy(here.message, tag, self.lanes.queues[0]) for here, tag in accused])
         await self.lanes.ack([here.number for here, _ in accused])
 
     async def _expire(self, over: Sequence[Held]) -> None:
@@ -373,10 +381,16 @@ class Serving:
             tag = tag.failed(now, order.error)
         queue = self.lanes.queues[0 if tag.crashes else held.lane]
         if order.delay <= 0:
-            return _copy(message, tag, queue, held.event)
+            return self._copy(message, tag, queue, held.event)
         later = structs.replace(tag, due=now + order.delay, target=queue)
         self._delayed.append(later.due)
-        return _copy(message, later, self._context.names.later, held.event)
+        return self._copy(message, later, self._context.names.later, held.event)
+
+    def _copy(self, message: DeliveredMessage, tag: Tag, queue: str, event: Event | None = None) -> Message:
+        """The same event with other counts, for one queue alone."""
+        id, body = envelope(message, event)
+        tag = structs.replace(tag, copy=uuid4().hex[:12], seen=self._context.control.registry.offset)
+        return Message("", queue, of_copy(id, tag), body, mandatory=True)
 
     def _note_settled(self, held: Held) -> None:
         settled = self._context.settled
@@ -413,9 +427,3 @@ class Serving:
         for shared in (self.lanes.starting, self.lanes.writing):
             await shared.close()
         self.lanes.close()
-
-
-def _copy(message: DeliveredMessage, tag: Tag, queue: str, event: Event | None = None) -> Message:
-    """The same event with other counts, for one queue alone."""
-    id, body = envelope(message, event)
-    return Message("", queue, of_copy(id, structs.replace(tag, copy=uuid4().hex[:12])), body, mandatory=True)

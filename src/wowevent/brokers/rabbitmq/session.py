@@ -278,7 +278,7 @@ class Session:
     async def _let_go(self, id: str) -> None:
         self._wake(id)
         if id in self.servings:
-            await self.servings[id].lanes.stop()
+            await self.servings[id].lanes.stop(self.clock.time())
             await self.unlock(self.servings[id])
 
     def _changed(self, entry: Entry) -> None:

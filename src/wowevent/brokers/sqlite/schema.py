@@ -230,9 +230,14 @@ def connect_reader(path: str) -> apsw.Connection:
 
 
 def _check_format(db: apsw.Connection) -> None:
-    version = db.pragma("user_version")
-    application = db.pragma("application_id")
-    if application not in (0, APPLICATION) or (application == 0 and db.execute("SELECT 1 FROM sqlite_schema").get):
+    """All in one look: another process may make the tables meanwhile."""
+    db.execute("BEGIN")
+    try:
+        version, application = db.pragma("user_version"), db.pragma("application_id")
+        tables = db.execute("SELECT 1 FROM sqlite_schema").get
+    finally:
+        db.execute("ROLLBACK")
+    if application not in (0, APPLICATION) or (application == 0 and tables):
         raise StorageDamaged("this file is a database, but not a log of WowEvent")
     if version > FORMAT:
         raise FormatTooNew(f"this log has format {version}; this WowEvent knows {FORMAT}")
