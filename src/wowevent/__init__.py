@@ -46,6 +46,7 @@ from wowevent.errors import (
     StorageFull,
     SubscriptionConflict,
     SubscriptionNotFound,
+    Unauthenticated,
     Unroutable,
     ValidationError,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "SubscriptionConflict",
     "SubscriptionInfo",
     "SubscriptionNotFound",
+    "Unauthenticated",
     "Unroutable",
     "ValidationError",
     "create_agent_event",

@@ -6,7 +6,8 @@
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
     ├─ SchemaNotFound · SchemaConflict
-    ├─ NotPermitted · NotSupported · Closed
+    ├─ NotPermitted ── Unauthenticated
+    ├─ NotSupported · Closed
     └─ ProtocolError
     Handlers raise: Reject(reason), RetryAfter(seconds)
 
@@ -163,6 +164,12 @@ class NotPermitted(BusError):
     """The caller's rights do not cover this."""
 
     code = "not_permitted"
+
+
+class Unauthenticated(NotPermitted):
+    """Nobody is known by this token, or there was none; why is not told to who asks."""
+
+    code = "unauthenticated"
 
 
 class NotSupported(BusError):

@@ -50,6 +50,7 @@ CODES = {
     "schema_not_found",
     "schema_conflict",
     "not_permitted",
+    "unauthenticated",
     "not_supported",
     "closed",
     "protocol_error",

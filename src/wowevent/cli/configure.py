@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import tomli_w
 import typer
 
-from wowevent.access import is_loopback
+from wowevent.access.address import is_loopback
 from wowevent.brokers import open_broker
 from wowevent.cli.engine import note
 from wowevent.cli.exits import CommandError

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wowevent.access import Listening, beside, claim, listen
+from wowevent.access.address import Listening, beside, claim, listen
 from wowevent.cli.exits import CommandError
 from wowevent.cli.front import Front, let_go_of_stderr
 from wowevent.cli.pidfile import Record, Worker

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from wowevent.access import Listening, listen
+from wowevent.access.address import Listening, listen
 from wowevent.bus import EventBus
 from wowevent.cli.front import Front, let_go_of_stderr, promise_of
 from wowevent.cli.pidfile import Record

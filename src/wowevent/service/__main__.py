@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from wowevent.access import listen
+from wowevent.access.address import listen
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wowevent.access import check_page
+from wowevent.access.address import check_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -42,6 +42,7 @@ STATUS: Final = {
     "unhealthy": 75,
     "not_stopped": 75,
     "not_permitted": 77,
+    "unauthenticated": 77,
     "config": 78,
     "not_supported": 78,
 }

@@ -27,6 +27,7 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.InvalidEvent: HTTPStatus.BAD_REQUEST,
     errors.FormatTooNew: HTTPStatus.BAD_REQUEST,
     errors.ProtocolError: HTTPStatus.BAD_REQUEST,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.NotPermitted: HTTPStatus.FORBIDDEN,
     errors.SubscriptionNotFound: HTTPStatus.NOT_FOUND,
     errors.SchemaNotFound: HTTPStatus.NOT_FOUND,

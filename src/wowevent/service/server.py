@@ -20,7 +20,7 @@ from msgspec import Struct
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from wowevent.access import LOOPBACK_NAMES, Listening, is_loopback
+from wowevent.access.address import LOOPBACK_NAMES, Listening, is_loopback
 from wowevent.bus import EventBus
 from wowevent.errors import BrokerError
 from wowevent.log import logger
