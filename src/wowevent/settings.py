@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     origins: tuple[str, ...] = ()
     """Web pages that may ask the service, as `https://host:port`; in the environment a JSON array."""
     hosts: tuple[str, ...] = ()
-    """Names under which the service may be asked beside loopback's; without any, one that others reach is asked by any."""
+    """Names under which the service may be asked beside loopback's; any, if there are none and others reach it."""
     tokens: str | None = Field(None, min_length=1, repr=False)
     """The file of tokens, or its JSON; with this or `jwt_keys`, whoever asks is asked for a token."""
     jwt_keys: str | None = Field(None, min_length=1, repr=False)

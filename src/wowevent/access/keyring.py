@@ -42,7 +42,7 @@ class Keyring:
     ) -> None:
         """`tokens` and `jwt_keys` are paths, or the JSON itself; `clock` gives Unix seconds.
 
-        Raises ValueError, which names the setting and the file, for one that cannot be read or is not what it should be.
+        Raises ValueError, which names the setting and the file, for what cannot be read or is not what it should be.
         """
         if jwt_keys is not None and not jwt_audience:
             raise ValueError("jwt_keys: jwt_audience has to say whom the tokens are for")
@@ -74,12 +74,9 @@ class Keyring:
         if not credential:
             raise Unauthenticated("a token is needed", "none")
         try:
-            identity = self._identify(credential)
-            if identity.namespace not in {None, self._namespace}:
-                raise Refused("of another namespace")
+            return self._here(self._identify(credential))
         except Refused as refused:
             raise Unauthenticated("this token is not valid here", str(refused)) from None
-        return identity
 
     def stands(self, identity: Identity) -> bool:
         """Whether it still holds: not expired, not revoked, not changed, its key still there."""
@@ -98,6 +95,11 @@ class Keyring:
         logger.info("tokens were read again", tokens=len(self._identities), keys=len(self._keys.value))
         return True
 
+    def _here(self, identity: Identity) -> Identity:
+        if identity.namespace not in {None, self._namespace}:
+            raise Refused("of another namespace")
+        return identity
+
     def _identify(self, credential: str) -> Identity:
         if len(credential) > _LONGEST:
             raise Refused("too long")
@@ -105,7 +107,7 @@ class Keyring:
             return self._known(credential)
         if not self._keys.value:
             raise Refused("not one of the file's")
-        from wowevent.access.jwt import identify
+        from wowevent.access.jwt import identify  # noqa: PLC0415 - who has no JWTs does not wait for their library
 
         keys, audience = self._keys.value, self._audience
         identity = identify(credential, keys, audience=audience, issuer=self._issuer, now=self._clock())
@@ -129,7 +131,7 @@ class Keyring:
 
 
 def _parse_keys(text: bytes) -> jwt.Keys:
-    from wowevent.access.jwt import parse_keys  # who has no JWTs does not wait for their library
+    from wowevent.access.jwt import parse_keys  # noqa: PLC0415 - as above
 
     return parse_keys(text)
 

@@ -89,7 +89,7 @@ def encode_tokens(tokens: Tokens) -> bytes:
     return msgspec.json.format(msgspec.json.encode(tokens), indent=2) + b"\n"
 
 
-def issue(  # noqa: PLR0913 - what a token says
+def issue(
     tokens: Tokens,
     name: str,
     now: float,
