@@ -7,7 +7,7 @@
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
     ├─ SchemaNotFound · SchemaConflict
     ├─ NotPermitted ── Unauthenticated
-    ├─ NotSupported · Closed
+    ├─ NotSupported · Closed · RateLimited
     └─ ProtocolError
     Handlers raise: Reject(reason), RetryAfter(seconds)
 
@@ -167,15 +167,32 @@ class NotPermitted(BusError):
 
 
 class Unauthenticated(NotPermitted):
-    """Nobody is known by this token, or there was none; why is not told to who asks."""
+    """Nobody is known by this token, or there was none."""
 
     code = "unauthenticated"
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """`reason` is for our log: who asks is not told what is wrong with a token."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class NotSupported(BusError):
     """This engine declares that it cannot do that (see its capabilities)."""
 
     code = "not_supported"
+
+
+class RateLimited(BusError):
+    """More than this token may do in a while; nothing of the call was done."""
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        """`retry_after` is how many seconds to wait."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Closed(BusError):

@@ -70,8 +70,8 @@ def covers(granted: str, wanted: str) -> bool:
     """Whether `granted` matches every topic that `wanted` matches.
 
     Both walk at once over what a topic could be, word by word. A word that `wanted` leaves open is taken as one that
-    nobody named, which only a `*` or `#` of `granted` matches. Where `wanted` may end, `granted` has to. A pair with more
-    than `_WAYS` ways to walk was made to keep us busy: not covered.
+    nobody named, which only a `*` or `#` of `granted` matches. Where `wanted` may end, `granted` has to be able to. A
+    pair with more than `_WAYS` ways to walk was made to keep us busy: not covered.
     """
     if is_reserved(granted) != is_reserved(wanted):
         return False

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from wowevent.errors import NotPermitted
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
+_SECRET_NAMES: Final = frozenset({"token", "access_token", "api_key", "authorization"})
 _BACKLOG: Final = 2048  # connections that wait to be taken
 
 
@@ -76,8 +77,9 @@ def check_host(host: str, *, allow_anonymous: bool, authenticated: bool) -> None
     """NotPermitted for a host that others can reach, unless that is allowed or who asks is asked for a token."""
     if not is_loopback(host) and not allow_anonymous and not authenticated:
         raise NotPermitted(
-            f"{host} can be reached by others, and whoever reaches it may publish and read everything; name a token "
-            "file (--tokens, WOWEVENT_TOKENS), or say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is meant"
+            f"{host} can be reached by others, and whoever reaches it may publish and read everything; name a file of "
+            "tokens (--tokens, WOWEVENT_TOKENS), or say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is "
+            "meant"
         )
 
 
@@ -100,6 +102,21 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def carries_token(url: str) -> bool:
+    """Whether there is a token in the query of a URL, or of its path: logs and histories keep those, so it is spent."""
+    return any(name.lower() in _SECRET_NAMES for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
+
+
+def names_of(host: str, hosts: Collection[str]) -> frozenset[str] | None:
+    """The names under which a server at `host` may be asked, `hosts` beside loopback's; None is any.
+
+    Where others reach it and no names are given it cannot know under which they do.
+    """
+    if not hosts and not is_loopback(host):
+        return None
+    return frozenset((*LOOPBACK_NAMES, *(name.lower() for name in hosts)))
 
 
 def check_page(host: str, origin: str | None, *, hosts: Collection[str] | None, origins: Collection[str]) -> None:

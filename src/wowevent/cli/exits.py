@@ -11,9 +11,9 @@
     70   a responder, a worker or a service failed: request_failed, workers_failed, not_started
     73   no room: storage_full, outbox_full
     74   the log or a file cannot be read: storage_damaged, position_lost, io_error
-    75   try again later: request_timeout, closed, subscription_conflict; of a service already_running, not_answering,
-         unhealthy, not_stopped
-    77   not_permitted unauthenticated
+    75   try again later: request_timeout, rate_limited, closed, subscription_conflict; of a service
+         already_running, not_answering, unhealthy, not_stopped
+    77   not_permitted, unauthenticated
     78   the configuration is wrong, or asks for what this engine cannot do: config, not_supported
     130  interrupted by Ctrl-C
 

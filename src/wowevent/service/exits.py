@@ -35,6 +35,7 @@ STATUS: Final = {
     "position_lost": 74,
     "io_error": 74,
     "request_timeout": 75,
+    "rate_limited": 75,
     "closed": 75,
     "subscription_conflict": 75,
     "already_running": 75,
