@@ -68,8 +68,7 @@ class Door:
         """
         identity = None
         if self._keyring is not None:
-            if carries_token(request.path.decode("ascii", "replace")):
-                raise NotPermitted("a token in a URL ends up in logs: say Authorization: Bearer …, or hello with token")
+            _check_target(request.path.decode("ascii", "replace"))
             given = request.headers.getall("Authorization", [])
             identity = self._keyring.identify(_bearer(given)) if given else None
         return self._no_room(identity) or identity
@@ -175,6 +174,16 @@ class Door:
 def reason_of(error: NotPermitted) -> str:
     """What our own log says, beside what is told to who asks."""
     return (error.reason if isinstance(error, Unauthenticated) else "") or str(error)
+
+
+def _check_target(path: str) -> None:
+    """NotPermitted for a token in the URL."""
+    try:
+        carried = carries_token(path)
+    except ValueError as error:
+        raise NotPermitted(f"{path!r:.80} is no path") from error
+    if carried:
+        raise NotPermitted("a token in a URL ends up in logs: say Authorization: Bearer, or say it in a hello frame")
 
 
 def _bearer(given: Iterable[str]) -> str:
