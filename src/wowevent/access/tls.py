@@ -46,6 +46,18 @@ def client_context(ca: Path | None) -> ssl.SSLContext:
         raise ValueError(f"ca: {ca}: {error.reason or error}") from error
 
 
+def own_context(settings: Settings) -> ssl.SSLContext:
+    """What a command speaks with the service of this machine, whose address it has from that service itself.
+
+    It trusts `ca`, else the service's own certificate; by whatever name, since it asks for it by an address.
+    """
+    authority = settings.ca or settings.tls_cert
+    context = client_context(authority)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself, not who signed it
+    return context
+
+
 def _check_pem(setting: str, path: Path, mark: bytes) -> None:
     try:
         text = path.read_bytes()
