@@ -15,7 +15,7 @@ from wowevent.access.rights import Limits
 from wowevent.access.tokens import Tokens, encode_tokens, issue, revoke
 
 AUDIENCE = "wowevent"
-SECRET = bytes(range(32))
+SECRET = bytes(range(64))
 
 
 class Keys:
@@ -105,7 +105,7 @@ def bad_tokens(keys: Keys) -> dict[str, str]:
         "jwt alg=none": keys.jwt(alg="none"),
         "jwt alg=none without a signature": keys.jwt().rpartition(".")[0] + ".",
         "jwt of another algorithm": keys.jwt(alg="HS512"),
-        "jwt of another key": keys.jwt(key=bytes(32)),
+        "jwt of another key": keys.jwt(key=bytes(64)),
         "jwt of an unknown kid": keys.jwt(header={"kid": "k2"}),
         "jwt for somebody else": keys.jwt(aud="others"),
         "jwt for nobody": keys.jwt(aud=None),

@@ -744,7 +744,8 @@ async def test_who_reads_no_tls_is_cut_off_too(keys: Keys, stack: AsyncExitStack
 
     for n in range(200):
         await bus.publish(Event(topic="a", payload={"n": n, "text": "x" * 100_000}))
-    await eventually(lambda: any(each.slow for each in connections_of(router)) or not connections_of(router))
+    await eventually(lambda: any(each.slow for each in connections_of(router)))
+    slow.cut()
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -757,7 +758,8 @@ def everything() -> Iterator[list[str]]:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(self.format(record))
+            if not record.name.startswith("websockets"):  # the test's own client, and another implementation
+                lines.append(self.format(record))
 
     handler, root = Keep(level=1), logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in (None, "wowevent", "picows.wowevent")}

@@ -153,7 +153,9 @@ class Connection(WSListener):
         """For `dial`.
 
         Not aiofastnet's transports on uvloop: there they never hear of a reset that finds data unread (1.2.0, 0.23.0).
+        Nor with TLS, where they log as our fault what a router's certificate is refused for.
         """
+        own = address.url.startswith("wss://") or type(asyncio.get_running_loop()).__module__ == "uvloop"
         transport, _ = await ws_connect(
             lambda: self,
             address.url,
@@ -163,7 +165,7 @@ class Connection(WSListener):
             max_frame_size=MAX_FRAME,
             max_redirects=0,
             socket_factory=self._reach,
-            use_aiofastnet=False if type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
+            use_aiofastnet=False if own else None,
             logger_name=websocket_logger(),
         )
         if transport.is_disconnected:

@@ -179,7 +179,8 @@ class EventRouter:
             max_frame_size=self._max_message,
             read_buffer_init_size=_READ_BUFFER,
             # On uvloop aiofastnet's transports never hear of a reset that finds data unread (1.2.0, uvloop 0.23.0).
-            use_aiofastnet=False if type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
+            # With TLS they take each stranger's handshake that fails for a fault of ours, with a traceback in the log.
+            use_aiofastnet=False if self._ssl or type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
             logger_name=websocket_logger(),
             **({} if self._ssl is None else {"ssl": self._ssl, "ssl_handshake_timeout": _HANDSHAKE}),
         )
