@@ -337,7 +337,7 @@ async def test_a_certificate_of_another_name_is_refused(
 
 async def test_a_router_that_speaks_no_tls_is_told(guarded: EventRouter, token: str, make: Make):
     with pytest.raises(BrokerUnavailable):
-        await make(guarded.url.replace("ws://", "wss://"), token=token).connect()
+        await make(guarded.url.replace("ws://", "wss://"), token=token, timeout=0.5).connect()
 
 
 def test_authorities_and_a_context_exclude_each_other(tmp_path: Path):
