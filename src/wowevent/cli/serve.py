@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Host = Annotated[
     str | None,
     typer.Option(
-        help="Where to listen; another than this machine needs --tokens, or --allow-anonymous.",
+        help="Where to listen; another than this machine needs --tokens or --allow-anonymous.",
         show_default="127.0.0.1",
     ),
 ]

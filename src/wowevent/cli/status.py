@@ -47,12 +47,17 @@ def status(json: Annotated[bool, typer.Option("--json", help="One object.")] = F
     if seen.process is None or seen.record is None:
         answer: dict[str, Any] = {"state": "not_running", "trouble": seen.trouble or None}
     else:
-        answer = run(_look(seen.record, own_context(settings_of(seen.record.options))))
+        answer = run(_look(seen.record, _tls(seen.record)))
     print_json(answer) if json else show(answer)
     return _EXITS[answer["state"]]
 
 
-async def _look(record: Record, tls: ssl.SSLContext) -> dict[str, Any]:
+def _tls(record: Record) -> ssl.SSLContext | None:
+    """What it speaks, as it was started; None where it is not TLS."""
+    return own_context(settings_of(record.options)) if record.http.startswith("https:") else None
+
+
+async def _look(record: Record, tls: ssl.SSLContext | None) -> dict[str, Any]:
     http, websocket, *others = await asyncio.gather(
         _in_time(_ask_http(record.http, tls)),
         _in_time(_ask_websocket(record.websocket)),
@@ -77,7 +82,7 @@ async def _in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
         return None
 
 
-async def _ask_http(url: str, tls: ssl.SSLContext) -> Answer:
+async def _ask_http(url: str, tls: ssl.SSLContext | None) -> Answer:
     return _body(await _get(url, "/health", tls))
 
 
@@ -90,11 +95,10 @@ async def _ask_websocket(url: str | None) -> Answer:
         return await client.get_health()
 
 
-async def _get(url: str, path: str, tls: ssl.SSLContext) -> bytes:
+async def _get(url: str, path: str, tls: ssl.SSLContext | None) -> bytes:
     """One request over a connection of its own, in as few words as HTTP takes."""
     parts = urlsplit(url)
-    secured = tls if parts.scheme == "https" else None
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=secured)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n".encode())
         answer = b""
