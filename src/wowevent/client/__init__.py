@@ -434,12 +434,16 @@ def _address(url: str, token: str | None, ssl: tls.SSLContext | None, ca: str | 
     """Where to go, and with what. ValueError for what cannot be a token, or a file without authorities in it."""
     token = os.environ.get(TOKEN) if token is None else token
     if not url.startswith("wss://"):
-        if token and not is_loopback(urlsplit(url).hostname or ""):
+        if token and not _is_here(urlsplit(url).hostname or ""):
             logger.warning("the token goes where others can read it, unless the network is private: use wss://", url=url)
         return Address(url, check_token(token) if token else None)
     if ssl is None and (given := ca or os.environ.get(CA)):
         ssl = client_context(Path(given))
     return Address(url, check_token(token) if token else None, ssl)
+
+
+def _is_here(host: str) -> bool:
+    return is_loopback(host) or host in {"0.0.0.0", "::"}  # noqa: S104 - asked at, it is this machine
 
 
 def _event(topic: str | Event, payload: Any, fields: dict[str, Any]) -> Event:
