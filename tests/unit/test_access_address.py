@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from wowevent.access.address import LOOPBACK_NAMES, carries_token, check_page, claim, listen, names_of
+from wowevent.access.address import LOOPBACK_NAMES, Names, carries_token, check_page, claim, listen, names_of
 from wowevent.access.tls import client_context, own_context, server_context
 from wowevent.errors import NotPermitted
 from wowevent.settings import Settings
@@ -24,10 +24,21 @@ def test_others_reach_it_only_with_tokens_or_where_that_is_meant(take) -> None:
 
 
 def test_the_names_of_a_server() -> None:
-    assert names_of("127.0.0.1", ()) == set(LOOPBACK_NAMES)
-    assert names_of("127.0.0.1", ("Bus.Example",)) == {*LOOPBACK_NAMES, "bus.example"}
+    assert names_of("127.0.0.1", ()) == Names(frozenset(LOOPBACK_NAMES), addresses=False)
+    assert names_of("127.0.0.1", ("Bus.Example",)) == Names(
+        frozenset({*LOOPBACK_NAMES, "bus.example"}), addresses=False
+    )
     assert names_of("0.0.0.0", ()) is None
-    assert names_of("0.0.0.0", ("bus.example",)) == {*LOOPBACK_NAMES, "bus.example"}
+    assert names_of("0.0.0.0", ("bus.example",)) == Names(frozenset({*LOOPBACK_NAMES, "bus.example"}), addresses=True)
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "10.1.2.3:8080", "[fd00::1]:8080", "0.0.0.0:8080"])
+def test_an_address_leads_nowhere_else_so_it_will_do_where_others_come(host: str) -> None:
+    check_page(host, None, hosts=names_of("0.0.0.0", ("bus.example",)), origins=())
+    with pytest.raises(NotPermitted):
+        check_page(host, "https://evil.example", hosts=names_of("0.0.0.0", ("bus.example",)), origins=())
+    with pytest.raises(NotPermitted):
+        check_page(host, None, hosts=names_of("127.0.0.1", ("bus.example",)), origins=())
 
 
 @pytest.mark.parametrize(

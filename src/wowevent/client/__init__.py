@@ -425,7 +425,9 @@ class EventRouterClient:
 def _check_url(url: str) -> None:
     """ValueError for what is no router's, and, without showing it, for one that carries a secret."""
     if not url.startswith(("ws://", "wss://")):
-        raise ValueError(f"{url.partition('?')[0]!r:.200} is not the url of a router: ws://host:port or wss://host:port")
+        raise ValueError(
+            f"{url.partition('?')[0]!r:.200} is not the url of a router: ws://host:port or wss://host:port"
+        )
     if urlsplit(url).username is not None or carries_token(url):
         raise ValueError("a url is logged, and no place for a secret: say token=, or WOWEVENT_TOKEN")
 
@@ -435,7 +437,9 @@ def _address(url: str, token: str | None, ssl: tls.SSLContext | None, ca: str | 
     token = os.environ.get(TOKEN) if token is None else token
     if not url.startswith("wss://"):
         if token and not _is_here(urlsplit(url).hostname or ""):
-            logger.warning("the token goes where others can read it, unless the network is private: use wss://", url=url)
+            logger.warning(
+                "the token goes where others can read it, unless the network is private: use wss://", url=url
+            )
         return Address(url, check_token(token) if token else None)
     if ssl is None and (given := ca or os.environ.get(CA)):
         ssl = client_context(Path(given))

@@ -443,5 +443,3 @@ def _outcome(frame: Nack) -> Outcome:
     if frame.reject:
         return Rejected(frame.error[:_TEXT] or "rejected by the client", frame.traceback[:_TEXT])
     return Failed(frame.error[:_TEXT] or "failed at the client", frame.traceback[:_TEXT])
-
-
