@@ -356,11 +356,11 @@ async def test_a_stream_ends_when_its_token_expires(guarded: Guarded) -> None:
     async with (
         serving_app(guarded.app) as url,
         httpx.AsyncClient(base_url=url, headers=bearer(secret), timeout=10) as client,
+        listening(client, "/events/stream") as source,
     ):
-        async with listening(client, "/events/stream") as source:
-            began = time.monotonic()
-            await source.rest()
-            assert time.monotonic() - began < 3
+        began = time.monotonic()
+        await source.rest()
+        assert time.monotonic() - began < 3
 
 
 async def test_all_of_the_history_ends_with_its_token_too(guarded: Guarded) -> None:
