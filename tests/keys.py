@@ -26,21 +26,22 @@ class Keys:
         self.later = 0.0
         """Seconds by which the keyring's clock is ahead."""
         self._tokens = Tokens()
+        self._rings: list[Keyring] = []
         self._write()
         key = {"kid": "k1", "kty": "oct", "alg": "HS256", "k": _base64(SECRET)}
         self._jwks = json.dumps({"keys": [key]})
 
     def ring(self) -> Keyring:
         """A keyring on all of it."""
-        return Keyring(
-            "default", tokens=str(self.path), jwt_keys=self._jwks, jwt_audience=AUDIENCE, clock=self._now
-        )
+        ring = Keyring("default", tokens=str(self.path), jwt_keys=self._jwks, jwt_audience=AUDIENCE, clock=self._now)
+        self._rings.append(ring)
+        return ring
 
     def _now(self) -> float:
         return time.time() + self.later
 
     def token(self, name: str, *, lasts: float | None = None, **said: Any) -> str:
-        """The secret of a new one; rights by their names, `limits`, `namespace`."""
+        """The secret of a new one, good at once; rights by their names, `limits`, `namespace`."""
         limits = Limits(**said.pop("limits", {}))
         namespace = said.pop("namespace", None)
         expires = None if lasts is None else self._now() + lasts
@@ -48,6 +49,8 @@ class Keys:
             self._tokens, name, self._now(), grants=said, expires=expires, namespace=namespace, limits=limits
         )
         self._write()
+        for ring in self._rings:
+            ring.refresh()
         return secret
 
     def all_of(self, name: str) -> str:

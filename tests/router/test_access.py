@@ -47,7 +47,6 @@ async def guarded(keys: Keys, quiet: None, stack: AsyncExitStack) -> EventRouter
 @pytest.fixture
 def enter(guarded: EventRouter, stack: AsyncExitStack) -> Enter:
     async def enter(token: str | None, router: EventRouter | None = None, **settings: Any) -> Talker:
-        (router or guarded)._door._look()  # type: ignore[attr-defined]  # noqa: SLF001 - tokens that are made now hold now
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         url = (router or guarded).url
         socket = await stack.enter_async_context(connect(url, additional_headers=headers, **PLAIN, **settings))
@@ -370,11 +369,12 @@ async def test_what_names_nobody_is_stamped(keys: Keys, enter: Enter, fields: di
     assert (await client.event())["event"]["source_agent"] == "alice"
 
 
-async def test_nobody_says_hello_or_subscribes_as_another(keys: Keys, enter: Enter):
+async def test_nobody_says_hello_or_subscribes_as_another(keys: Keys, guarded: EventRouter, enter: Enter):
     client = await enter(keys.all_of("alice"))
     assert (await client.ask("hello", agent="bob"))["error"] == "not_permitted"
     assert (await client.ask("hello", agent="alice"))["agent"] == "alice"
     assert (await client.ask("subscribe", subscription={"name": "bob"}))["error"] == "not_permitted"
+    assert not await bus_of(guarded).subscriptions()
 
 
 async def test_what_is_meant_for_one_agent_comes_to_no_other(keys: Keys, enter: Enter):
@@ -462,6 +462,22 @@ async def test_what_waits_in_a_subscription_comes_to_nobody_who_may_not_hear_it(
     await narrow.nothing()
     await wide.subscribe("#", subscription="shared")
     assert (await wide.event())["event"]["payload"] == {"n": 1}
+
+
+async def test_a_suspect_comes_to_nobody_who_may_not_hear_it(keys: Keys, enter: Enter):
+    """Whoever had it has gone without a word: it is handed out alone."""
+    narrow = await enter(keys.token("worker", subscribe=["task.*"]))
+    wide = await enter(keys.token("worker", publish=["#"], subscribe=["#"]))
+    await narrow.subscribe("task.*", subscription="shared", lease=0.3)
+    await wide.subscribe("#", subscription="shared", lease=0.3)
+    await wide.publish("pay.secret", 1, source_agent="worker")
+    await wide.event()
+    wide.cut()
+    await asyncio.sleep(1.5)
+    await narrow.nothing()
+    again = await enter(keys.token("worker", subscribe=["#"]))
+    await again.subscribe("#", subscription="shared", lease=0.3)
+    assert (await again.event())["attempt"] == 2
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -667,7 +683,6 @@ async def test_a_token_opens_no_door_to_a_page(
     )
     token = keys.all_of("alice")
     await stack.enter_async_context(router)
-    part(router, "_door")._look()  # noqa: SLF001 - the token was made behind the keyring
     for authorization in (f"Authorization: Bearer {token}\r\n", ""):
         lines = {"Host": f"127.0.0.1:{router.port}"}
         lines |= {name: value.format(port=router.port) for name, value in headers.items()}
