@@ -72,7 +72,9 @@ class Keys:
                 each["grants"] = grants
         self.path.write_text(json.dumps({"version": 1, "tokens": fields}))
 
-    def jwt(self, *, header: dict[str, Any] | None = None, key: bytes = SECRET, alg: str = "HS256", **claims: Any) -> str:
+    def jwt(
+        self, *, header: dict[str, Any] | None = None, key: bytes = SECRET, alg: str = "HS256", **claims: Any
+    ) -> str:
         """A JWT, valid unless it is said otherwise; a claim of None is left out."""
         given = {
             "sub": "jason",

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.keys import Keys, bad_tokens
 from tests.router.conftest import Talker, bus_of, connections_of, event, eventually, part
 from wowevent import EventBus
+from wowevent.access import audit
 from wowevent.errors import NotPermitted
 from wowevent.router import EventRouter, door
 
@@ -119,8 +120,8 @@ async def test_a_token_in_the_url_lets_nobody_in_and_the_hint_does_not_repeat_it
     guarded: EventRouter, keys: Keys, query: str
 ):
     token = keys.all_of("alice")
+    url = f"{guarded.url}/?{query.format(token)}"
     with pytest.raises(websockets.InvalidStatus) as caught:
-        url = f"{guarded.url}/?{query.format(token)}"
         await connect(url, additional_headers={"Authorization": f"Bearer {token}"}, **PLAIN)
     body = (caught.value.response.body or b"").decode()
     assert caught.value.response.status_code == 403
@@ -218,7 +219,7 @@ async def test_without_a_keyring_a_token_means_nothing(stack: AsyncExitStack, en
     router = await stack.enter_async_context(EventRouter(host="127.0.0.1", port=0))
     client = Talker(await stack.enter_async_context(connect(router.url, **PLAIN)))
     await client.hear("welcome")
-    answer = await client.ask("hello", token="whatever", agent="me")  # noqa: S106 - it is none
+    answer = await client.ask("hello", token="whatever", agent="me")
     assert answer["agent"] == "me"
     await client.publish()
 
@@ -243,11 +244,12 @@ async def test_without_a_keyring_a_token_means_nothing(stack: AsyncExitStack, en
     ],
 )
 @pytest.mark.parametrize("frame", ["publish", "request"])
-async def test_a_token_publishes_what_it_grants(
+async def test_a_token_publishes_what_it_grants(  # noqa: PLR0917 - fixtures, and the columns of the table
     keys: Keys, guarded: EventRouter, enter: Enter, granted: str, topic: str, frame: str, *, allowed: bool
 ):
     client = await enter(keys.token("alice", publish=[granted], subscribe=["#"]))
-    answer = await client.ask(frame, event={"topic": topic, "payload": {}}, **({"timeout": 0.3} if frame == "request" else {}))
+    more = {"timeout": 0.3} if frame == "request" else {}
+    answer = await client.ask(frame, event={"topic": topic, "payload": {}}, **more)
     if allowed:
         assert answer["type"] == "published" if frame == "publish" else answer["error"] == "no_responders"
     else:
@@ -481,7 +483,7 @@ async def test_a_suspect_comes_to_nobody_who_may_not_hear_it(keys: Keys, enter: 
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_what_another_router_declares_meanwhile_brings_nothing_that_may_not_be_heard(
+async def test_what_another_router_declares_meanwhile_brings_nothing_that_may_not_be_heard(  # noqa: PLR0917 - fixtures
     keys: Keys, stack: AsyncExitStack, enter: Enter, tmp_path: Path, quiet: None, when: str
 ):
     """Two routers on one log: the subscription is made wider elsewhere while a client is about to join, or serves."""
@@ -502,7 +504,7 @@ async def test_what_another_router_declares_meanwhile_brings_nothing_that_may_no
             await wide.subscribe("#", subscription="shared")  # between our look and our serving it
             return answer
 
-        broker.declare = declare_late  # type: ignore[method-assign]  # the moment that a race needs
+        broker.declare = declare_late  # type: ignore[method-assign,assignment]  # the moment that a race needs
         answer = await narrow.ask("subscribe", subscription={"topics": ["task.*"], "subscription": "shared"})
         assert answer["error"] == "not_permitted"
     else:
@@ -541,9 +543,7 @@ async def test_nobody_settles_or_keeps_what_another_holds(keys: Keys, guarded: E
     await bus_of(guarded).broker.declare(structs.replace(info.subscription, agent=""))
     second = await bob.subscribe("task.*", subscription="work", held=[delivery["token"]])
     for kind, more in (("ack", {}), ("nack", {"reject": True})):
-        answer = await bob.ask(
-            kind, subscription_id=second["subscription_id"], tokens=[delivery["token"]], **more
-        )
+        answer = await bob.ask(kind, subscription_id=second["subscription_id"], tokens=[delivery["token"]], **more)
         assert (answer["settled"], answer["stale"]) == (0, 1)
     answer = await alice.ask("ack", subscription_id=first["subscription_id"], tokens=[delivery["token"]])
     assert answer["settled"] == 1
@@ -559,7 +559,9 @@ async def test_a_socket_ends_with_its_token_within_two_seconds(
     keys: Keys, guarded: EventRouter, enter: Enter, how: str
 ):
     stays = await enter(keys.all_of("stays"))
-    token = keys.jwt(exp=int(time.time()) + 1_000) if how == "jwt expired" else keys.token("goes", lasts=1_000, subscribe=["#"])
+    token = keys.token("goes", lasts=1_000, subscribe=["#"])
+    if how == "jwt expired":
+        token = keys.jwt(exp=int(time.time()) + 1_000)
     by_header, by_hello = await enter(token), await enter(None)
     await by_hello.ask("hello", token=token)
     began = time.monotonic()
@@ -724,9 +726,7 @@ async def test_tls(keys: Keys, stack: AsyncExitStack, quiet: None):
     await stack.enter_async_context(router)
     assert router.url.startswith("wss://")
     headers = {"Authorization": f"Bearer {token}"}
-    client = Talker(
-        await stack.enter_async_context(connect(router.url, additional_headers=headers, ssl=ours, **PLAIN))
-    )
+    client = Talker(await stack.enter_async_context(connect(router.url, additional_headers=headers, ssl=ours, **PLAIN)))
     await client.subscribe()
     payload = {"n": 1, "text": "x" * 200_000}
     for _ in range(20):  # more than a transport holds: it has to pause and go on
@@ -790,8 +790,9 @@ def everything() -> Iterator[list[str]]:
 
 
 async def test_no_secret_is_in_any_line_of_the_log(
-    everything: list[str], keys: Keys, stack: AsyncExitStack, quiet: None
+    everything: list[str], keys: Keys, stack: AsyncExitStack, quiet: None, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(audit, "_refused", {})  # else an earlier test may have had this second's line
     good, hello, revoked = keys.all_of("alice"), keys.all_of("bob"), keys.all_of("carol")
     wrong, signed, payload = bad_tokens(keys), keys.jwt(), "the-payload-of-an-event"
     router = await stack.enter_async_context(EventRouter(host="127.0.0.1", port=0, keyring=keys.ring()))
@@ -817,9 +818,8 @@ async def test_no_secret_is_in_any_line_of_the_log(
     keys.revoke(revoked)
     await third.closed()
     said = "\n".join(everything)
-    for each in ("action=connect who=alice", "action=connect who=nobody", "action=disconnect who=carol", "action=publish"):
-        assert each in said, "an audit line"
-    assert "picows" not in said or "Send upgrade" not in said
+    for each in ("connect who=alice", "connect who=nobody", "disconnect who=carol", "publish who=alice"):
+        assert f"audit action={each}" in said
     for secret in (good, hello, revoked, signed, *wrong.values(), payload):
         if len(secret) > 8:
             assert secret not in said
