@@ -163,6 +163,10 @@ class Know(Struct, frozen=True):
     token: str
     hello: Hello
 
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Know({self.hello!r})"
+
 
 class Dismiss(Struct, frozen=True):
     """The end of a client that does not say who it is."""
