@@ -396,6 +396,7 @@ class SessionMachine(RuleBasedStateMachine):
         before = dict(self.session.subscriptions)
         effect = self.session.step(frame, NOW)
         assert isinstance(effect, Effect)
+        assert not isinstance(effect, Know | Dismiss), "everybody is welcome here"
         answers = effect.frame.ref if isinstance(effect, Send) else effect.ref
         assert answers == frame.ref, "what has a ref is answered with it"
         if isinstance(effect, Listen | Serve):

@@ -56,7 +56,7 @@ MAX_FRAME: Final = 10 * 1024 * 1024
 """Bytes of the largest message that a client takes."""
 REFUSED: Final = int(WSCloseCode.POLICY_VIOLATION.value)
 """Close code of any WebSocket server: do not come back."""
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")
 
 Answer = ServerFrame | BusError
 Answered = Callable[[Answer], None]
