@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from tests.processes import address, end, environment, running, until, wowevent
 SECRET = re.compile(r"wow_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
 
 
-def created(home: Path, name: str, *options: str, **changes: str) -> str:
+def created(home: Path, name: str, *options: str, **changes: Any) -> str:
     """The secret of a new token; nothing else is on stdout."""
     done = wowevent(home, "token", "create", name, *options, **changes)
     assert done.returncode == 0, done.stderr
@@ -31,7 +32,7 @@ def created(home: Path, name: str, *options: str, **changes: str) -> str:
     return secret
 
 
-def listed(home: Path, *options: str, **changes: str) -> list[dict[str, object]]:
+def listed(home: Path, *options: str, **changes: Any) -> list[dict[str, Any]]:
     done = wowevent(home, "token", "list", "--json", *options, **changes)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -72,11 +73,11 @@ def test_from_create_to_revoke(home: Path) -> None:
     assert worker["grants"] == {"publish": ["task.*", "log"], "subscribe": ["#"], "dead_letters": ["task.*"]}
     assert worker["limits"] == {"events": "100/s", "clients": 3}
     assert worker["namespace"] == "default", "a token is for one namespace, unless its file was written by hand"
-    assert 29.9 < (float(str(worker["expires"])) - time.time()) / 86_400 <= 30
+    assert 29.9 < (worker["expires"] - time.time()) / 86_400 <= 30
     assert (ops["grants"], ops["namespace"]) == ({"admin": ["#"]}, "prod")
     assert "sha256" not in worker
 
-    assert wowevent(home, "token", "revoke", str(worker["id"])).stdout == f"revoked {worker['id']}\n".encode()
+    assert wowevent(home, "token", "revoke", worker["id"]).stdout == f"revoked {worker['id']}\n".encode()
     assert wowevent(home, "token", "revoke", "j-1", "--jwt").returncode == 0
     assert [each["state"] for each in listed(home)] == ["revoked", "valid"]
     assert json.loads(file.read_bytes())["revoked_jwts"] == ["j-1"]
@@ -148,7 +149,7 @@ def test_a_service_asks_and_a_revoked_token_is_out_within_two_seconds(home: Path
         events = httpx.get(f"{url}/events", headers=bearer(secret)).json()["events"]
         assert [each["event"]["source_agent"] for each in events] == ["worker"] * 2
 
-        wowevent(home, "token", "revoke", str(listed(home, "--tokens", "t.json")[0]["id"]), "--tokens", "t.json")
+        wowevent(home, "token", "revoke", listed(home, "--tokens", "t.json")[0]["id"], "--tokens", "t.json")
         began = time.monotonic()
         for worker in workers:
             until(partial(refused, worker["http"], secret), "the refusal")
@@ -187,7 +188,7 @@ def test_others_are_let_in_with_tokens(home: Path) -> None:
 )
 @pytest.mark.parametrize("module", ["wowevent", "wowevent.service"])
 def test_what_keeps_it_from_serving(
-    home: Path, options: tuple[str, ...], changes: dict[str, str], named: bytes, module: str
+    home: Path, options: tuple[str, ...], changes: dict[str, Any], named: bytes, module: str
 ) -> None:
     if module == "wowevent":
         done = wowevent(home, "serve", *PORTS, *options, **changes)

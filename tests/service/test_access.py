@@ -36,7 +36,7 @@ from wowevent.settings import Settings
 
 ALL = (*OPERATIONS, DESCRIPTION)
 CLOSED = [operation for operation in ALL if not operation.open]
-EVERY = dict.fromkeys(RIGHTS, ("#",))
+EVERY: dict[str, Any] = dict.fromkeys(RIGHTS, ("#",))
 
 
 class Guarded:
@@ -137,7 +137,7 @@ async def test_probes_need_none(guarded: Guarded, path: str) -> None:
 async def test_a_token_without_the_right_is_refused_whatever_else_it_may(
     guarded: Guarded, operation: Operation
 ) -> None:
-    others = {right: EVERY[right] for right in RIGHTS if right not in operation.rights}
+    others: dict[str, Any] = {right: EVERY[right] for right in RIGHTS if right not in operation.rights}
     answer = await asked(guarded.having(**others), operation)
 
     assert answer.status_code == 403
@@ -323,11 +323,8 @@ async def test_the_stream_begins_now_unless_the_past_is_granted_too(guarded: Gua
     await fill(guarded.bus)
     position = str((await anext(guarded.bus.history())).position)
     async with guarded.having(subscribe=["task.*"]) as client:
-        for asking in (
-            {"params": {"pattern": "task.*", "after": position}},
-            {"params": {"pattern": "task.*"}, "headers": {"last-event-id": position}},
-        ):
-            answer = await client.get("/events/stream", **asking)
+        for after, seen in (({"after": position}, {}), ({}, {"last-event-id": position})):
+            answer = await client.get("/events/stream", params={"pattern": "task.*", **after}, headers=seen)
             assert answer.status_code == 403
             assert "replay" in answer.json()["message"]
 

@@ -4,6 +4,7 @@ import socket
 import ssl
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -86,7 +87,8 @@ def files(tmp_path: Path) -> Path:
 
 def settings(folder: Path, cert: str | None, key: str | None, ca: str | None = None) -> Settings:
     named = {"tls_cert": cert, "tls_key": key, "ca": ca}
-    return Settings(**{name: folder / file for name, file in named.items() if file is not None})
+    given: dict[str, Any] = {name: folder / file for name, file in named.items() if file is not None}
+    return Settings(**given)
 
 
 @pytest.mark.parametrize(

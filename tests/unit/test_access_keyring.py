@@ -37,7 +37,7 @@ def b64(data: bytes) -> str:
 
 def public(algorithm: str, kid: str, key: Any) -> dict[str, Any]:
     """A key of a JWKS, as an issuer publishes it."""
-    kind = {
+    kind: dict[str, Any] = {
         "RS256": jwt.algorithms.RSAAlgorithm,
         "ES256": jwt.algorithms.ECAlgorithm,
         "EdDSA": jwt.algorithms.OKPAlgorithm,
@@ -369,10 +369,11 @@ def test_a_jwt_that_is_revoked_by_the_file(file: Path) -> None:
 )
 def test_what_cannot_be_read_at_first_keeps_from_serving(tmp_path: Path, setting: str, content: str | None) -> None:
     path = tmp_path / "some.json"
+    given: dict[str, Any] = {setting: str(path)}
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=f"^{setting}: {path}: "):
-        keyring(**{setting: str(path)})
+        keyring(**given)
 
 
 def test_it_is_off_unless_it_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

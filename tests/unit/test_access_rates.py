@@ -1,6 +1,7 @@
 """How fast an identity may go on, and how often its refusals are told."""
 
 import logging
+import time
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_refusals_are_told_once_a_second_with_how_many_more(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(audits.time, "monotonic", clock)
+    monkeypatch.setattr(time, "monotonic", clock)
     with caplog.at_level(logging.INFO, "wowevent"):
         for _ in range(100):
             audit("told.once", WORKER, outcome="refused", topic="t")
