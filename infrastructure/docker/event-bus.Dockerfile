@@ -43,6 +43,6 @@ VOLUME /data
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
 # `status` asks over HTTP and WebSocket, within two seconds, wherever the configuration says that it serves.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=20s --retries=3 CMD wowevent status || exit 1
+HEALTHCHECK --interval=30s --timeout=10s --start-period=20s --retries=3 CMD ["sh", "-c", "wowevent status || exit 1"]
 ENTRYPOINT ["wowevent"]
 CMD ["serve"]
