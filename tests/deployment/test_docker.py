@@ -136,7 +136,7 @@ def test_the_compose_file_is_one() -> None:
     spec = compose_spec.PyCompose.from_yaml(text).to_spec()
     assert set(spec.services or {}) == {"redis", "event-bus", "prometheus", "grafana"}
     for wrong in (text.replace("ports:", "portz:", 1), text.replace("mem_limit: 4g", "mem_limit: [4]")):
-        with pytest.raises(ValueError, match="portz|mem_limit"):
+        with pytest.raises(ValueError, match=r"portz|mem_limit"):
             compose_spec.PyCompose.from_yaml(wrong)
 
 

@@ -39,7 +39,7 @@ def test_redis_keeps_what_it_confirms(tmp_path: Path, pytestconfig: pytest.Confi
     assert settings["save"]
 
 
-async def _seen(port: int) -> tuple[str, dict[str, str]]:
+async def _seen(port: int) -> tuple[str, dict[str | None, str | None]]:
     """What the bus promises there (with `strict` it would refuse a server that may forget), and what is set."""
     from redis.asyncio import Redis
 

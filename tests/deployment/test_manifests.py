@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
@@ -50,37 +50,38 @@ def complaints(pod: Manifest) -> list[str]:
     """What the pod security standard "restricted" has against a pod, and we beside it."""
     spec = pod["spec"]
     security = spec.get("securityContext", {})
-    found = [f"{key} is shared with the node" for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
-    if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
-        found.append("may run as root")
-    if security.get("seccompProfile") != {"type": "RuntimeDefault"}:
-        found.append("any system call")
-    if spec.get("automountServiceAccountToken") is not False:
-        found.append("a token of the cluster")
-    for volume in spec.get("volumes", []):
-        found += [f"a volume of {kind}" for kind in volume.keys() - {"name"} - VOLUMES]
-    for each in [*spec["containers"], *spec.get("initContainers", [])]:
-        context = each.get("securityContext", {})
-        if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
-            found.append("privileges")
-        if context.get("capabilities") != {"drop": ["ALL"]}:
-            found.append("capabilities")
-        if context.get("readOnlyRootFilesystem") is not True:
-            found.append("a root file system that can be written to")
-        if "memory" not in each.get("resources", {}).get("limits", {}):
-            found.append("no bound of memory")
-        if any("hostPort" in port for port in each.get("ports", [])):
-            found.append("a port of the node")
-    return found
+    wrong = {
+        "shared with the node": any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
+        "may run as root": security.get("runAsNonRoot") is not True or not security.get("runAsUser"),
+        "any system call": security.get("seccompProfile") != {"type": "RuntimeDefault"},
+        "a token of the cluster": spec.get("automountServiceAccountToken") is not False,
+        "a volume of the node": any(each.keys() - {"name"} - VOLUMES for each in spec.get("volumes", [])),
+    }
+    found = [said for said, is_so in wrong.items() if is_so]
+    containers = [*spec["containers"], *spec.get("initContainers", [])]
+    return found + [complaint for each in containers for complaint in _complaints(each)]
+
+
+def _complaints(container: dict[str, Any]) -> list[str]:
+    context = container.get("securityContext", {})
+    wrong = {
+        "privileges": context.get("allowPrivilegeEscalation") is not False or context.get("privileged"),
+        "capabilities": context.get("capabilities") != {"drop": ["ALL"]},
+        "a root file system that can be written to": context.get("readOnlyRootFilesystem") is not True,
+        "no bound of memory": "memory" not in container.get("resources", {}).get("limits", {}),
+        "a port of the node": any("hostPort" in port for port in container.get("ports", [])),
+        "root after all": context.get("runAsUser") == 0 or context.get("runAsNonRoot") is False,
+    }
+    return [said for said, is_so in wrong.items() if is_so]
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"securityContext": {}}, "may run as root"),
-        ({"hostNetwork": True}, "hostNetwork"),
+        ({"hostNetwork": True}, "shared with the node"),
         ({"automountServiceAccountToken": True}, "a token of the cluster"),
-        ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "a volume of hostPath"),
+        ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "a volume of the node"),
         ({"containers": [{}]}, "a root file system"),
     ],
 )
@@ -127,23 +128,29 @@ def references(manifests: list[Manifest]) -> Iterator[tuple[str, str, list[str]]
         if "scaleTargetRef" in spec:
             yield spec["scaleTargetRef"]["kind"], spec["scaleTargetRef"]["name"], []
     for _, pod in pods(manifests):
-        spec = pod["spec"]
-        if "serviceAccountName" in spec:
-            yield "ServiceAccount", spec["serviceAccountName"], []
-        for volume in spec.get("volumes", []):
-            if "configMap" in volume:
-                yield "ConfigMap", volume["configMap"]["name"], []
-            if "secret" in volume:
-                yield "Secret", volume["secret"]["secretName"], []
-            if "persistentVolumeClaim" in volume:
-                yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"], []
-        for container in spec["containers"]:
-            for source in container.get("envFrom", []):
-                yield "ConfigMap", source["configMapRef"]["name"], []
-            for variable in container.get("env", []):
-                wanted = variable.get("valueFrom", {}).get("secretKeyRef")
-                if wanted:
-                    yield "Secret", wanted["name"], [wanted["key"]]
+        if "serviceAccountName" in pod["spec"]:
+            yield "ServiceAccount", pod["spec"]["serviceAccountName"], []
+        for volume in pod["spec"].get("volumes", []):
+            yield from _mounted(volume)
+        for container in pod["spec"]["containers"]:
+            yield from _read(container)
+
+
+def _mounted(volume: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    kinds = (("ConfigMap", "name"), ("Secret", "secretName"), ("PersistentVolumeClaim", "claimName"))
+    for kind, key in kinds:
+        said = volume.get(kind[0].lower() + kind[1:])
+        if said:
+            yield kind, said[key], []
+
+
+def _read(container: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    for source in container.get("envFrom", []):
+        yield "ConfigMap", source["configMapRef"]["name"], []
+    for variable in container.get("env", []):
+        wanted = variable.get("valueFrom", {}).get("secretKeyRef")
+        if wanted:
+            yield "Secret", wanted["name"], [wanted["key"]]
 
 
 def test_mounts_and_ports_are_there(manifests: list[Manifest]) -> None:
