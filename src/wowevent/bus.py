@@ -665,6 +665,7 @@ class EventBus:
         config: ReplayConfig | None = None,
         *,
         to: EventBus | None = None,
+        source_agent: str | None = None,
         control: ReplayControl | None = None,
         progress: Progress | None = None,
     ) -> int:
@@ -672,6 +673,7 @@ class EventBus:
 
         They keep their type, payload and correlation, and happen now. It ends where the log ended when it began. `to`
         is another bus to publish them on, of another namespace or engine, where they may also keep their topics: None.
+        `source_agent` is whose they are from then on; without one, who published them first.
         `control` pauses and cancels it, `progress(count, position)` is told after each step, and a cancellation is
         heeded between steps. Raises InvalidTopic, InvalidEvent, and what `history` and `publish` raise.
         """
@@ -687,6 +689,7 @@ class EventBus:
             self.publish_many if to is None else to.publish_many,
             speed=config.speed_multiplier,
             clock=self._clock,
+            source_agent=source_agent,
             control=control,
             progress=progress,
         )

@@ -6,7 +6,8 @@
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
     ├─ SchemaNotFound · SchemaConflict
-    ├─ NotPermitted · NotSupported · Closed
+    ├─ NotPermitted ── Unauthenticated
+    ├─ NotSupported · Closed · RateLimited
     └─ ProtocolError
     Handlers raise: Reject(reason), RetryAfter(seconds)
 
@@ -165,10 +166,33 @@ class NotPermitted(BusError):
     code = "not_permitted"
 
 
+class Unauthenticated(NotPermitted):
+    """Nobody is known by this token, or there was none."""
+
+    code = "unauthenticated"
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """`reason` is for our log: who asks is not told what is wrong with a token."""
+        super().__init__(message)
+        self.reason = reason
+
+
 class NotSupported(BusError):
     """This engine declares that it cannot do that (see its capabilities)."""
 
     code = "not_supported"
+
+
+class RateLimited(BusError):
+    """More than this token may do in a while; nothing of the call was done."""
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        """`retry_after` is how many seconds to wait."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Closed(BusError):

@@ -268,13 +268,14 @@ async def replay_into(
     *,
     speed: float,
     clock: Clock,
+    source_agent: str | None = None,
     control: ReplayControl | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Publish an event like each of these, as far apart as they were divided by `speed`; returns how many.
 
-    They go into `topic`; without one, each into its own. A cancellation is heeded between two calls of `publish`: what
-    `progress` was told is exactly what was published.
+    They go into `topic`; without one, each into its own. `source_agent` is whose they are, if not the same one's. A
+    cancellation is heeded between two calls of `publish`: what `progress` was told is exactly what was published.
     """
     control = control or ReplayControl()
     pace = _Pace(speed, control)
@@ -282,7 +283,8 @@ async def replay_into(
 
     async def send() -> None:
         now = datetime.fromtimestamp(clock.time(), UTC)
-        await publish([_like(stored.event, topic or stored.event.topic, now) for stored in batch])
+        new = [_like(stored.event, topic or stored.event.topic, now) for stored in batch]
+        await publish([structs.replace(each, source_agent=source_agent) for each in new] if source_agent else new)
         control.reached(control.replayed + len(batch), batch[-1].position)
         if progress is not None:
             progress(control.replayed, batch[-1].position)

@@ -133,6 +133,23 @@ class Settings(BaseSettings):
     """Others than this machine may reach the service without a token."""
     origins: tuple[str, ...] = ()
     """Web pages that may ask the service, as `https://host:port`; in the environment a JSON array."""
+    hosts: tuple[str, ...] = ()
+    """Names under which the service may be asked beside loopback's; any, if there are none and others reach it."""
+    tokens: str | None = Field(None, min_length=1, repr=False)
+    """The file of tokens, or its JSON; with this or `jwt_keys`, whoever asks is asked for a token."""
+    jwt_keys: str | None = Field(None, min_length=1, repr=False)
+    """The file with the keys that sign JWTs, a JWKS, or its JSON."""
+    jwt_audience: str | None = Field(None, min_length=1)
+    """Whom a JWT has to be for, its `aud`."""
+    jwt_issuer: str | None = Field(None, min_length=1)
+    """Who has to have issued a JWT, its `iss`; any without."""
+    tls_cert: Path | None = None
+    """The certificate of the service, with its chain, PEM; with `tls_key` it speaks https and wss."""
+    tls_key: Path | None = None
+    token: str | None = Field(None, min_length=1, repr=False)
+    """What commands that ask a service show."""
+    ca: Path | None = None
+    """The authorities that those commands trust, PEM; the system's without."""
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("wowevent"))
 
     @classmethod

@@ -11,12 +11,15 @@ AMQP style is for the blocking bus: there `*` is always exactly one word, and wh
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from wowevent.errors import InvalidTopic, shown
 
 MAX_BYTES = 200
+
+_WAYS: Final = 2_000  # how far two patterns are compared; those that people write have a few dozen
 
 _TOPIC = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _PATTERN = re.compile(r"(?:[A-Za-z0-9_-]+|\*|#)(?:\.(?:[A-Za-z0-9_-]+|\*|#))*")
@@ -60,6 +63,53 @@ def matches(pattern: str, topic: str) -> bool:
 def matches_any(patterns: tuple[str, ...], topic: str) -> bool:
     """Whether one of `patterns` matches `topic`; remembered, since readers ask for every event."""
     return any(matches(pattern, topic) for pattern in patterns)
+
+
+@lru_cache(maxsize=8192)
+def covers(granted: str, wanted: str) -> bool:
+    """Whether `granted` matches every topic that `wanted` matches.
+
+    Both walk at once over what a topic could be, word by word. A word that `wanted` leaves open is taken as one that
+    nobody named, which only a `*` or `#` of `granted` matches. Where `wanted` may end, `granted` has to be able to. A
+    pair with more than `_WAYS` ways to walk was made to keep us busy: not covered.
+    """
+    if is_reserved(granted) != is_reserved(wanted):
+        return False
+    rights, wishes = compile_pattern(granted), compile_pattern(wanted)
+    start = (0, _standing(rights, {0}))
+    todo = [way for word, way in _ways(rights, wishes, start) if is_reserved(word) <= is_reserved(wanted)]
+    seen = set(todo)
+    while todo and len(seen) <= _WAYS:
+        at, places = todo.pop()
+        if len(wishes) in _standing(wishes, {at}) and len(rights) not in places:
+            return False
+        ahead = {way for _, way in _ways(rights, wishes, (at, places))} - seen
+        seen |= ahead
+        todo.extend(ahead)
+    return not todo
+
+
+_Way = tuple[int, frozenset[int]]  # where one pattern stands, and where the other may stand
+
+
+def _ways(rights: tuple[str, ...], wishes: tuple[str, ...], way: _Way) -> Iterator[tuple[str, _Way]]:
+    """One word further: the word, empty where it is left open, and where both stand behind it."""
+    at, places = way
+    for place in _standing(wishes, {at}) - {len(wishes)}:
+        word = "" if wishes[place] in {"*", "#"} else wishes[place]
+        ahead = {each + (rights[each] != "#") for each in places - {len(rights)} if rights[each] in {word, "*", "#"}}
+        yield word, (place + (wishes[place] != "#"), _standing(rights, ahead))
+
+
+def _standing(words: tuple[str, ...], places: set[int]) -> frozenset[int]:
+    """These places, and those behind every `#` that follows them, since `#` may be no word at all."""
+    found = set[int]()
+    for place in places:
+        found.add(place)
+        while place < len(words) and words[place] == "#":
+            place += 1  # noqa: PLW2901 - it walks on
+            found.add(place)
+    return frozenset(found)
 
 
 def matches_key(pattern: str, key: str) -> bool:

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from wowevent import EventBus
-from wowevent.access import listen
+from wowevent.access.address import listen
 from wowevent.service import create_app, drain
 from wowevent.service.server import http_server
 

@@ -61,7 +61,7 @@ async def test_the_parameters_that_are_described_are_those_that_are_known(
     described = document()["paths"][path][method]["parameters"]
     names = [each["name"] for each in described if each["in"] == "query"]
     assert [each["name"] for each in described if each["in"] == "path"] == re.findall(r"\{(\w+)\}", path)
-    if path in {"/health", "/ready"}:
+    if path in {"/health", "/live", "/ready"}:
         return
     answer = await client.request(method, f"{named(path)}?unheard_of=1")
     assert answer.status_code == 400
@@ -140,7 +140,7 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await bus.join(5)
         letters = [letter.id for letter in await bus.dead_letters.list()]
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
-        for path in ("/health", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
+        for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
             await client.get(path)
         await client.get("/openapi.json")
         for media in ("*/*", "text/plain", "application/openmetrics-text"):

@@ -50,6 +50,8 @@ CODES = {
     "schema_not_found",
     "schema_conflict",
     "not_permitted",
+    "rate_limited",
+    "unauthenticated",
     "not_supported",
     "closed",
     "protocol_error",
@@ -64,7 +66,7 @@ def test_codes_are_stable_and_unique():
 
 def test_what_the_same_call_can_survive_is_retryable_and_nothing_else_is():
     retryable = {error.code for error in tree() if error.retryable}
-    assert retryable == {"broker_unavailable", "storage_full", "request_timeout", "outbox_full"}
+    assert retryable == {"broker_unavailable", "storage_full", "request_timeout", "outbox_full", "rate_limited"}
 
 
 @pytest.mark.parametrize("name", ["InvalidTopic", "ValidationError", "PayloadTooLarge"])

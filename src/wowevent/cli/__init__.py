@@ -26,6 +26,7 @@ from wowevent.cli.serve import serve
 from wowevent.cli.status import status
 from wowevent.cli.subscribe import subscribe
 from wowevent.cli.subscriptions import app as subscriptions
+from wowevent.cli.token import app as token
 from wowevent.cli.version import version
 from wowevent.settings import CONFIG
 
@@ -58,6 +59,7 @@ for _command in (
 app.add_typer(subscriptions, name="subscriptions")
 app.add_typer(dlq, name="dlq")
 app.add_typer(schema, name="schema")
+app.add_typer(token, name="token")
 
 
 @app.callback()

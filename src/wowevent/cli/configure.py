@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import tomli_w
 import typer
 
-from wowevent.access import is_loopback
+from wowevent.access.address import is_loopback
 from wowevent.brokers import open_broker
 from wowevent.cli.engine import note
 from wowevent.cli.exits import CommandError
@@ -112,7 +112,7 @@ def ask(said: dict[str, Any], file: Path) -> dict[str, Any]:
     print(f"Settings for {file}. Enter keeps what is shown in brackets, Ctrl-C changes nothing.")
     for name, question in _ASKED.items():
         _ask(said, name, question)
-        if name == "host" and not is_loopback(_value(said, "host")) and not said.get("allow_anonymous"):
+        if name == "host" and not is_loopback(_value(said, "host")) and not _guarded(said):
             allowed = typer.confirm("Others can reach it. Let them in without a token?", default=False)
             said |= {"allow_anonymous": True} if allowed else {"host": _default("host")}
             if not allowed:
@@ -168,8 +168,16 @@ def _check(said: dict[str, Any], file: Path) -> None:
     if http_port and http_port == _value(said, "port"):
         raise ValueError(f"{file}: port and http_port are both {http_port}")
     host = _value(said, "host")
-    if not is_loopback(host) and not said.get("allow_anonymous"):
-        raise NotPermitted(f"{host} can be reached by others; say --allow-anonymous if that is meant")
+    if not is_loopback(host) and not _guarded(said):
+        raise NotPermitted(
+            f"{host} can be reached by others; name a file of tokens (--set tokens=FILE), or say --allow-anonymous if "
+            "that is meant"
+        )
+
+
+def _guarded(said: dict[str, Any]) -> bool:
+    """Whether it is settled who may come from elsewhere: whoever has a token, or anybody."""
+    return any(said.get(name) for name in ("allow_anonymous", "tokens", "jwt_keys"))
 
 
 def _write(file: Path, said: dict[str, Any]) -> None:
@@ -202,6 +210,8 @@ def _show(file: Path, *, json: bool) -> None:
 def _shown(name: str, value: Any) -> Any:
     if name in {"url", "redis_url"} and value:
         return masked(value)
+    if value and (name == "token" or (name in {"tokens", "jwt_keys"} and value.lstrip().startswith("{"))):
+        return "***"
     return str(value) if isinstance(value, Path) else value
 
 

@@ -24,6 +24,9 @@ from wowevent.cli.serve import (
     LogFormat,
     LogLevel,
     Port,
+    TlsCert,
+    TlsKey,
+    Tokens,
     Workers,
     given,
     serve_here,
@@ -49,6 +52,9 @@ def start(  # noqa: PLR0917 - the options of a command
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
+    tokens: Tokens = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     workers: Workers = None,
     daemon: Annotated[bool, typer.Option("--daemon", "-d", help="In the background.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One object; with --daemon.")] = False,
@@ -58,6 +64,7 @@ def start(  # noqa: PLR0917 - the options of a command
     options = given(
         url=url, namespace=namespace, host=host, port=port, http_port=http_port, workers=workers,
         log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
+        tokens=tokens, tls_cert=tls_cert, tls_key=tls_key,
     )  # fmt: skip
     if daemon:
         _start(options, Path.cwd(), json=json)
@@ -87,6 +94,9 @@ def restart(  # noqa: PLR0917 - the options of a command
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
+    tokens: Tokens = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     workers: Workers = None,
     force: Force = False,
     timeout: Patience = PATIENCE,
@@ -100,6 +110,7 @@ def restart(  # noqa: PLR0917 - the options of a command
     anew = given(
         url=url, namespace=namespace, host=host, port=port, http_port=http_port, workers=workers,
         log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
+        tokens=tokens, tls_cert=tls_cert, tls_key=tls_key,
     )  # fmt: skip
     settings = settings_of(anew)
     last = find(settings.data_dir).record

@@ -29,11 +29,12 @@ from typing import Any, Final
 
 import msgspec
 
-from wowevent.access import Listening, beside, claim, listen
+from wowevent.access.address import Listening, beside, claim, listen
+from wowevent.access.keyring import Keyring
 from wowevent.cli.exits import CommandError
 from wowevent.cli.front import Front, let_go_of_stderr
 from wowevent.cli.pidfile import Record, Worker
-from wowevent.cli.serving import Inherited, Post, Told, open_bus
+from wowevent.cli.serving import Inherited, Post, Told, at, open_bus
 from wowevent.cli.workers import BROKEN, WELL, end, refuse_unshared
 from wowevent.log import logger
 from wowevent.service.logs import pass_on
@@ -63,16 +64,18 @@ class Fleet:
         self._count: int = options["workers"]
         if settings.event_bus_enabled:
             refuse_unshared(open_bus(settings))
-        http = self._claim(settings, "http", settings.http_port)
-        websocket = self._claim(settings, "ws", settings.port) if settings.event_bus_enabled else None
-        at = None if websocket is None else websocket.url
-        self._front = Front(settings, options, log, http=http.url, websocket=at)
+        self._authenticated = Keyring.of(settings) is not None
+        http = self._claim(settings, *at(settings, "http"))
+        websocket = self._claim(settings, *at(settings, "ws")) if settings.event_bus_enabled else None
+        url = None if websocket is None else websocket.url
+        self._front = Front(settings, options, log, http=http.url, websocket=url)
         self._announced = False
         self._register: Callable[[Record], None] | None = None
         self._detached = False
 
     def _claim(self, settings: Settings, scheme: str, port: int) -> Listening:
-        claimed = claim(scheme, settings.host, port, allow_anonymous=settings.allow_anonymous)
+        allowed = settings.allow_anonymous
+        claimed = claim(scheme, settings.host, port, allow_anonymous=allowed, authenticated=self._authenticated)
         self._ports.append(claimed)
         return claimed
 
@@ -149,7 +152,7 @@ class _Slot:
         self.number = number
         self.worker: _Worker | None = None
         """The one that serves."""
-        self._own = listen("http", "127.0.0.1", 0, allow_anonymous=False)
+        self._own = listen(ports[0].url.partition(":")[0], "127.0.0.1", 0, allow_anonymous=False)
         self._ports = ports
         self._command = command
         self._parent = parent

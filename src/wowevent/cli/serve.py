@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 Host = Annotated[
     str | None,
-    typer.Option(help="Where to listen; another than this machine needs --allow-anonymous.", show_default="127.0.0.1"),
+    typer.Option(
+        help="Where to listen; another than this machine needs --tokens or --allow-anonymous.",
+        show_default="127.0.0.1",
+    ),
 ]
 Port = Annotated[int | None, typer.Option(help="The WebSocket router's port.", show_default="9090")]
 HttpPort = Annotated[int | None, typer.Option(help="The HTTP port.", show_default="8080, or PORT")]
@@ -32,6 +35,12 @@ AllowAnonymous = Annotated[
     bool | None, typer.Option("--allow-anonymous", help="Whoever reaches the host may publish and read everything.")
 ]
 
+Tokens = Annotated[
+    Path | None, typer.Option(help="The file of tokens: whoever asks is asked for one.", show_default="none")
+]
+TlsCert = Annotated[Path | None, typer.Option(help="The certificate, PEM: https and wss.", show_default="none")]
+TlsKey = Annotated[Path | None, typer.Option(help="Its key, PEM.", show_default="none")]
+
 Workers = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="How many processes share the ports; SIGHUP exchanges them.", show_default="1"),
@@ -39,6 +48,7 @@ Workers = Annotated[
 
 _LOG: Final = "wowevent.log"
 _NOT_SETTINGS: Final = frozenset({"log_file", "workers"})
+_PATHS: Final = ("log_file", "tokens", "tls_cert", "tls_key")
 
 
 def serve(  # noqa: PLR0917 - the options of a command
@@ -51,6 +61,9 @@ def serve(  # noqa: PLR0917 - the options of a command
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     allow_anonymous: AllowAnonymous = None,
+    tokens: Tokens = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     workers: Workers = None,
     post: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -58,6 +71,7 @@ def serve(  # noqa: PLR0917 - the options of a command
     options = given(
         url=url, namespace=namespace, host=host, port=port, http_port=http_port, workers=workers,
         log_file=log_file, log_level=log_level, log_format=log_format, allow_anonymous=allow_anonymous,
+        tokens=tokens, tls_cert=tls_cert, tls_key=tls_key,
     )  # fmt: skip
     if post is not None:
         _serve_at(post, options)
@@ -65,10 +79,10 @@ def serve(  # noqa: PLR0917 - the options of a command
         serve_here(options)
 
 
-def given(*, log_file: Path | None, **options: Any) -> dict[str, Any]:
-    """The options that a command line did name, in a form that can be kept."""
+def given(**options: Any) -> dict[str, Any]:
+    """The options that a command line did name, in a form that can be kept: paths from the root."""
     kept = {name: value for name, value in options.items() if value is not None}
-    return kept if log_file is None else {**kept, "log_file": str(log_file.absolute())}
+    return kept | {name: str(kept[name].absolute()) for name in _PATHS if name in kept}
 
 
 def log_of(options: dict[str, Any], settings: Settings) -> Path:

@@ -6,12 +6,14 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from wowevent.access import Listening, listen
+from wowevent.access.address import Listening, listen
+from wowevent.access.keyring import Keyring
+from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
 from wowevent.cli.front import Front, let_go_of_stderr, promise_of
 from wowevent.cli.pidfile import Record
@@ -28,17 +30,21 @@ class Alone:
 
     def __init__(self, settings: Settings, options: dict[str, Any], log: Path) -> None:
         self._settings = settings
-        self._http = self._listen("http", settings.http_port)
-        self._websocket = self._listen("ws", settings.port) if settings.event_bus_enabled else None
+        self._keyring = Keyring.of(settings)
+        self._http = self._listen(*at(settings, "http"))
+        self._websocket = self._listen(*at(settings, "ws")) if settings.event_bus_enabled else None
         websocket = None if self._websocket is None else self._websocket.url
         self._front = Front(settings, options, log, http=self._http.url, websocket=websocket)
 
     def _listen(self, scheme: str, port: int) -> Listening:
-        return listen(scheme, self._settings.host, port, allow_anonymous=self._settings.allow_anonymous)
+        allowed = self._settings.allow_anonymous
+        return listen(
+            scheme, self._settings.host, port, allow_anonymous=allowed, authenticated=self._keyring is not None
+        )
 
     async def run(self, register: Callable[[Record], None] | None, *, detached: bool) -> None:
         """Serve; once it does, say so on stdout and in the record, and with `detached` let go of stderr."""
-        bus, router = _assembled(self._settings, self._websocket, None)
+        bus, router = _assembled(self._settings, self._websocket, None, self._keyring)
 
         async def started() -> None:
             self._front.show(await promise_of(bus))
@@ -47,7 +53,7 @@ class Alone:
             if detached:
                 let_go_of_stderr()
 
-        await serve_http(bus, self._http, self._settings, beside=router, started=started)
+        await serve_http(bus, self._http, self._settings, beside=router, started=started, keyring=self._keyring)
 
 
 class Inherited(Struct, frozen=True):
@@ -85,8 +91,9 @@ async def work(post: Post, settings: Settings) -> None:
 
     Raises CommandError for an engine whose log they could not share.
     """
+    keyring = Keyring.of(settings)
     websocket = None if post.websocket is None else post.websocket.take()
-    bus, router = _assembled(settings, websocket, post.number)
+    bus, router = _assembled(settings, websocket, post.number, keyring)
     if bus is not None:
         refuse_unshared(bus)
 
@@ -96,11 +103,17 @@ async def work(post: Post, settings: Settings) -> None:
         sys.stdout.buffer.flush()
 
     place = Place(post.number, post.own.take(), post.parent)
-    await serve_http(bus, post.http.take(), settings, beside=router, started=started, place=place)
+    await serve_http(bus, post.http.take(), settings, beside=router, started=started, place=place, keyring=keyring)
+
+
+def at(settings: Settings, protocol: Literal["http", "ws"]) -> tuple[str, int]:
+    """The scheme and the port of a protocol; ValueError for TLS that is configured wrongly."""
+    secured = "s" if server_context(settings) else ""
+    return f"{protocol}{secured}", settings.http_port if protocol == "http" else settings.port
 
 
 def _assembled(
-    settings: Settings, websocket: Listening | None, worker: int | None
+    settings: Settings, websocket: Listening | None, worker: int | None, keyring: Keyring | None
 ) -> tuple[EventBus | None, EventRouter | None]:
     """The bus and the router in front of it; neither where the bus is switched off."""
     if websocket is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,8 +13,10 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 
+from wowevent.access.tls import own_context
 from wowevent.cli.exits import STATUS
 from wowevent.cli.pidfile import find
+from wowevent.cli.serve import settings_of
 from wowevent.cli.show import facts, print_json, span
 from wowevent.errors import BusError
 from wowevent.service.loop import run
@@ -44,16 +47,21 @@ def status(json: Annotated[bool, typer.Option("--json", help="One object.")] = F
     if seen.process is None or seen.record is None:
         answer: dict[str, Any] = {"state": "not_running", "trouble": seen.trouble or None}
     else:
-        answer = run(_look(seen.record))
+        answer = run(_look(seen.record, _tls(seen.record)))
     print_json(answer) if json else show(answer)
     return _EXITS[answer["state"]]
 
 
-async def _look(record: Record) -> dict[str, Any]:
+def _tls(record: Record) -> ssl.SSLContext | None:
+    """What it speaks, as it was started; None where it is not TLS."""
+    return own_context(settings_of(record.options)) if record.http.startswith("https:") else None
+
+
+async def _look(record: Record, tls: ssl.SSLContext | None) -> dict[str, Any]:
     http, websocket, *others = await asyncio.gather(
-        _in_time(_ask_http(record.http)),
+        _in_time(_ask_http(record.http, tls)),
         _in_time(_ask_websocket(record.websocket)),
-        *(_in_time(_ask_http(worker.http)) for worker in record.workers),
+        *(_in_time(_ask_http(worker.http, tls)) for worker in record.workers),
     )
     reached = http is not None and (websocket is not None or record.websocket is None)
     asked = [*others, *(each for each in (http, websocket) if each is not None)]
@@ -74,8 +82,8 @@ async def _in_time(question: Coroutine[Any, Any, Answer]) -> Answer:
         return None
 
 
-async def _ask_http(url: str) -> Answer:
-    return _body(await _get(url, "/health"))
+async def _ask_http(url: str, tls: ssl.SSLContext | None) -> Answer:
+    return _body(await _get(url, "/health", tls))
 
 
 async def _ask_websocket(url: str | None) -> Answer:
@@ -87,10 +95,10 @@ async def _ask_websocket(url: str | None) -> Answer:
         return await client.get_health()
 
 
-async def _get(url: str, path: str) -> bytes:
+async def _get(url: str, path: str, tls: ssl.SSLContext | None) -> bytes:
     """One request over a connection of its own, in as few words as HTTP takes."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=tls)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n".encode())
         answer = b""

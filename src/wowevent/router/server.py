@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
-from wowevent.access import LOOPBACK_NAMES, Listening, check_page, is_loopback, listen
+from wowevent.access.address import LOOPBACK_NAMES, Listening, check_page, is_loopback, listen
 from wowevent.bus import EventBus
 from wowevent.clock import SystemClock
 from wowevent.errors import Closed, NotPermitted, NotSupported

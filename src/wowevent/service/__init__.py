@@ -1,6 +1,6 @@
 """The service: a bus over HTTP. `create_app(bus)` is the ASGI application, `server.serve` runs it beside the bus.
 
-GET  /health, /ready                       how it is; always open
+GET  /health, /live, /ready                how it is; always open
 GET  /metrics                              numbers: JSON, or for Prometheus its text
 POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
@@ -13,6 +13,7 @@ GET  /openapi.json                         all of this, in full
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from wowevent.access.keyring import Keyring
+from wowevent.access.rates import Rates
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.service.failures import (
@@ -41,6 +44,8 @@ from wowevent.service.stream import Streams
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of the largest request body, unless configured."""
 
+_LOOK: Final = 0.5  # seconds between two looks at the tokens
+
 
 def create_app(
     bus: EventBus | None,
@@ -49,11 +54,14 @@ def create_app(
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
     worker: int | None = None,
+    keyring: Keyring | None = None,
 ) -> Starlette:
     """The ASGI application over a bus that somebody else starts and stops; without a bus it answers health alone.
 
     `hosts` are the names under which it may be asked for events (None is any), `origins` the web pages that may ask.
     `worker` is the number of one of several processes on a port: /health and /metrics say whose answer it is.
+    With a `keyring` whoever asks is asked for a token; `watch(app)` then sees to it that those who began hold on only
+    as long as theirs does.
     `app.state.draining = True` makes /ready say no; `drain(app)` also ends what it has under way. While
     `app.state.leaving` every answer is the last one of its connection.
     """
@@ -69,6 +77,8 @@ def create_app(
     app.state.body_limit = body_limit
     app.state.hosts = None if hosts is None else frozenset(hosts)
     app.state.origins = frozenset(origins)
+    app.state.keyring = keyring
+    app.state.rates = Rates()
     app.state.keys = Keys()
     app.state.streams = Streams()
     app.state.replays = Replays()
@@ -82,14 +92,30 @@ async def drain(app: Starlette) -> None:
     await app.state.replays.close()
 
 
+async def watch(app: Starlette) -> None:
+    """Read tokens again that changed, and end the replays of those that hold no more; until cancelled."""
+    keyring: Keyring | None = app.state.keyring
+    while keyring is not None:
+        keyring.refresh()
+        app.state.replays.end_fallen(keyring.stands)
+        await asyncio.sleep(_LOOK)
+
+
 def _shared_with(origins: Collection[str]) -> Middleware:
     """A browser asks by this whether a page that may ask may also read what it is answered."""
     return Middleware(
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["content-type", "idempotency-key", "last-event-id", "traceparent", "tracestate"],
-        expose_headers=["location", "retry-after"],
+        allow_headers=[
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "last-event-id",
+            "traceparent",
+            "tracestate",
+        ],
+        expose_headers=["location", "retry-after", "www-authenticate"],
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from wowevent.access import listen
+from wowevent.access.address import listen
+from wowevent.access.keyring import Keyring
+from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger
@@ -22,12 +24,16 @@ def main() -> int:
     try:
         settings = Settings()
         set_up_logs(settings.log_level, form=settings.log_format)
-        listening = listen("http", settings.host, settings.http_port, allow_anonymous=settings.allow_anonymous)
+        keyring, scheme = Keyring.of(settings), "http" if server_context(settings) is None else "https"
+        listening = listen(
+            scheme, settings.host, settings.http_port,
+            allow_anonymous=settings.allow_anonymous, authenticated=keyring is not None,
+        )  # fmt: skip
         url = settings.url or settings.redis_url or settings.engine_url()
         registry = SchemaRegistry()
         bus = EventBus(url, namespace=settings.namespace, registry=registry) if settings.event_bus_enabled else None
         logger.info("service starts", address=listening.url, event_bus="enabled" if bus else "disabled")
-        run(serve(bus, listening, settings))
+        run(serve(bus, listening, settings, keyring=keyring))
     except (BusError, OSError, ValueError) as error:
         code, message = code_of(error), masked(message_of(error))
         logger.error("service failed", code=code, error=message)

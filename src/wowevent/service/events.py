@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,8 +12,9 @@ from msgspec import structs
 from starlette.responses import Response, StreamingResponse
 
 from wowevent.broker import Stored
-from wowevent.errors import BusError, InvalidEvent
+from wowevent.errors import BusError, InvalidEvent, Unauthenticated
 from wowevent.log import logger
+from wowevent.service.access import asker, permit, sight, stamped, standing
 from wowevent.service.answers import History, Receipts, answer, line, shown_receipt, shown_stored
 from wowevent.service.asking import (
     FURTHEST,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
+    from wowevent.event import Event
+
 NDJSON: Final = "application/x-ndjson"
 MOST: Final = 1000
 """Events of one page of history."""
@@ -50,16 +53,17 @@ async def publish(request: Request) -> Response:
     moment = _moment(request.query_params)
     key = key_of(request.headers.getlist(HEADER))
     carried = await sent(request, request.app.state.body_limit)
-    id_for = None if key is None else partial(id_of, bus.namespace, key)
+    owner = "" if (identity := asker(request)) is None else identity.name
+    id_for = None if key is None else partial(id_of, bus.namespace, key, owner=owner)
     lacking = Lacking(id_for, traceparent_of(request.headers.getlist(TRACEPARENT)))
-    events = await events_of(carried, lacking)
+    events = stamped(request, await events_of(carried, lacking))
     if moment is not None:
         events = [structs.replace(event, not_before=moment) for event in events]
     if key is None:
         return answer(Receipts([shown_receipt(receipt) for receipt in await bus.publish_many(events)]), 202)
     keys: Keys = request.app.state.keys
     asked = fingerprint(request.url.query.encode(), carried.media.encode(), carried.body)
-    return Response(await keys.once(key, asked, partial(bus.publish_many, events)), 202, media_type=JSON)
+    return Response(await keys.once(key, asked, partial(bus.publish_many, events), owner=owner), 202, media_type=JSON)
 
 
 async def history(request: Request) -> Response:
@@ -70,18 +74,24 @@ async def history(request: Request) -> Response:
     """
     bus = bus_of(request)
     asked = request.query_params
+    patterns = asked.getlist("pattern") or None
+    permit(request, "replay", patterns)
+    sees = sight(request, "replay")
     stream = NDJSON in request.headers.get("accept", "")
     limit = limit_of(asked.get("limit"), FURTHEST) if stream else limit_of(asked.get("limit", _PAGE), MOST)
+    most = limit if stream or limit is None else limit + 1
     found = bus.history(
-        asked.getlist("pattern") or None,
+        patterns,
         start_time=time_of(asked, "start_time"),
         end_time=time_of(asked, "end_time"),
         correlation_id=name_of(asked, "correlation_id"),
         after=position_of(asked.get("after"), "after"),
-        limit=limit if stream or limit is None else limit + 1,
+        limit=most if sees is None else None,
     )
+    if sees is not None:
+        found = _seen(found, sees, most)
     if stream:
-        return await _streamed(found)
+        return await _streamed(found, standing(request))
     page = [stored async for stored in found]
     more = limit is not None and len(page) > limit
     shown = [shown_stored(stored) for stored in page[:limit]]
@@ -106,18 +116,34 @@ def _not_negative(seconds: float) -> float:
     return seconds
 
 
-async def _streamed(found: AsyncIterator[Stored]) -> Response:
+async def _seen(log: AsyncIterator[Stored], sees: Callable[[Event], bool], limit: int | None) -> AsyncIterator[Stored]:
+    """Those that may be seen, so many at most."""
+    count = 0
+    async with aclosing(log):  # type: ignore[type-var]  # as below
+        async for stored in log:
+            if sees(stored.event):
+                yield stored
+                count += 1
+                if count == limit:
+                    return
+
+
+async def _streamed(found: AsyncIterator[Stored], stands: Callable[[], bool] | None) -> Response:
     """One event a line. The first is read before the answer begins, so that its failure still has a status."""
-    return StreamingResponse(_lines(await anext(found, None), found), media_type=NDJSON)
+    return StreamingResponse(_lines(await anext(found, None), found, stands), media_type=NDJSON)
 
 
-async def _lines(first: Stored | None, rest: AsyncIterator[Stored]) -> AsyncIterator[bytes]:
+async def _lines(
+    first: Stored | None, rest: AsyncIterator[Stored], stands: Callable[[], bool] | None
+) -> AsyncIterator[bytes]:
     """The events; an error in their midst is the last line, in the shape of any other error."""
     async with aclosing(rest):  # type: ignore[type-var]  # an async generator, whatever the protocol promises
         try:
             if first is not None:
                 yield line(shown_stored(first)) + b"\n"
             async for stored in rest:
+                if stands is not None and not stands():
+                    raise Unauthenticated("this token is not valid any more")
                 yield line(shown_stored(stored)) + b"\n"
         except BusError as error:
             logger.error("history ended early", code=error.code, error=error)

@@ -24,6 +24,7 @@ STATUS: Final = {
     "subscription_not_found": 69,
     "dead_letter_not_found": 69,
     "schema_not_found": 69,
+    "token_not_found": 69,
     "address_in_use": 69,
     "not_running": 69,
     "request_failed": 70,
@@ -35,6 +36,7 @@ STATUS: Final = {
     "position_lost": 74,
     "io_error": 74,
     "request_timeout": 75,
+    "rate_limited": 75,
     "closed": 75,
     "subscription_conflict": 75,
     "already_running": 75,
@@ -42,6 +44,7 @@ STATUS: Final = {
     "unhealthy": 75,
     "not_stopped": 75,
     "not_permitted": 77,
+    "unauthenticated": 77,
     "config": 78,
     "not_supported": 78,
 }

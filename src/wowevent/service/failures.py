@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from wowevent import errors
+from wowevent.access.audit import audit
 from wowevent.errors import printable
 from wowevent.log import logger
+from wowevent.service.access import asker
 from wowevent.service.answers import Problem
 
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.InvalidEvent: HTTPStatus.BAD_REQUEST,
     errors.FormatTooNew: HTTPStatus.BAD_REQUEST,
     errors.ProtocolError: HTTPStatus.BAD_REQUEST,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.NotPermitted: HTTPStatus.FORBIDDEN,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.SubscriptionNotFound: HTTPStatus.NOT_FOUND,
     errors.SchemaNotFound: HTTPStatus.NOT_FOUND,
     errors.SubscriptionConflict: HTTPStatus.CONFLICT,
@@ -93,12 +98,32 @@ async def answer_bus_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, errors.BusError):  # pragma: no cover - Starlette hands this handler nothing else
         raise error
     found = problem_of(error)
-    if found.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, errors.NotPermitted | errors.RateLimited):
+        _audit(request, error)
+    elif found.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request failed", path=request.url.path, code=error.code, error=error)
     else:
         logger.warning("validation refused a request", path=request.url.path, code=error.code)
-    retry = {"retry-after": "1"} if error.retryable else {}
-    return answer(found, **retry)
+    return answer(found, **_hints(request, error))
+
+
+def _audit(request: Request, error: errors.BusError) -> None:
+    """Who was refused what; why a token is not valid stands here alone."""
+    reason = error.reason if isinstance(error, errors.Unauthenticated) else str(error)
+    peer = request.client.host if request.client else None
+    audit(request.state.action, asker(request), outcome="refused", code=error.code, reason=reason, peer=peer)
+
+
+def _hints(request: Request, error: errors.BusError) -> dict[str, str]:
+    """Headers that say what to do: when to come again, and with what."""
+    match error:
+        case errors.Unauthenticated():
+            wrong = ', error="invalid_token"' if "authorization" in request.headers else ""
+            return {"www-authenticate": f'Bearer realm="wowevent"{wrong}'}
+        case errors.RateLimited():
+            return {"retry-after": str(ceil(error.retry_after))}
+        case _:
+            return {"retry-after": "1"} if error.retryable else {}
 
 
 async def answer_refusal(_request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""GET /health and GET /ready: for people, probes and load balancers. Always open."""
+"""GET /health, GET /live and GET /ready: for people, probes and load balancers. Always open."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ async def health(request: Request) -> Response:
     worker: int | None = request.app.state.worker
     seen = {**await look(request.app.state.bus), **({} if worker is None else {"worker": worker})}
     return JSONResponse(seen, _status(well=seen["status"] == "healthy"))
+
+
+async def live(_request: Request) -> Response:
+    """`{"live": true}`, whatever the engine does: starting the process again would not bring that back."""
+    return JSONResponse({"live": True})
 
 
 async def ready(request: Request) -> Response:

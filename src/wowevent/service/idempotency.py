@@ -58,9 +58,12 @@ def key_of(headers: Sequence[str]) -> str | None:
     return key
 
 
-def id_of(namespace: str, key: str, number: int) -> str:
-    """The id of the event with that number in the request, the same in every process of the namespace."""
-    return str(uuid5(_IDS, f"{namespace}\n{number}\n{key}"))
+def id_of(namespace: str, key: str, number: int, *, owner: str = "") -> str:
+    """The id of the event with that number in the request, the same in every process of the namespace.
+
+    `owner` is who asks, where that is known: what others do with the same key is another matter.
+    """
+    return str(uuid5(_IDS, "\n".join((namespace, str(number), key, *([owner] if owner else [])))))
 
 
 def fingerprint(*parts: bytes) -> bytes:
@@ -69,6 +72,9 @@ def fingerprint(*parts: bytes) -> bytes:
     for part in parts:
         found.update(b"%d:" % len(part) + part)
     return found.digest()
+
+
+_Owned = tuple[str, str]  # who asks, where that is known, and the key
 
 
 class _Asked(Struct, eq=False):
@@ -88,38 +94,42 @@ class Keys:
         self._keys = keys
         self._room = room
         self._clock = clock
-        self._asked: dict[str, _Asked] = {}  # oldest first
+        self._asked: dict[_Owned, _Asked] = {}  # oldest first
         self._size = 0  # bytes of all answers
 
-    async def once(self, key: str, request: bytes, publish: Callable[[], Awaitable[Sequence[Receipt]]]) -> bytes:
-        """The answer to a request with this fingerprint, as JSON; `publish` is called unless it is known.
+    async def once(
+        self, key: str, request: bytes, publish: Callable[[], Awaitable[Sequence[Receipt]]], *, owner: str = ""
+    ) -> bytes:
+        """The answer to a request of `owner` with this fingerprint, as JSON; `publish` is called unless it is known.
 
         Raises Refusal for a key that stands, or stood, before another request, and what `publish` raises: the same
         request may then come again, and the key stays its own unless nothing at all was stored.
         """
-        asked = self._claim(key, request)
+        owned = owner, key
+        asked = self._claim(owned, request)
         if asked.answer:
             return asked.answer
         asked.under_way = True
         try:
             receipts = Receipts([shown_receipt(receipt) for receipt in await publish()])
         except InvalidEvent:
-            self._drop(key, asked)
+            self._drop(owned, asked)
             raise
         finally:
             asked.under_way = False
         answer = msgspec.json.encode(receipts)
         for receipt in receipts.receipts:
             receipt.duplicate = True
-        self._keep(key, asked, msgspec.json.encode(receipts))
+        self._keep(owned, asked, msgspec.json.encode(receipts))
         return answer
 
-    def _claim(self, key: str, request: bytes) -> _Asked:
+    def _claim(self, owned: _Owned, request: bytes) -> _Asked:
         self._forget()
-        asked = self._asked.get(key)
+        asked = self._asked.get(owned)
         if asked is None:
-            asked = self._asked[key] = _Asked(request, self._clock())
+            asked = self._asked[owned] = _Asked(request, self._clock())
             return asked
+        _, key = owned
         if asked.fingerprint != request:
             message = f"the Idempotency-Key {shown(key)} stood before another request; a new request needs a new key"
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
@@ -128,7 +138,7 @@ class Keys:
             raise Refusal(HTTPStatus.CONFLICT, "idempotency_key_in_use", message, again=True)
         return asked
 
-    def _keep(self, key: str, asked: _Asked, answer: bytes) -> None:
+    def _keep(self, key: _Owned, asked: _Asked, answer: bytes) -> None:
         """Remember an answer, unless it is too large, or its key was pushed out meanwhile."""
         if self._asked.get(key) is asked and len(answer) <= self._room:
             asked.answer = answer
@@ -144,7 +154,7 @@ class Keys:
                 return
             self._drop(key, oldest)
 
-    def _drop(self, key: str, asked: _Asked) -> None:
+    def _drop(self, key: _Owned, asked: _Asked) -> None:
         if self._asked.get(key) is asked:
             del self._asked[key]
             self._size -= len(asked.answer)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from wowevent.codec import json_schema
 from wowevent.service import answers, failures, intake
+from wowevent.service.access import ANYBODY
 from wowevent.service.routes import OPERATIONS, Body, Operation, Parameter
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 _REF: Final = "#/components/schemas/{name}"
 _PATH_PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
-_PROBLEMS: Final = (400, 403, 500, 503)  # what any operation that is not open can fail with
+_PROBLEMS: Final = (400, 401, 403, 429, 500, 503)  # what any operation that is not open can fail with
+_TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of `wowevent token create`, or a JWT; nobody is asked for one unless that is configured.",
+}
 _ID: Final = "Percent-encoded: it may contain `~ , * . / : @`."
 
 
@@ -58,6 +64,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         },
         "required": ["status", "event_bus", "details"],
     },
+    "Live": {"type": "object", "properties": {"live": {"const": True}}, "required": ["live"]},
     "Ready": {
         "type": "object",
         "properties": {"ready": {"type": "boolean"}, "reason": {"type": "string"}},
@@ -77,6 +84,7 @@ DESCRIPTION: Final = Operation(
     call=openapi,
     about="This description.",
     content={intake.JSON: {"type": "object"}},
+    rights=ANYBODY,
 )
 """The one route that is not in the table, since it is made of it."""
 
@@ -96,7 +104,7 @@ def document() -> dict[str, Any]:
             "description": "The event bus over HTTP. Failures are problem documents (RFC 9457).",
         },
         "paths": paths,
-        "components": {"schemas": {**_SCHEMAS, **_shapes(operations)}},
+        "components": {"schemas": {**_SCHEMAS, **_shapes(operations)}, "securitySchemes": {"token": _TOKEN}},
     }
 
 
@@ -122,6 +130,9 @@ def _shown(operation: Operation) -> dict[str, Any]:
             **_problems(operation),
         },
     }
+    if not operation.open:
+        needs = f"Needs `{'` or `'.join(operation.rights)}`" if operation.rights else "Any valid token"
+        found |= {"security": [{}, {"token": []}], "description": f"{needs}, where tokens are asked for."}
     return found if operation.body is None else {**found, "requestBody": _body(operation.body)}
 
 

@@ -26,7 +26,7 @@ from wowevent.service import (
     subscriptions,
     topics,
 )
-from wowevent.service.access import check_access
+from wowevent.service.access import ANYBODY, admit
 from wowevent.service.asking import known
 
 Call = Callable[[Request], Awaitable[Any]]
@@ -71,6 +71,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """Answers with another status that are no problem documents, as `content`."""
     headers: Mapping[str, str] = {}
     """Headers of the answer, and what they say."""
+    rights: Sequence[str]
+    """Where tokens are asked for: one of these has to be granted; none is any valid token."""
     open: bool = False
     """Whoever asks is answered."""
 
@@ -96,6 +98,10 @@ _CLOUD: Final[Schema] = {"$ref": "#/components/schemas/CloudEvent"}
 _ONE: Final[Schema] = {"anyOf": [_EVENT, _CLOUD]}
 _HEALTH: Final[Schema] = {"$ref": "#/components/schemas/Health"}
 _READY: Final[Schema] = {"$ref": "#/components/schemas/Ready"}
+_LIVE: Final[Schema] = {"$ref": "#/components/schemas/Live"}
+_LOOK: Final = ("subscribe", "admin")
+_ADMIN: Final = ("admin",)
+_LETTERS: Final = ("dead_letters",)
 _NOTHING: Final = Body(_json({"type": "object", "maxProperties": 0}), required=False)
 _SUBSCRIPTION: Final = "/subscriptions/{id:path}"
 _LETTER: Final = "/dead-letters/{id}"
@@ -105,19 +111,24 @@ _SCHEMA: Final = "/schemas/{event_type}"
 OPERATIONS: Final = (
     Operation(
         method="GET", path="/health", call=health.health, about="Is everything well? Always open.", open=True,
-        content=_json(_HEALTH), others={503: _json(_HEALTH)},
+        content=_json(_HEALTH), others={503: _json(_HEALTH)}, rights=ANYBODY,
+    ),
+    Operation(
+        method="GET", path="/live", call=health.live, about="Does the process serve? Always open.", open=True,
+        content=_json(_LIVE), rights=ANYBODY,
     ),
     Operation(
         method="GET", path="/ready", call=health.ready, about="May traffic come? Always open.", open=True,
-        content=_json(_READY), others={503: _json(_READY)},
+        content=_json(_READY), others={503: _json(_READY)}, rights=ANYBODY,
     ),
     Operation(
-        method="GET", path="/metrics", call=metrics.metrics,
+        method="GET", path="/metrics", call=metrics.metrics, rights=ANYBODY,
         about="What this process published and delivered, and how fast and how well: JSON, or for Prometheus its text.",
         content={**_json(metrics.Metrics), metrics.TEXT: _TEXT, metrics.OPENMETRICS: _TEXT},
     ),
     Operation(
         method="POST", path="/events", call=events.publish, about="Publish one event, or several in their order.",
+        rights=("publish",),
         status=202, content=_json(answers.Receipts), problems=(409, 413, 415, 422, 507),
         parameters=(
             Parameter("delay", "Seconds after which they are sent.", {"type": "number", "minimum": 0}),
@@ -140,6 +151,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="GET", path="/events", call=events.history, about="The history, oldest first; as NDJSON all of it.",
+        rights=("replay",),
         content={**_json(answers.History), events.NDJSON: answers.StoredEvent}, problems=(410,),
         parameters=(
             _PATTERN,
@@ -149,7 +161,7 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
-        method="GET", path="/events/stream", call=stream.stream, problems=(429,),
+        method="GET", path="/events/stream", call=stream.stream, rights=("subscribe",), problems=(429,),
         about="Server-Sent Events: what is published, live, or behind a position first. An event is a `message` whose "
         "data is as in GET /events; `reset` (data: lost, message) says that the log no longer holds what lay here.",
         content={stream.MEDIA_TYPE: _TEXT},
@@ -164,7 +176,7 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
-        method="GET", path="/topics", call=topics.topics, content=_json(answers.Topics),
+        method="GET", path="/topics", call=topics.topics, rights=("replay",), content=_json(answers.Topics),
         about="What was published lately, by topic: counted over the last places of the log, whoever published.",
         parameters=(
             _PATTERN,
@@ -175,34 +187,36 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
-        method="GET", path="/subscriptions", call=subscriptions.subscriptions,
+        method="GET", path="/subscriptions", call=subscriptions.subscriptions, rights=_LOOK,
         about="What the engine remembers, and who listens live.", content=_json(answers.Subscriptions),
     ),
     Operation(
-        method="POST", path=f"{_SUBSCRIPTION}/purge", call=subscriptions.purge, body=_NOTHING,
+        method="POST", path=f"{_SUBSCRIPTION}/purge", call=subscriptions.purge, rights=_ADMIN, body=_NOTHING,
         about="Drop what is ready; what is leased, delayed or dead stays.",
         content=_json(answers.Purged), problems=(404, 409, 413, 415),
     ),
     Operation(
         method="GET", path=_SUBSCRIPTION, call=subscriptions.subscription, about="One subscription and its numbers.",
+        rights=_LOOK,
         content=_json(answers.SubscriptionShown), problems=(404,),
     ),
     Operation(
-        method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, status=204, problems=(404, 409),
+        method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, rights=_ADMIN, status=204, problems=(404, 409),
         about="Forget a subscription, with its backlog and its dead letters.",
     ),
     Operation(
-        method="POST", path=f"{_SUBSCRIPTION}/pause", call=subscriptions.pause, body=_NOTHING,
+        method="POST", path=f"{_SUBSCRIPTION}/pause", call=subscriptions.pause, rights=_ADMIN, body=_NOTHING,
         about="Give nobody its events until it is resumed; they wait. What is being handled is finished.",
         content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
     ),
     Operation(
-        method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, body=_NOTHING,
+        method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, rights=_ADMIN, body=_NOTHING,
         about="Go on with a subscription that was paused by hand.",
         content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
     ),
     Operation(
         method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",
+        rights=_LETTERS,
         content=_json(answers.DeadLetters), problems=(404,),
         parameters=(
             Parameter("subscription", "Of this subscription, or of this agent's."),
@@ -212,77 +226,86 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
-        method="POST", path="/dead-letters/redeliver", call=dead_letters.redeliver_several,
+        method="POST", path="/dead-letters/redeliver", call=dead_letters.redeliver_several, rights=_LETTERS,
         about="Hand several to their subscriptions again.", body=Body(_json(answers.Choice)),
         content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
     ),
     Operation(
-        method="POST", path="/dead-letters/discard", call=dead_letters.discard_several,
+        method="POST", path="/dead-letters/discard", call=dead_letters.discard_several, rights=_LETTERS,
         about="Forget several.", body=Body(_json(answers.Choice)),
         content=_json(answers.Discarded), problems=(404, 413, 415),
     ),
     Operation(
-        method="GET", path=_LETTER, call=dead_letters.dead_letter, about="One dead letter.",
+        method="GET", path=_LETTER, call=dead_letters.dead_letter, rights=_LETTERS, about="One dead letter.",
         content=_json(answers.DeadLetterShown), problems=(404,),
     ),
     Operation(
         method="DELETE", path=_LETTER, call=dead_letters.discard, about="Forget it.", status=204, problems=(404,),
+        rights=_LETTERS,
     ),
     Operation(
-        method="POST", path=f"{_LETTER}/redeliver", call=dead_letters.redeliver, body=_NOTHING,
+        method="POST", path=f"{_LETTER}/redeliver", call=dead_letters.redeliver, rights=_LETTERS, body=_NOTHING,
         about="Hand it to its subscription again, with fresh attempts.",
         content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
     ),
     Operation(
         method="POST", path="/replays", call=replays.start, status=202, body=Body(_json(answers.ReplayOrder)),
+        rights=("replay",),
         about="Publish a range of the log again, into a topic, as new events with `replay_of`; in the background.",
         content=_json(answers.ReplayShown), problems=(413, 415, 429), headers={"Location": "Where to look at it."},
     ),
     Operation(
         method="GET", path="/replays", call=replays.replays, about="The replays of this process, the newest first.",
+        rights=("replay",),
         content=_json(answers.Replays),
     ),
     Operation(
-        method="GET", path=_REPLAY, call=replays.replay, about="How far a replay is.",
+        method="GET", path=_REPLAY, call=replays.replay, rights=("replay",), about="How far a replay is.",
         content=_json(answers.ReplayShown), problems=(404,),
     ),
     Operation(
         method="POST", path=f"{_REPLAY}/pause", call=replays.pause, body=_NOTHING, problems=(404, 413, 415),
+        rights=("replay",),
         about="Hold a replay: the step that is under way is finished. One that had ended stays as it is.",
         content=_json(answers.ReplayShown),
     ),
     Operation(
         method="POST", path=f"{_REPLAY}/resume", call=replays.resume, body=_NOTHING, problems=(404, 413, 415),
+        rights=("replay",),
         about="Let it go on where it was held, at its own pace.", content=_json(answers.ReplayShown),
     ),
     Operation(
-        method="DELETE", path=_REPLAY, call=replays.cancel, problems=(404,),
+        method="DELETE", path=_REPLAY, call=replays.cancel, rights=("replay",), problems=(404,),
         about="Cancel a replay; it has ended when this is answered. One that had ended stays as it is.",
         content=_json(answers.ReplayShown),
     ),
     Operation(
         method="GET", path="/schemas", call=schemas.schemas, content=_json(answers.Schemas), problems=(501,),
+        rights=ANYBODY,
         about="The schemas that payloads are held against.",
         parameters=(Parameter("event_type", "Only those of this type."),),
     ),
     Operation(
         method="POST", path="/schemas", call=schemas.register, status=201, body=Body(_json(answers.SchemaOrder)),
+        rights=_ADMIN,
         about="Register a schema, for every process; the same one twice is once. 409 names every break.",
         content=_json(answers.SchemaShown), problems=(409, 413, 415, 501, 507),
         headers={"Location": "Where to look at it."},
     ),
     Operation(
-        method="POST", path="/schemas/check", call=schemas.check, body=Body(_json(answers.SchemaOrder)),
+        method="POST", path="/schemas/check", call=schemas.check, rights=ANYBODY, body=Body(_json(answers.SchemaOrder)),
         about="Whether a schema could be registered without refusing what its neighbours accept. Nothing is changed.",
         content=_json(answers.SchemaReport), problems=(413, 415, 501),
     ),
     Operation(
         method="GET", path=_SCHEMA, call=schemas.schema, content=_json(answers.SchemaShown), problems=(404, 501),
+        rights=ANYBODY,
         about="One schema: the newest of its type, unless `version` names another.",
         parameters=(Parameter("version", "Such as `1.0.0`."),),
     ),
     Operation(
         method="DELETE", path=f"{_SCHEMA}/{{version}}", call=schemas.remove, status=204, problems=(404, 501, 507),
+        rights=_ADMIN,
         about="Remove one version, for every process.",
     ),
 )  # fmt: skip
@@ -299,8 +322,9 @@ def make_routes(operations: Sequence[Operation]) -> list[Route]:
 def _endpoint(methods: Mapping[str, Operation]) -> Call:
     async def endpoint(request: Request) -> Any:
         operation = methods["GET" if request.method == "HEAD" else request.method]
+        request.state.action = f"{operation.method} {operation.path}"
         if not operation.open:
-            check_access(request)
+            admit(request, operation.rights)
             known(request.query_params, [each.name for each in operation.parameters if each.place == "query"])
         return await operation.call(request)
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from wowevent.errors import NotSupported
 from wowevent.schema import EventSchema
+from wowevent.service.access import note
 from wowevent.service.answers import SchemaOrder, Schemas, answer, shown_breaks, shown_schema
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import order_of
@@ -36,6 +37,7 @@ async def register(request: Request) -> Response:
     given = await _given(request)
     _registry(request)
     await bus_of(request).register_schema(given)
+    note(request, "schema registered", schema=given.event_type, version=given.version)
     place = f"/schemas/{given.event_type}?version={given.version}"
     return answer(shown_schema(given), 201, location=place)
 
@@ -50,7 +52,9 @@ async def check(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """204: events are no longer held against it, anywhere."""
     _registry(request)
-    await bus_of(request).remove_schema(request.path_params["event_type"], request.path_params["version"])
+    event_type, version = request.path_params["event_type"], request.path_params["version"]
+    await bus_of(request).remove_schema(event_type, version)
+    note(request, "schema removed", schema=event_type, version=version)
     return Response(status_code=204)
 
 

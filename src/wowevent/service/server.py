@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
@@ -20,11 +21,13 @@ from msgspec import Struct
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from wowevent.access import LOOPBACK_NAMES, Listening, is_loopback
+from wowevent.access.address import Listening, names_of
+from wowevent.access.keyring import Keyring
+from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
 from wowevent.errors import BrokerError
 from wowevent.log import logger
-from wowevent.service import create_app, drain
+from wowevent.service import create_app, drain, watch
 from wowevent.service.loop import ending
 from wowevent.service.stream import ABORT
 from wowevent.settings import Settings
@@ -69,6 +72,7 @@ async def serve(
     beside: Beside | None = None,
     started: Callable[[], Awaitable[object]] | None = None,
     place: Place | None = None,
+    keyring: Keyring | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; `started()` is called when requests are answered and the bus runs.
 
@@ -80,16 +84,18 @@ async def serve(
     app = create_app(
         bus,
         body_limit=settings.max_body,
-        hosts=LOOPBACK_NAMES if is_loopback(settings.host) else None,
+        hosts=names_of(settings.host, settings.hosts),
         origins=settings.origins,
         worker=None if place is None else place.number,
+        keyring=keyring,
     )
-    server = http_server(app)
+    server = http_server(app, server_context(settings))
     sockets = [listening.socket] if place is None else [listening.socket, place.own.socket]
     starting = asyncio.create_task(_start(bus, beside), name="wowevent:start")
     first = None if place is None else starting
     serving = asyncio.create_task(_serve_http(server, sockets, first), name="wowevent:http")
     waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
+    watching = asyncio.create_task(watch(app), name="wowevent:tokens")
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
             await asyncio.sleep(0.01)
@@ -104,8 +110,9 @@ async def serve(
         await _drain(app, bus, beside, starting)
     finally:
         waiting.cancel()
+        watching.cancel()
         server.should_exit = True
-        await asyncio.gather(serving, waiting, return_exceptions=True)
+        await asyncio.gather(serving, waiting, watching, return_exceptions=True)
     if _failed(starting):
         starting.result()
 
@@ -132,8 +139,8 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
 
-def http_server(app: Starlette) -> uvicorn.Server:
-    """A server that is told by `should_exit`, and by no signal, to end."""
+def http_server(app: Starlette, tls: ssl.SSLContext | None = None) -> uvicorn.Server:
+    """A server that is told by `should_exit`, and by no signal, to end; with `tls` it speaks https."""
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -144,6 +151,8 @@ def http_server(app: Starlette) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=int(_LAST_ANSWERS),
     )
+    config.load()
+    config.ssl = tls  # the one that the router has, too; uvicorn would make its own from files
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # ours: the bus drains first
     return server

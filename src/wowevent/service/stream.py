@@ -17,17 +17,19 @@ An event has no `event:` field: so it is a `message`, which EventSource hands to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from wowevent.broker import Position, Stored
 from wowevent.errors import BusError, PositionLost, printable
 from wowevent.log import logger
+from wowevent.service.access import asker, note, permit, sight, standing
 from wowevent.service.answers import line, shown_stored
 from wowevent.service.asking import bus_of, level_of, position_of
 from wowevent.service.failures import Refusal
@@ -36,11 +38,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
 
+    from wowevent.access.rights import Identity
+    from wowevent.event import Event
+
 MEDIA_TYPE: Final = "text/event-stream"
 ABORT: Final = "wowevent.abort"
 """The extension of an ASGI scope that ends its connection at once, unsent bytes and all."""
 
 _RETRY: Final = 1000  # milliseconds
+_LOOK: Final = 0.5  # seconds between two looks whether a token still holds
 _LAST_WORDS: Final = 1.0  # seconds for the end of a stream to go out
 _HEADERS: Final = (
     (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
@@ -60,12 +66,18 @@ class Streams:
         self.ping: float = ping
         self.patience: float = patience
         self.open: int = 0
+        self.of: Counter[str] = Counter()
+        """How many are open by who listens."""
         self.ended: asyncio.Event = asyncio.Event()
 
-    def check_room(self) -> None:
-        """Refusal if there are as many as there may be."""
+    def check_room(self, identity: Identity | None) -> None:
+        """Refusal if there are as many as there may be, of all or of this one."""
+        own = None if identity is None else identity.limits.clients
         if self.open >= self.limit:
             message = f"{self.limit} streams are open; that is the most"
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", message)
+        if identity is not None and own is not None and self.of[identity.name] >= own:
+            message = f"{identity.name} may have {own} streams at once"
             raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too_many_streams", message)
 
     def end(self) -> None:
@@ -74,13 +86,20 @@ class Streams:
 
 
 async def stream(request: Request) -> EventStream:
-    """What is published from now on, or behind `Last-Event-ID` or `?after=`; the first of these wins."""
+    """What is published from now on, or behind `Last-Event-ID` or `?after=`; the first of these wins.
+
+    What lies behind a place was published before: who wants that has to be granted `replay`, too.
+    """
     bus, asked, streams = bus_of(request), request.query_params, request.app.state.streams
     seen = request.headers.get("last-event-id")
     after = position_of(seen, "Last-Event-ID") if seen else position_of(asked.get("after"), "after")
+    patterns = asked.getlist("pattern") or None
+    permit(request, "subscribe", patterns)
+    if after is not None:
+        permit(request, "replay", patterns)
     follow = partial(
         bus.follow,
-        asked.getlist("pattern") or None,
+        patterns,
         types=asked.getlist("types") or None,
         priorities=[level_of(each) for each in asked.getlist("priorities")] or None,
         min_priority=level_of(asked["min_priority"]) if "min_priority" in asked else None,
@@ -88,15 +107,47 @@ async def stream(request: Request) -> EventStream:
     )
     follow()  # refuses wrong filters while there still is a status to say so
     head = (await bus.broker.ping()).head
-    streams.check_room()
-    return EventStream(lambda place: follow(after=place), after or head, streams)
+    streams.check_room(asker(request))
+    sees = sight(request, "subscribe")
+    reading = _following(follow) if sees is None else _followed_by(follow, sees)
+    note(request, "stream", patterns=" ".join(patterns or ("#",)), after=after)
+    return EventStream(reading, after or head, streams, listener=asker(request), stands=standing(request))
+
+
+def _following(follow: Callable[..., AsyncIterator[Stored]]) -> Follow:
+    return lambda place: follow(after=place)
+
+
+def _followed_by(follow: Callable[..., AsyncIterator[Stored]], sees: Callable[[Event], bool]) -> Follow:
+    """Only what may be seen."""
+
+    async def seen(place: Position | None) -> AsyncIterator[Stored]:
+        async with aclosing(follow(after=place)) as log:  # type: ignore[type-var]  # an async generator
+            async for stored in log:
+                if sees(stored.event):
+                    yield stored
+
+    return seen
 
 
 class EventStream:
     """The answer, an ASGI application of its own: it ends when the client, the bus or the service does."""
 
-    def __init__(self, follow: Follow, after: Position, streams: Streams) -> None:
-        """`follow(position)` reads the log from behind it, `follow(None)` from what is left of it."""
+    def __init__(
+        self,
+        follow: Follow,
+        after: Position,
+        streams: Streams,
+        *,
+        listener: Identity | None = None,
+        stands: Callable[[], bool] | None = None,
+    ) -> None:
+        """`follow(position)` reads the log from behind it, `follow(None)` from what is left of it.
+
+        It ends once `stands` says that the token of its listener holds no more.
+        """
+        self._listener = "" if listener is None else listener.name
+        self._stands = stands
         self._follow = follow
         self._after = after
         self._streams = streams
@@ -104,6 +155,7 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until one of them ends; a client that takes nothing for too long is cut off."""
         self._streams.open += 1
+        self._streams.of[self._listener] += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             if scope["method"] != "HEAD":
@@ -114,9 +166,12 @@ class EventStream:
             scope.get("extensions", {}).get(ABORT, _nothing)()
         finally:
             self._streams.open -= 1
+            self._streams.of -= Counter([self._listener])
 
     async def _until_the_end(self, receive: Receive, send: Send) -> None:
-        ends = self._pump(send), _gone(receive), self._streams.ended.wait()
+        ends: list[Coroutine[Any, Any, object]] = [self._pump(send), _gone(receive), self._streams.ended.wait()]
+        if self._stands is not None:
+            ends.append(self._fallen(self._stands))
         tasks = [asyncio.create_task(end, name="wowevent:stream") for end in ends]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -126,6 +181,12 @@ class EventStream:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
+
+    async def _fallen(self, stands: Callable[[], bool]) -> None:
+        """Return when the token holds no more."""
+        while stands():  # noqa: ASYNC110 - time ends a token, and time sets no event
+            await asyncio.sleep(_LOOK)
+        logger.info("stream ended, its token holds no more", who=self._listener)
 
     async def _pump(self, send: Send) -> None:
         after: Position | None = self._after

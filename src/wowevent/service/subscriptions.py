@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from wowevent.errors import SubscriptionConflict, SubscriptionNotFound, shown
 from wowevent.log import logger
+from wowevent.service.access import asker, note
 from wowevent.service.answers import Purged, Subscriptions, SubscriptionShown, answer, shown_subscription
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import no_order
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 async def subscriptions(request: Request) -> Response:
     """`{"subscriptions": […]}`: what each was declared with, and its numbers; by id."""
     bus = bus_of(request)
-    found = sorted(await bus.subscriptions(), key=lambda info: info.subscription.id)
+    seen = [info for info in await bus.subscriptions() if _sees(request, info)]
+    found = sorted(seen, key=lambda info: info.subscription.id)
     return answer(Subscriptions([_shown(bus, info) for info in found]))
 
 
 async def subscription(request: Request) -> Response:
     """One of them."""
     bus = bus_of(request)
-    return answer(_shown(bus, await _info(bus, request.path_params["id"])))
+    info = await _info(bus, request.path_params["id"])
+    if not _sees(request, info):
+        raise _unknown(info.subscription.id)
+    return answer(_shown(bus, info))
 
 
 async def pause(request: Request) -> Response:
@@ -39,6 +44,7 @@ async def pause(request: Request) -> Response:
     info = await _remembered(bus, id)
     await bus.pause(id)
     logger.info("subscription paused by a request", subscription=id)
+    note(request, "pause", subscription=id)
     return answer(_shown(bus, info))
 
 
@@ -49,6 +55,7 @@ async def resume(request: Request) -> Response:
     info = await _remembered(bus, id)
     await bus.resume(id)
     logger.info("subscription resumed by a request", subscription=id)
+    note(request, "resume", subscription=id)
     return answer(_shown(bus, info))
 
 
@@ -59,6 +66,7 @@ async def purge(request: Request) -> Response:
     await _remembered(bus, id)
     purged = await bus.purge(id)
     logger.info("subscription purged by a request", subscription=id, purged=purged)
+    note(request, "purge", subscription=id, purged=purged)
     return answer(Purged(purged))
 
 
@@ -68,7 +76,15 @@ async def remove(request: Request) -> Response:
     await _remembered(bus, id)
     await bus.remove(id)
     logger.info("subscription removed by a request", subscription=id)
+    note(request, "remove", subscription=id)
     return Response(status_code=204)
+
+
+def _sees(request: Request, info: SubscriptionInfo) -> bool:
+    """Whether who asks may know of it: who may hear all that it hears, and who administers."""
+    identity = asker(request)
+    patterns = info.subscription.patterns
+    return identity is None or identity.may("admin") or identity.may("subscribe", *patterns)
 
 
 def _shown(bus: EventBus, info: SubscriptionInfo) -> SubscriptionShown:
@@ -80,7 +96,11 @@ async def _info(bus: EventBus, id: str) -> SubscriptionInfo:
     for info in await bus.subscriptions():
         if info.subscription.id == id:
             return info
-    raise SubscriptionNotFound(f"no subscription {shown(id)} is known")
+    raise _unknown(id)
+
+
+def _unknown(id: str) -> SubscriptionNotFound:
+    return SubscriptionNotFound(f"no subscription {shown(id)} is known")
 
 
 async def _remembered(bus: EventBus, id: str) -> SubscriptionInfo:

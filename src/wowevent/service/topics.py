@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from wowevent.broker import Position
 from wowevent.errors import PositionLost
 from wowevent.replay import build_query, upto
+from wowevent.service.access import permit
 from wowevent.service.answers import Topics, TopicShown, answer
 from wowevent.service.asking import bus_of, limit_of
 from wowevent.topic import is_reserved
@@ -33,8 +34,10 @@ async def topics(request: Request) -> Response:
     Counted over the last places of the log (`last`), those that match `pattern`, without the bus's own topics.
     """
     bus, asked = bus_of(request), request.query_params
+    patterns = asked.getlist("pattern") or None
+    permit(request, "replay", patterns)
     last = limit_of(asked.get("last"), MOST, "last") or USUAL
-    found = await _count(bus.broker, build_query(asked.getlist("pattern") or None), last)
+    found = await _count(bus.broker, build_query(patterns), last)
     shown = [found[name] for name in sorted(found)]
     for each in shown:
         each.event_types.sort()

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from wowevent.errors import NotPermitted
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 
+_SECRET_NAMES: Final = frozenset({"token", "access_token", "api_key", "authorization"})
 _BACKLOG: Final = 2048  # connections that wait to be taken
 
 
@@ -28,23 +29,25 @@ class Listening(Struct, frozen=True):
     url: str
 
 
-def listen(scheme: str, host: str, port: int, *, allow_anonymous: bool) -> Listening:
+def listen(scheme: str, host: str, port: int, *, allow_anonymous: bool, authenticated: bool = False) -> Listening:
     """Listen on a port, 0 for any that is free; `scheme` is that of the URL.
 
-    Raises NotPermitted for a host that others can reach unless that is allowed, ValueError for what is no port, OSError
-    if it cannot be had.
+    Raises NotPermitted for a host that others can reach, unless that is allowed or who asks is asked for a token;
+    ValueError for what is no port, OSError if it cannot be had.
     """
-    family, address = _address(host, port, allow_anonymous=allow_anonymous)
+    check_host(host, allow_anonymous=allow_anonymous, authenticated=authenticated)
+    family, address = _address(host, port)
     listening = socket.create_server(address, family=family, backlog=_BACKLOG)
     return Listening(listening, _url(scheme, host, listening))
 
 
-def claim(scheme: str, host: str, port: int, *, allow_anonymous: bool) -> Listening:
+def claim(scheme: str, host: str, port: int, *, allow_anonymous: bool, authenticated: bool = False) -> Listening:
     """Take a port for sockets of several processes, which `beside` makes; this one never listens.
 
     As long as it is open nobody else gets the port, whether or not one of them listens. Raises what `listen` does.
     """
-    family, address = _address(host, port, allow_anonymous=allow_anonymous)
+    check_host(host, allow_anonymous=allow_anonymous, authenticated=authenticated)
+    family, address = _address(host, port)
     if port:  # others of this user, that share it among themselves, would let us in
         socket.create_server(address, family=family).close()
     claimed = _sharing(family, address)
@@ -70,12 +73,17 @@ def _sharing(family: int, address: tuple[Any, ...]) -> socket.socket:
     return sharing
 
 
-def _address(host: str, port: int, *, allow_anonymous: bool) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    if not is_loopback(host) and not allow_anonymous:
+def check_host(host: str, *, allow_anonymous: bool, authenticated: bool) -> None:
+    """NotPermitted for a host that others can reach, unless that is allowed or who asks is asked for a token."""
+    if not is_loopback(host) and not allow_anonymous and not authenticated:
         raise NotPermitted(
-            f"{host} can be reached by others, and whoever reaches it may publish and read everything; "
-            "say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is meant"
+            f"{host} can be reached by others, and whoever reaches it may publish and read everything; name a file of "
+            "tokens (--tokens, WOWEVENT_TOKENS), or say --allow-anonymous (WOWEVENT_ALLOW_ANONYMOUS=true) if that is "
+            "meant"
         )
+
+
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     if not 0 <= port <= 65_535:  # resolvers take the lower 16 bits, and say nothing
         raise ValueError(f"port: {port} is not from 0 to 65535")
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -94,6 +102,21 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def carries_token(url: str) -> bool:
+    """Whether there is a token in the query of a URL, or of its path: logs and histories keep those, so it is spent."""
+    return any(name.lower() in _SECRET_NAMES for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
+
+
+def names_of(host: str, hosts: Collection[str]) -> frozenset[str] | None:
+    """The names under which a server at `host` may be asked, `hosts` beside loopback's; None is any.
+
+    Where others reach it and no names are given it cannot know under which they do.
+    """
+    if not hosts and not is_loopback(host):
+        return None
+    return frozenset((*LOOPBACK_NAMES, *(name.lower() for name in hosts)))
 
 
 def check_page(host: str, origin: str | None, *, hosts: Collection[str] | None, origins: Collection[str]) -> None:

@@ -1,0 +1,1 @@
+"""Who may reach us, who asks, and what they may do."""
