@@ -3,10 +3,14 @@
 import tomllib
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.deployment.conftest import INFRASTRUCTURE, KUBERNETES, OVERLAYS, ROOT
-from tests.deployment.kustomize import Manifest, one, rendered
+from tests.deployment.kustomize import Manifest, documents, one, rendered
+from wowevent.access.keyring import Keyring
+from wowevent.errors import Unauthenticated
+from wowevent.settings import Settings, variables
 
 
 def container(manifest: Manifest) -> dict[str, Any]:
@@ -108,21 +112,17 @@ def test_names_and_labels(manifests: list[Manifest]) -> None:
             assert each["metadata"]["labels"]["app"] in {"event-bus", "redis", "rabbitmq", "nats"}
 
 
-def test_the_settings_are_known(manifests: list[Manifest]) -> None:
+def test_the_settings_are_known(manifests: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that the settings do not know would be ignored, silently."""
-    from wowevent.settings import Settings, variables
-
     known = {variable for name in Settings.model_fields for variable in variables(name)}
     said = one(manifests, "ConfigMap", "event-bus-config")["data"]
     assert said.keys() <= known
-    settings = Settings.model_validate({_field(name): value for name, value in said.items()})
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
     assert (settings.http_port, settings.port) == (8080, 9090)
-
-
-def _field(variable: str) -> str:
-    from wowevent.settings import Settings, variables
-
-    return next(name for name in Settings.model_fields if variable in variables(name))
+    assert settings.hosts[0] == one(manifests, "Service", "event-bus-service")["metadata"]["name"]
+    assert len(settings.hosts) == 4
 
 
 def test_every_overlay_names_its_engine_once() -> None:
@@ -153,3 +153,10 @@ def test_the_image_has_this_version(manifests: list[Manifest]) -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.events.yml").read_text("utf-8"))
     assert compose["services"]["event-bus"]["image"] == image
     assert image in (INFRASTRUCTURE / "docker" / "event-bus.Dockerfile").read_text("utf-8")
+
+
+def test_the_example_of_tokens_is_one_and_lets_nobody_in() -> None:
+    (secret,) = documents(KUBERNETES / "components" / "tokens" / "secret.example.yaml")
+    keyring = Keyring("default", tokens=secret["stringData"]["tokens.json"])
+    with pytest.raises(Unauthenticated):
+        keyring.identify("wow_000000000000_" + "0" * 43)
