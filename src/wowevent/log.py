@@ -42,3 +42,11 @@ logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
     processors=[structlog.stdlib.filter_by_level, structlog.processors.format_exc_info, _render],
     wrapper_class=structlog.stdlib.BoundLogger,
 )
+
+
+def websocket_logger() -> logging.Logger:
+    """What picows says. Below DEBUG it would say whole handshakes, with the tokens in them: so far it never goes."""
+    lines = logging.getLogger("picows.wowevent")
+    if lines.getEffectiveLevel() < logging.DEBUG:
+        lines.setLevel(logging.DEBUG)
+    return lines

@@ -7,7 +7,7 @@ rebinding) read the answers. The first is told by its Origin header, the second 
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -109,17 +109,30 @@ def carries_token(url: str) -> bool:
     return any(name.lower() in _SECRET_NAMES for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
 
-def names_of(host: str, hosts: Collection[str]) -> frozenset[str] | None:
-    """The names under which a server at `host` may be asked, `hosts` beside loopback's; None is any.
+class Names(Struct, frozen=True):
+    """Under which names a server may be asked."""
+
+    names: frozenset[str]
+    addresses: bool
+    """Under any IP address, too: it takes a name to be led elsewhere, and nobody can list the addresses of pods."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether that is one of them; in small letters."""
+        return name in self.names or (self.addresses and isinstance(name, str) and _is_address(name))
+
+
+def names_of(host: str, hosts: Collection[str]) -> Names | None:
+    """The names of a server at `host`: `hosts`, exactly, beside loopback's; None is any.
 
     Where others reach it and no names are given it cannot know under which they do.
     """
-    if not hosts and not is_loopback(host):
+    near = is_loopback(host)
+    if not hosts and not near:
         return None
-    return frozenset((*LOOPBACK_NAMES, *(name.lower() for name in hosts)))
+    return Names(frozenset((*LOOPBACK_NAMES, *(name.lower() for name in hosts))), addresses=not near)
 
 
-def check_page(host: str, origin: str | None, *, hosts: Collection[str] | None, origins: Collection[str]) -> None:
+def check_page(host: str, origin: str | None, *, hosts: Container[str | None] | None, origins: Collection[str]) -> None:
     """NotPermitted for a `host` that is not ours, and for an `origin` that is neither ours nor allowed.
 
     `hosts` are the names under which we may be asked (None is any), `origins` the web pages that may ask.
@@ -128,6 +141,14 @@ def check_page(host: str, origin: str | None, *, hosts: Collection[str] | None, 
         raise NotPermitted(f"this service is not known as {host!r:.80}")
     if origin is not None and origin not in origins and origin not in {f"http://{host}", f"https://{host}"}:
         raise NotPermitted(f"pages of {origin!r:.80} may not ask this service")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(url: str) -> str | None:

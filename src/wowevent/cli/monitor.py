@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 import time
 from collections import deque
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from wowevent.access.tls import own_context
 from wowevent.cli.dashboard import Sample, Seen, draw, rate
 from wowevent.cli.engine import settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import find
+from wowevent.cli.serve import settings_of
 from wowevent.cli.show import open_console, print_json
 from wowevent.errors import BrokerUnavailable
 from wowevent.event import Event
@@ -61,26 +64,45 @@ def monitor(  # noqa: PLR0917 - the options of a command
         "priorities": [int(each) if each.isdecimal() else each for each in priority] if priority else None,
         "sources": source,
     }
-    run(_monitor(url or _address(settings), wanted, interval, json=json, once=once))
+    run(_monitor(_client(url, settings), wanted, interval, json=json, once=once))
 
 
-def _address(settings: Settings) -> str:
-    """Where the service is that runs, else where it would be."""
-    seen = find(settings.data_dir)
-    if seen.process is not None and seen.record is not None and seen.record.websocket:
-        return seen.record.websocket
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"ws://{host}:{settings.port}"
-
-
-async def _monitor(url: str, wanted: dict[str, Any], interval: float, *, json: bool, once: bool) -> None:
-    told = ending()
-    first, longest = _COME_BACK
+def _client(url: str | None, settings: Settings) -> EventRouterClient:
+    """One of the router that was named, else of the service that runs, else of where it would be."""
     from wowevent.client import EventRouterClient
 
-    client = EventRouterClient(
-        url, reconnect_interval=first, max_reconnect_interval=longest, heartbeat_interval=_ANSWER, timeout=_ANSWER
+    tls = None
+    if url is None:
+        url, tls = _service(settings)
+    first, longest = _COME_BACK
+    return EventRouterClient(
+        url,
+        reconnect_interval=first,
+        max_reconnect_interval=longest,
+        heartbeat_interval=_ANSWER,
+        timeout=_ANSWER,
+        token=settings.token or "",
+        ssl=tls,
+        ca=settings.ca if tls is None else None,
     )
+
+
+def _service(settings: Settings) -> tuple[str, ssl.SSLContext | None]:
+    """Where the service of this machine is or would be, and its TLS if it has one."""
+    seen = find(settings.data_dir)
+    if seen.process is not None and seen.record is not None and seen.record.websocket:
+        url = seen.record.websocket
+        return url, own_context(settings_of(seen.record.options)) if url.startswith("wss:") else None
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.tls_cert is None:
+        return f"ws://{host}:{settings.port}", None
+    return f"wss://{host}:{settings.port}", own_context(settings)
+
+
+async def _monitor(
+    client: EventRouterClient, wanted: dict[str, Any], interval: float, *, json: bool, once: bool
+) -> None:
+    told = ending()
     watch = _Watch(client)
     connecting = asyncio.create_task(_connect(client, wanted, watch))
     waiting = asyncio.create_task(told.wait())

@@ -119,7 +119,16 @@ def _assembled(
     if websocket is None:
         return None, None
     bus = open_bus(settings)
-    router = EventRouter(settings.host, listening=websocket, bus=bus, origins=settings.origins, worker=worker)
+    router = EventRouter(
+        settings.host,
+        listening=websocket,
+        bus=bus,
+        origins=settings.origins,
+        hosts=settings.hosts,
+        keyring=keyring,
+        ssl=server_context(settings),
+        worker=worker,
+    )
     return bus, router
 
 

@@ -18,7 +18,7 @@ from wowevent.cli.exits import STATUS
 from wowevent.cli.pidfile import find
 from wowevent.cli.serve import settings_of
 from wowevent.cli.show import facts, print_json, span
-from wowevent.errors import BusError
+from wowevent.errors import BusError, Unauthenticated
 from wowevent.service.loop import run
 from wowevent.settings import Settings
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wowevent.cli.pidfile import Record
 
 _PATIENCE: Final = 1.0  # seconds for an answer: with Python's start, an answer about one that hangs takes less than two
+_GUARDED: Final = "guarded"  # it is there, and says more to who has a token
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
 
 Answer = dict[str, Any] | None
@@ -60,12 +61,12 @@ def _tls(record: Record) -> ssl.SSLContext | None:
 async def _look(record: Record, tls: ssl.SSLContext | None) -> dict[str, Any]:
     http, websocket, *others = await asyncio.gather(
         _in_time(_ask_http(record.http, tls)),
-        _in_time(_ask_websocket(record.websocket)),
+        _in_time(_ask_websocket(record.websocket, tls)),
         *(_in_time(_ask_http(worker.http, tls)) for worker in record.workers),
     )
     reached = http is not None and (websocket is not None or record.websocket is None)
     asked = [*others, *(each for each in (http, websocket) if each is not None)]
-    well = reached and all(each is not None and each.get("status") == "healthy" for each in asked)
+    well = reached and all(each is not None and each.get("status") in {"healthy", _GUARDED} for each in asked)
     state = "running" if well else "unhealthy" if reached else "not_answering"
     health: dict[str, Any] = {"http": http, "websocket": websocket}
     if record.workers:  # what the shared ports say is one of them, whichever was reached
@@ -86,13 +87,18 @@ async def _ask_http(url: str, tls: ssl.SSLContext | None) -> Answer:
     return _body(await _get(url, "/health", tls))
 
 
-async def _ask_websocket(url: str | None) -> Answer:
+async def _ask_websocket(url: str | None, tls: ssl.SSLContext | None) -> Answer:
+    """How the router is; that it asks for a token, where WOWEVENT_TOKEN is none or not a good one."""
     if url is None:
         return None
     from wowevent.client import EventRouterClient
 
-    async with EventRouterClient(url, auto_reconnect=False, timeout=_PATIENCE) as client:
-        return await client.get_health()
+    token = Settings().token or ""
+    try:
+        async with EventRouterClient(url, auto_reconnect=False, timeout=_PATIENCE, token=token, ssl=tls) as client:
+            return await client.get_health()
+    except Unauthenticated:
+        return {"status": _GUARDED}
 
 
 async def _get(url: str, path: str, tls: ssl.SSLContext | None) -> bytes:

@@ -9,10 +9,16 @@ What the frames mean is in `docs/websocket.md`.
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl as tls
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
 
-from wowevent.client.connection import Connection
+from wowevent.access.address import carries_token, is_loopback
+from wowevent.access.tls import client_context
+from wowevent.client.connection import Address, Connection, check_token
 from wowevent.client.link import Hooks, Link, Pace
 from wowevent.client.outbox import Outbox
 from wowevent.client.outgoing import Outgoing
@@ -39,6 +45,10 @@ __all__ = ["Counters", "EventRouterClient"]
 
 OUTBOX_EVENTS: Final = 10_000
 OUTBOX_BYTES: Final = 16 * 1024 * 1024
+TOKEN: Final = "WOWEVENT_TOKEN"  # noqa: S105 - a name, and no token
+"""Where the environment says the token, for who gives none."""
+CA: Final = "WOWEVENT_CA"
+"""And the file of authorities that a router's certificate may come from."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +58,8 @@ class EventRouterClient:
 
     When the connection breaks it is made again: after a random part of `reconnect_interval` seconds, which grows by
     `reconnect_decay` with each attempt up to `max_reconnect_interval`, and is what it was once a connection has held.
-    Close code 1008 and HTTP 403 (not permitted) end that. What is published meanwhile waits in an outbox of
+    Close codes 1008 and 4500 to 4999, HTTP 401 and 403 end that: the router does not know this token, or any more, or
+    does not want this client. What is published meanwhile waits in an outbox of
     `max_outbox` events and `max_outbox_bytes`; it is sent in its order, before anything newer. Subscriptions go on
     where they were. With `auto_reconnect=False` everything ends with the connection.
 
@@ -72,13 +83,22 @@ class EventRouterClient:
         timeout: float = 10.0,
         *,
         agent: str | None = None,
+        token: str | None = None,
+        ssl: tls.SSLContext | None = None,
+        ca: str | os.PathLike[str] | None = None,
         max_outbox: int = OUTBOX_EVENTS,
         max_outbox_bytes: int = OUTBOX_BYTES,
         clock: Clock | None = None,
     ) -> None:
-        """`agent` is the source of what is published without one, and gets what is targeted to it."""
-        if not url.startswith(("ws://", "wss://")):
-            raise ValueError(f"{url!r:.200} is not the url of a router: ws://host:port or wss://host:port")
+        """`agent` is the source of what is published without one, and gets what is targeted to it.
+
+        `token` says who this is, where the router asks for that: WOWEVENT_TOKEN unless it is given ("" for none); its
+        agent is the token's then. For wss:// the certificate is checked against the system's authorities, those in the
+        file `ca` (WOWEVENT_CA), or as `ssl` says.
+        """
+        _check_url(url)
+        if ssl is not None and ca is not None:
+            raise ValueError("ssl and ca exclude each other: a context has its own authorities")
         if min(reconnect_interval, max_reconnect_interval, heartbeat_interval, timeout) <= 0 or reconnect_decay < 1:
             raise ValueError("intervals and timeout are seconds above 0, reconnect_decay is 1 or more")
         if max_outbox < 1 or max_outbox_bytes < 1:
@@ -101,7 +121,7 @@ class EventRouterClient:
         )
         hooks = Hooks(opened=self._opened, lost=self._lost, restored=lambda: self._roster.restored, took=self._took)
         hello = Hello(batch=True, agent=self.agent, client=new_id())
-        self._link = Link(url, hello, pace, clock=clock, hooks=hooks)
+        self._link = Link(_address(url, token, ssl, ca), hello, pace, clock=clock, hooks=hooks)
         self._outgoing = Outgoing(
             self._link,
             Outbox(max_outbox, max_outbox_bytes),
@@ -400,6 +420,34 @@ class EventRouterClient:
         self._jobs.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("unsubscribing failed", url=self.url, error=error)
+
+
+def _check_url(url: str) -> None:
+    """ValueError for what is no router's, and, without showing it, for one that carries a secret."""
+    if not url.startswith(("ws://", "wss://")):
+        raise ValueError(
+            f"{url.partition('?')[0]!r:.200} is not the url of a router: ws://host:port or wss://host:port"
+        )
+    if urlsplit(url).username is not None or carries_token(url):
+        raise ValueError("a url is logged, and no place for a secret: say token=, or WOWEVENT_TOKEN")
+
+
+def _address(url: str, token: str | None, ssl: tls.SSLContext | None, ca: str | os.PathLike[str] | None) -> Address:
+    """Where to go, and with what. ValueError for what cannot be a token, or a file without authorities in it."""
+    token = os.environ.get(TOKEN) if token is None else token
+    if not url.startswith("wss://"):
+        if token and not _is_here(urlsplit(url).hostname or ""):
+            logger.warning(
+                "the token goes where others can read it, unless the network is private: use wss://", url=url
+            )
+        return Address(url, check_token(token) if token else None)
+    if ssl is None and (given := ca or os.environ.get(CA)):
+        ssl = client_context(Path(given))
+    return Address(url, check_token(token) if token else None, ssl)
+
+
+def _is_here(host: str) -> bool:
+    return is_loopback(host) or host in {"0.0.0.0", "::"}  # noqa: S104 - asked at, it is this machine
 
 
 def _event(topic: str | Event, payload: Any, fields: dict[str, Any]) -> Event:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import socket
+import ssl as tls
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 from picows import (
     WSCloseCode,
     WSError,
@@ -29,10 +31,13 @@ from picows import (
     ws_connect,
 )
 
-from wowevent.errors import BrokerUnavailable, BusError, NotPermitted, ProtocolError
-from wowevent.log import logger
+from wowevent.errors import BrokerUnavailable, BusError, NotPermitted, ProtocolError, RateLimited, Unauthenticated
+from wowevent.log import logger, websocket_logger
 from wowevent.router.wire import Answer as Reply
 from wowevent.router.wire import (
+    FINAL,
+    OVER,
+    UNKNOWN,
     ClientFrame,
     Error,
     Hello,
@@ -49,7 +54,8 @@ from wowevent.router.wire import Health as Healthy
 MAX_FRAME: Final = 10 * 1024 * 1024
 """Bytes of the largest message that a client takes."""
 REFUSED: Final = int(WSCloseCode.POLICY_VIOLATION.value)
-"""Close code: do not come back."""
+"""Close code of any WebSocket server: do not come back."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
 
 Answer = ServerFrame | BusError
 Answered = Callable[[Answer], None]
@@ -58,16 +64,38 @@ Took = Callable[[ServerFrame], None]
 _ANSWERS: Final = (Hello, Subscribed, Unsubscribed, Reply, Pong, Healthy, Error)
 
 
-async def dial(url: str, hello: Hello, *, timeout: float, took: Took, gone: Callable[[Connection], None]) -> Connection:
+class Address(Struct, frozen=True):
+    """Where a router is, and what is shown there."""
+
+    url: str
+    token: str | None = None
+    ssl: tls.SSLContext | None = None
+
+    def __repr__(self) -> str:
+        """Without the token, wherever it is shown."""
+        return f"Address({self.url!r})"
+
+
+def check_token(token: str) -> str:
+    """The token itself; ValueError, which does not show it, for what cannot stand in a header."""
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise ValueError("token: letters, digits and ._~+/=- are what a token is made of")
+    return token
+
+
+async def dial(
+    address: Address, hello: Hello, *, timeout: float, took: Took, gone: Callable[[Connection], None]
+) -> Connection:
     """A connection whose router has said welcome and answered `hello`.
 
-    Raises BrokerUnavailable if there is none within `timeout` seconds, NotPermitted if it refuses this client. Whatever
-    is raised, nothing is left behind. `gone(connection)` is called once, when a connection that was returned ends.
+    Raises BrokerUnavailable if there is none within `timeout` seconds, NotPermitted if it refuses this client,
+    Unauthenticated if it does so for its token. Whatever is raised, nothing is left behind. `gone(connection)` is
+    called once, when a connection that was returned ends.
     """
-    connection = Connection(took, gone)
+    connection, url = Connection(took, gone), address.url
     try:
         async with asyncio.timeout(timeout):
-            await connection.open(url, hello)
+            await connection.open(address, hello)
     except TimeoutError as error:
         connection.abort()
         raise BrokerUnavailable(f"{url} did not answer within {timeout:g} s") from error
@@ -76,9 +104,7 @@ async def dial(url: str, hello: Hello, *, timeout: float, took: Took, gone: Call
         raise _not_opened(url, error) from error
     except (OSError, WSError, BrokerUnavailable, ProtocolError) as error:
         connection.abort()
-        if connection.close_code == REFUSED:
-            raise NotPermitted(f"{url} refuses this client: {connection.close_reason}") from error
-        raise BrokerUnavailable(f"{url} cannot be reached: {error}") from error
+        raise connection.final(url) or BrokerUnavailable(f"{url} cannot be reached: {error}") from error
     except BaseException:
         connection.abort()
         raise
@@ -90,6 +116,8 @@ def _not_opened(url: str, error: WSHandshakeError) -> BusError:
     if response is None:
         return BrokerUnavailable(f"{url} is not a WebSocket server: {error}")
     reason = (error.raw_body or b"").decode("utf-8", "replace").strip()[:200] or HTTPStatus(response.status).phrase
+    if response.status == HTTPStatus.UNAUTHORIZED:
+        return Unauthenticated(f"{url} does not know this client: {reason}")
     if response.status == HTTPStatus.FORBIDDEN:
         return NotPermitted(f"{url} refuses this client: {reason}")
     return BrokerUnavailable(f"{url} does not take this client now: HTTP {int(response.status)}, {reason}")
@@ -121,20 +149,24 @@ class Connection(WSListener):
 
     # --- opening --------------------------------------------------------------------------------------------------
 
-    async def open(self, url: str, hello: Hello) -> None:
+    async def open(self, address: Address, hello: Hello) -> None:
         """For `dial`.
 
         Not aiofastnet's transports on uvloop: there they never hear of a reset that finds data unread (1.2.0, 0.23.0).
+        Nor with TLS, where they log as our fault what a router's certificate is refused for.
         """
+        own = address.url.startswith("wss://") or type(asyncio.get_running_loop()).__module__ == "uvloop"
         transport, _ = await ws_connect(
             lambda: self,
-            url,
+            address.url,
+            ssl_context=address.ssl,
+            extra_headers=None if address.token is None else {"Authorization": f"Bearer {address.token}"},
             websocket_handshake_timeout=None,  # `dial` sees to the time
             max_frame_size=MAX_FRAME,
             max_redirects=0,
             socket_factory=self._reach,
-            use_aiofastnet=False if type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
-            logger_name="wowevent",
+            use_aiofastnet=False if own else None,
+            logger_name=websocket_logger(),
         )
         if transport.is_disconnected:
             raise BrokerUnavailable("it hung up during the handshake")
@@ -222,6 +254,13 @@ class Connection(WSListener):
         if not transport.is_close_frame_sent:
             transport.send_close(WSCloseCode.OK)
         transport.disconnect()
+
+    def final(self, url: str) -> NotPermitted | None:
+        """What the router's close code says, if that is not to come back."""
+        if self.close_code != REFUSED and self.close_code not in FINAL:
+            return None
+        kind = Unauthenticated if self.close_code in {UNKNOWN, OVER} else NotPermitted
+        return kind(f"{url} refuses this client: {self.close_code} {self.close_reason}".strip())
 
     def _why(self) -> str:
         return f": {self.close_code} {self.close_reason}".rstrip() if self.close_code else ""
@@ -331,7 +370,10 @@ def masked(text: bytes, key: bytes) -> bytes:
 
 def error_of(frame: Error) -> BusError:
     """The error that an error frame names."""
-    return refusal(frame.error, frame.message)
+    error = refusal(frame.error, frame.message)
+    if isinstance(error, RateLimited) and frame.retry_after is not None:
+        error.retry_after = frame.retry_after
+    return error
 
 
 def refusal(code: str, message: str) -> BusError:

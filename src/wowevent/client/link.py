@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 from wowevent.client.backoff import Backoff
-from wowevent.client.connection import REFUSED, Answer, Connection, Took, dial
+from wowevent.client.connection import Address, Answer, Connection, Took, dial
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted
 from wowevent.log import logger
@@ -56,7 +56,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
 class Link:
     """One connection at a time, and the task that sees to the next."""
 
-    def __init__(self, url: str, hello: Hello, pace: Pace, *, clock: Clock, hooks: Hooks) -> None:
+    def __init__(self, address: Address, hello: Hello, pace: Pace, *, clock: Clock, hooks: Hooks) -> None:
         self.connection: Connection | None = None
         self.ended: BusError | None = None
         """Why it does not come back, if that is so."""
@@ -66,7 +66,8 @@ class Link:
         """Connections after the first."""
         self.max_frame: int = DEFAULT_FRAME
         """Bytes of the largest message that the router takes, as it said last."""
-        self._url = url
+        self._address = address
+        self._url = address.url
         self._hello = hello
         self._pace = pace
         self._clock = clock
@@ -152,7 +153,7 @@ class Link:
     async def _dial(self) -> Connection:
         closes = self._closes
         connection = await dial(
-            self._url, self._hello, timeout=self._pace.timeout, took=self._hooks.took, gone=self._gone
+            self._address, self._hello, timeout=self._pace.timeout, took=self._hooks.took, gone=self._gone
         )
         if self._closes != closes:
             connection.abort()
@@ -185,10 +186,10 @@ class Link:
 
     def _final(self, connection: Connection) -> BusError | None:
         """Why not to come back, if so."""
-        why = f"{connection.close_code} {connection.close_reason}".strip()
-        if connection.close_code == REFUSED:
-            return NotPermitted(f"{self._url} refuses this client: {why}")
+        if (refused := connection.final(self._url)) is not None:
+            return refused
         if not self._pace.auto_reconnect:
+            why = f"{connection.close_code} {connection.close_reason}".strip()
             return BrokerUnavailable(f"the connection to {self._url} ended: {why}")
         return None
 

@@ -15,7 +15,7 @@ from wowevent.client.link import Link
 from wowevent.client.subscription import Counters, Subscription
 from wowevent.client.workers import Reply, Workers
 from wowevent.clock import Clock, Timer
-from wowevent.errors import BrokerUnavailable, BusError, SubscriptionConflict, SubscriptionNotFound
+from wowevent.errors import BrokerUnavailable, BusError, NotPermitted, SubscriptionConflict, SubscriptionNotFound
 from wowevent.handler import adapt
 from wowevent.log import logger
 from wowevent.router.wire import (
@@ -224,7 +224,10 @@ class Roster:
             subscription.tell(self._link.ended)  # it will be asked for again, unless there is no again
         elif isinstance(answer, BusError):
             subscription.state = "wanted"
-            self._refused(member, answer)
+            if isinstance(answer, NotPermitted) and subscription.begin_anew():
+                self._serve(member)
+            else:
+                self._refused(member, answer)
         self._link.changed.notify()
 
     def _refused(self, member: Member, error: BusError) -> None:

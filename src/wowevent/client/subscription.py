@@ -155,6 +155,15 @@ class Subscription:
         self._counters.lost += lost or 0
         logger.warning("subscription lost events", subscription=self.id, topics=self.wanted.topics, lost=lost)
 
+    def begin_anew(self) -> bool:
+        """A token may not hear what is past: go on from now. False if it was not asked to go on by ourselves."""
+        given = None if self.wanted.after is None else Position.parse(self.wanted.after)
+        if self.settling is not None or self._last in {None, given}:
+            return False
+        self._last = None
+        self.lose(None)
+        return True
+
     def leave(self, state: State) -> None:
         """It is served no longer: the connection broke, or enough has come."""
         self.state, self.server_id = state, None

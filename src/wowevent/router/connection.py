@@ -10,6 +10,7 @@ from typing import Final
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from wowevent.broker import Position
+from wowevent.event import Event
 from wowevent.router.courier import Courier, Seat
 from wowevent.router.fanout import Member
 from wowevent.router.outbox import Outbox
@@ -90,6 +91,27 @@ class Connection(WSListener):
     def congested(self) -> bool:
         """Whether it has not read yet what was sent."""
         return self._paused or len(self.outbox) > 0
+
+    @property
+    def peer(self) -> str:
+        """Its address."""
+        name = self._socket.get_extra_info("peername")
+        return str(name[0]) if name else "unknown"
+
+    @property
+    def owner(self) -> str | None:
+        """Whose it is, by its token."""
+        identity = self.session.identity
+        return None if identity is None else identity.name
+
+    def hears(self, event: Event) -> bool:
+        """Whether it may get this event."""
+        return self.session.hears(event)
+
+    def asked(self, request: Event) -> None:
+        """A request is brought to it; where clients are known, whoever got one may answer it."""
+        if self.session.identity is not None and request.reply_to is not None:
+            self.session.account.note(request.event_id, request.reply_to)
 
     def release(self) -> None:
         """The suspect that was here is settled: all its subscriptions go on."""

@@ -8,6 +8,9 @@ A seat is one client's share. When a connection breaks, what its seat held is pa
 it. If it does not, its process is taken to have crashed, and the leases end unsettled, which the engine counts. Whoever
 parks them only shortens them: so a client that has gone to another router keeps what it says that it holds, if that one
 extends them in time. A suspect goes to a client that holds nothing else.
+
+Where clients are known by tokens, a seat gets only what its token lets it hear, whatever the subscription was declared to
+take, here or at another router. What nobody here may hear is left to others.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ PARKED: Final = 5.0
 _WAIT: Final = 5.0  # seconds that one fetch waits
 _MOST: Final = 512  # events of one fetch
 _PIECE: Final = 128 * 1024  # bytes of payloads that go to one client at a time
+_ELSEWHERE: Final = 1.0  # seconds for which what nobody with room here may hear is left to others
 _DONE: Final = Done()
 
 
@@ -60,6 +64,19 @@ class Client(Protocol):
     @property
     def batch(self) -> bool:
         """Whether it takes `events` frames."""
+        ...
+
+    @property
+    def owner(self) -> str | None:
+        """Whose client it is, by its token."""
+        ...
+
+    def hears(self, event: Event) -> bool:
+        """Whether it may get this event."""
+        ...
+
+    def asked(self, request: Event) -> None:
+        """A request is brought to it, which it may answer."""
         ...
 
     def push(self, data: bytes, events: int, position: Position | None) -> None:
@@ -95,6 +112,9 @@ class Seat:
         self.held.update((lease.token, lease) for lease in leases)
         self.since.update((lease.token, now) for lease in leases)
         self.client.outstanding += len(leases)
+        for lease in leases:
+            if lease.event.reply_to is not None:
+                self.client.asked(lease.event)
         data = messages([leased_item(self.id, lease) for lease in leases], batch=self.client.batch)
         self.client.push(data, len(leases), leases[-1].position)
 
@@ -180,7 +200,8 @@ class Courier:
             if other.instance == seat.instance:
                 leases |= other.empty()
                 other.credit = 0
-        seat.held = {token: leases.pop(token, None) for token in kept if self._lasting or token in leases}
+        free = [token for token in kept if not self._of_another(seat, token)]
+        seat.held = {token: leases.pop(token, None) for token in free if self._lasting or token in leases}
         seat.since = dict.fromkeys(seat.held, self._clock.monotonic())
         for token in seat.held:  # whoever had them before has shortened them
             self._settler.put(Extend(token, self.spec.lease))
@@ -231,19 +252,30 @@ class Courier:
         for token in tokens:
             self._settler.put(Retry(token, charge=False))
 
+    def _of_another(self, seat: Seat, token: str) -> bool:
+        """Whether a client of somebody else holds that token: it is not this one's to keep or to settle."""
+        return any(token in other.held and other.client.owner != seat.client.owner for other in self.seats)
+
     # --- settle -------------------------------------------------------------------------------------------------
 
     def settle(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> None:
         """What a client says of its tokens; it goes to the engine with what else gathers."""
-        self._settler.outbox.extend([self._settlement(seat, token, outcome) for token in tokens])
+        self._settler.outbox.extend(self._settlements(seat, tokens, outcome))
         self._settler.wake()
         self._room.notify()
 
     async def settle_now(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> int:
         """`settle`, and how many were in time."""
-        settlements = [self._settlement(seat, token, outcome) for token in tokens]
+        settlements = self._settlements(seat, tokens, outcome)
         self._room.notify()
         return await self._settler.send(settlements)
+
+    def _settlements(self, seat: Seat, tokens: Sequence[str], outcome: Outcome | None) -> list[Settlement]:
+        return [
+            self._settlement(seat, token, outcome)
+            for token in tokens
+            if token in seat.held or not self._of_another(seat, token)
+        ]
 
     def _settlement(self, seat: Seat, token: str, outcome: Outcome | None) -> Settlement:
         lease = seat.drop(token)
@@ -311,16 +343,29 @@ class Courier:
         """Seats in turn, in pieces that fill no outbox; what nobody has room for is given back."""
         left = deque(leases)
         while left and (seats := [seat for seat in self.seats if seat.free > 0]):
-            fair = -(-len(left) // len(seats))
+            before = len(left)
+            fair = -(-before // len(seats))
             self._turn += 1
             for seat in seats[self._turn % len(seats) :] + seats[: self._turn % len(seats)]:
-                if piece := _piece(left, min(fair, seat.free)):
+                if piece := _piece(left, min(fair, seat.free), seat.client):
                     seat.take(piece, self._clock.monotonic())
+            if len(left) == before:
+                self._leave_to_others(left)
+                return
         self._give_back(lease.token for lease in left)
+
+    def _leave_to_others(self, leases: Iterable[Lease]) -> None:
+        """Who has room here may not hear them: after a while they are there for whoever may."""
+        for lease in leases:
+            self._settler.put(Retry(lease.token, _ELSEWHERE, charge=False))
 
     def _spawn_alone(self, lease: Lease) -> None:
         """A suspect goes to the client that holds least, and waits there until it holds nothing."""
-        free = [seat for seat in self.seats if not seat.client.reserved]
+        hearing = [seat for seat in self.seats if seat.client.hears(lease.event)]
+        if self.seats and not hearing:
+            self._leave_to_others([lease])
+            return
+        free = [seat for seat in hearing if not seat.client.reserved]
         if not free:
             self._give_back([lease.token])
             return
@@ -401,13 +446,19 @@ class Courier:
             logger.error("named subscription stopped by an internal error", subscription=self.spec.id, exc_info=error)
 
 
-def _piece(left: deque[Lease], most: int) -> list[Lease]:
-    """The next leases, up to so many, and not many more bytes than a piece has."""
+def _piece(left: deque[Lease], most: int, client: Client) -> list[Lease]:
+    """The next leases that the client may hear, up to so many, and not many more bytes than a piece has."""
     piece: list[Lease] = []
+    others: list[Lease] = []
     size = 0
     while left and len(piece) < most and size < _PIECE:
-        piece.append(left.popleft())
-        size += memoryview(piece[-1].event.body).nbytes
+        lease = left.popleft()
+        if client.hears(lease.event):
+            piece.append(lease)
+            size += memoryview(lease.event.body).nbytes
+        else:
+            others.append(lease)
+    left.extendleft(reversed(others))
     return piece
 
 

@@ -10,19 +10,23 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from wowevent.access.audit import audit
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import Clock
-from wowevent.errors import BusError, Closed, OutboxFull, SubscriptionNotFound
+from wowevent.errors import BusError, Closed, NotPermitted, OutboxFull, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.log import logger
 from wowevent.router.connection import Connection
 from wowevent.router.courier import Courier, Seat
+from wowevent.router.door import Door
 from wowevent.router.fanout import Fanout
 from wowevent.router.intake import Intake, dropped
 from wowevent.router.session import (
     Ask,
+    Dismiss,
     Effect,
+    Know,
     Leave,
     Listen,
     Look,
@@ -33,7 +37,21 @@ from wowevent.router.session import (
     Store,
     refusal,
 )
-from wowevent.router.wire import Answer, Bad, Health, Ref, Settled, Subscribed, Unsubscribed, decode
+from wowevent.router.wire import (
+    Answer,
+    Bad,
+    ClientFrame,
+    Error,
+    Health,
+    Publish,
+    Ref,
+    Request,
+    Settled,
+    Subscribe,
+    Subscribed,
+    Unsubscribed,
+    decode,
+)
 
 _NOT_UTF8: Final = 1007
 _TURN: Final = 500  # messages of one client that are carried out before others have their turn
@@ -43,13 +61,16 @@ _JOBS: Final = 256  # questions of one client that are answered at a time
 class Desk:
     """Carries out what the clients of one router say."""
 
-    def __init__(self, bus: EventBus, clock: Clock, health: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(
+        self, bus: EventBus, clock: Clock, door: Door, health: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> None:
         """`health()` is what `get_health` is answered with."""
         self.fanout: Fanout = Fanout(bus.broker, bus.feed)
         self.intake: Intake = Intake(bus, self.fanout)
         self.couriers: dict[str, Courier] = {}
         self._bus = bus
         self._clock = clock
+        self._door = door
         self._health = health
         self._loop = asyncio.get_running_loop()
         self._draining = False
@@ -88,7 +109,10 @@ class Desk:
         if isinstance(frame, Bad) and not _is_utf8(text):
             connection.close(_NOT_UTF8, "text is UTF-8")
             return
-        self._perform(connection, connection.session.step(frame, self._clock.time()))
+        effect = connection.session.step(frame, self._clock.time())
+        if connection.session.identity is not None:
+            _note(connection, frame, effect)
+        self._perform(connection, effect)
 
     def gone(self, connection: Connection) -> None:
         """A client is not there any more: what it held waits a little for it, unless it said goodbye."""
@@ -136,6 +160,11 @@ class Desk:
                 self._job(connection, effect.ref, self._respond(effect))
             case Look():
                 self._job(connection, effect.ref, self._look(connection, effect))
+            case Know():
+                if self._door.introduce(connection, effect.token):
+                    self._perform(connection, connection.session.step(effect.hello, self._clock.time()))
+            case Dismiss():
+                self._door.dismiss(connection, effect.reason)
 
     def _listen(self, connection: Connection, effect: Listen) -> None:
         """What is published from here on is for it; it gets that behind the answer, once the engine knows of it."""
@@ -163,6 +192,7 @@ class Desk:
         broker, id = self._bus.broker, effect.spec.id
         try:
             before = await broker.info(id)
+            _check_joining(connection, before)
             head = (await broker.ping()).head
             await broker.declare(effect.spec)
             if self._draining:  # it is told by the close of its connection, and asks the next router
@@ -183,14 +213,18 @@ class Desk:
             courier.expected += 1
             try:
                 await courier.start(effect.spec)
+                if connection.session.identity is not None:
+                    _check_joining(connection, await broker.info(id))  # somebody may have declared it meanwhile
                 if connection.connected:
                     connection.send(_subscribed(effect, *_missing(before), position=head))
                     self._seat(connection, effect, courier)
             finally:
                 courier.expected -= 1
                 self._retire(courier)
-        except BusError:
+        except BusError as error:
             connection.session.forget(effect.id)
+            if isinstance(error, NotPermitted):
+                _audit(connection, "subscribe", error.code, str(error), topics=effect.spec.patterns, subscription=id)
             raise
         finally:
             connection.busy = False
@@ -300,6 +334,40 @@ class Desk:
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
         return task
+
+
+def _check_joining(connection: Connection, info: SubscriptionInfo | None) -> None:
+    """NotPermitted for a client that may not have what this subscription brings."""
+    connection.session.check_joining(None if info is None else info.subscription)
+
+
+def _note(connection: Connection, frame: ClientFrame | Bad, effect: Effect) -> None:
+    """Keep in the audit log what was refused, and who hears what."""
+    match effect:
+        case Listen() | Serve():
+            known = effect.spec.id if effect.spec.durable else None
+            _audit(connection, "subscribe", None, None, topics=effect.spec.patterns, subscription=known)
+        case Send(frame=Error(error=NotPermitted.code) as error):
+            action = type(frame).__name__.lower()
+            _audit(connection, action, error.error, error.message, **_about(frame))
+
+
+def _about(frame: ClientFrame | Bad) -> dict[str, Any]:
+    """Which topics a frame names."""
+    match frame:
+        case Subscribe():
+            return {"topics": frame.subscription.topics, "subscription": frame.subscription.subscription}
+        case Publish(event=Event() as event) | Request(event=Event() as event):
+            return {"topic": event.topic}
+        case Publish(event=dict() as fields) | Request(event=dict() as fields):
+            return {"topic": str(fields.get("topic", fields.get("event_type", "")))[:200]}
+    return {}
+
+
+def _audit(connection: Connection, action: str, refused: str | None, reason: str | None, **facts: Any) -> None:
+    outcome = "done" if refused is None else "refused"
+    more = {} if reason is None else {"reason": reason}
+    audit(action, connection.session.identity, outcome=outcome, peer=connection.peer, **facts, **more)
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from wowevent.broker import Broker, Position, Query, Stored, Subscription
 from wowevent.errors import BrokerError, Closed, PositionLost
+from wowevent.event import Event
 from wowevent.live import UNREADABLE, Feed
 from wowevent.log import logger
 from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
@@ -41,6 +42,10 @@ class Reader(Protocol):
 
     def push(self, data: bytes, events: int, position: Position | None) -> None:
         """Send whole messages that hold so many events, the last of them at `position`."""
+        ...
+
+    def asked(self, request: Event) -> None:
+        """A request is brought to it, which it may answer."""
         ...
 
     async def room(self) -> None:
@@ -103,6 +108,10 @@ class Audience:
     def __len__(self) -> int:
         return len(self._apart) + sum(map(len, self._groups.values()))
 
+    @property
+    def _members(self) -> list[Member]:
+        return [*self._apart, *(each for group in self._groups.values() for each in group)]
+
     def add(self, member: Member) -> None:
         """Let it have what comes from now on."""
         self.flush()
@@ -121,6 +130,9 @@ class Audience:
         """One event of the log; sent at the end of this turn."""
         if not self._pending:
             asyncio.get_running_loop().call_soon(self.flush)
+        if stored.event.reply_to is not None:
+            for member in self._members:
+                member.reader.asked(stored.event)
         shared = shared_part(stored.event, str(stored.position))
         self._pending.append((shared, stored.position))
         self._size += len(shared)
@@ -130,7 +142,7 @@ class Audience:
     def lose(self, lost: int | None) -> None:
         """A gap in what the feed could read."""
         self.flush()
-        for member in [*self._apart, *(each for group in self._groups.values() for each in group)]:
+        for member in self._members:
             tell_reset(member, lost)
 
     def flush(self) -> None:
@@ -239,7 +251,7 @@ class Fanout:
             try:
                 query = Query(patterns=member.audience.spec.patterns)
                 async with aclosing(self._broker.read(query, after=position)) as log:  # type: ignore[type-var]  # an async generator
-                    async for piece in _pieces(member.audience.spec, log):
+                    async for piece in _pieces(member, log):
                         if answer is not None:
                             answer = answer(True, None, head)
                         position = await _send_piece(member, piece) or position
@@ -288,8 +300,8 @@ class Fanout:
             logger.info("presence could not be taken back, it will end by itself", error=error)
 
 
-async def _pieces(spec: Subscription, log: AsyncIterator[Stored]) -> AsyncIterator[tuple[Pending, Position | None]]:
-    """What a read finds for a subscription, encoded, and up to where: a turn's worth at a time.
+async def _pieces(member: Member, log: AsyncIterator[Stored]) -> AsyncIterator[tuple[Pending, Position | None]]:
+    """What a read finds for a member, encoded, and up to where: a turn's worth at a time.
 
     A position of None stands for an event that cannot be served.
     """
@@ -300,7 +312,9 @@ async def _pieces(spec: Subscription, log: AsyncIterator[Stored]) -> AsyncIterat
         try:
             async for stored in log:
                 position = stored.position
-                if wants(spec, stored.event):
+                if wants(member.audience.spec, stored.event):
+                    if stored.event.reply_to is not None:
+                        member.reader.asked(stored.event)
                     pending.append((shared_part(stored.event, str(position)), position))
                     size += len(pending[-1][0])
                 if size >= _TURN:

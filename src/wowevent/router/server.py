@@ -7,24 +7,30 @@ answers and deliveries -> the client's outbox -> socket
 from __future__ import annotations
 
 import asyncio
+import ssl as tls
 import statistics
 import time
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Self
 
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
-from wowevent.access.address import LOOPBACK_NAMES, Listening, check_page, is_loopback, listen
+from wowevent.access.address import Listening, check_page, listen, names_of
+from wowevent.access.audit import audit
+from wowevent.access.keyring import Keyring
+from wowevent.access.rights import Identity
 from wowevent.bus import EventBus
 from wowevent.clock import SystemClock
-from wowevent.errors import Closed, NotPermitted, NotSupported
+from wowevent.errors import Closed, NotPermitted, NotSupported, Unauthenticated
 from wowevent.event import new_id
-from wowevent.log import logger
+from wowevent.log import logger, websocket_logger
 from wowevent.router.connection import Connection
 from wowevent.router.desk import Desk
+from wowevent.router.door import Door, Turned, reason_of
 from wowevent.router.outbox import Outbox
 from wowevent.router.session import Session
 from wowevent.router.wire import MARGIN, SILENT
@@ -65,6 +71,9 @@ class EventRouter:
         ping_interval: float = 25.0,
         allow_anonymous: bool = False,
         origins: Collection[str] = (),
+        hosts: Collection[str] = (),
+        keyring: Keyring | None = None,
+        ssl: tls.SSLContext | None = None,
         worker: int | None = None,
     ) -> None:
         """`max_queue_size` is the most events that wait for one client, `max_outbox` the most bytes.
@@ -72,8 +81,9 @@ class EventRouter:
         `use_multi_queue` has no meaning here: urgent events overtake in any case. `transport="redis"` takes
         `redis_url`. Port 0 is any that is free; `url` says which; `listening` is a socket that is there already. A
         client is pinged when it was silent for `ping_interval` seconds. `allow_anonymous` lets others than this machine
-        in; `origins` are web pages that may connect. `worker` is the number of one of several routers on a port; its
-        health says it.
+        in; `origins` are web pages that may connect, `hosts` names under which it may be asked beside this machine's.
+        With a `keyring` every client needs a token, and may do what that grants; with `ssl` it is wss://. `worker` is
+        the number of one of several routers on a port; its health says it.
         """
         if bus is not None and (url is not None or namespace is not None or transport is not None):
             raise ValueError("a bus has its own url and namespace")
@@ -89,11 +99,14 @@ class EventRouter:
         self._ping_interval = ping_interval
         self._allow_anonymous = allow_anonymous
         self._origins = frozenset(origins)
+        self._hosts = names_of(host, hosts)
+        self._ssl = ssl
+        self._door = Door(keyring, max_clients)
         self._multi_queue = use_multi_queue
         self._worker = {} if worker is None else {"worker": worker}
         self._clock = SystemClock()
         self._connections: set[Connection] = set()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._given = listening
         self._listening: Listening | None = None
         self._server: asyncio.Server | None = None
@@ -131,14 +144,20 @@ class EventRouter:
     async def open(self) -> None:
         """Serve; returns when clients can connect.
 
-        Raises NotPermitted for a host that others reach, unless `allow_anonymous`; OSError for a port that is taken;
-        BrokerError if the engine refuses.
+        Raises NotPermitted for a host that others reach, unless there is a keyring or `allow_anonymous`; OSError for a
+        port that is taken; BrokerError if the engine refuses.
         """
         if self._server is not None or self._stopping is not None:
             raise Closed("a router is opened once")
         listening = self._given
         if listening is None:
-            listening = listen("ws", self.host, self._port, allow_anonymous=self._allow_anonymous)
+            listening = listen(
+                "ws" if self._ssl is None else "wss",
+                self.host,
+                self._port,
+                allow_anonymous=self._allow_anonymous,
+                authenticated=self._door.guarded,
+            )
         self._ended = asyncio.Event()
         try:
             if self._own_bus:
@@ -147,8 +166,10 @@ class EventRouter:
         except BaseException:
             listening.socket.close()
             raise
-        self._desk = Desk(self._bus, self._clock, self.health)
-        self._watch = asyncio.create_task(self._watching(), name="wowevent:router:watch")
+        self._desk = Desk(self._bus, self._clock, self._door, self.health)
+        self._watches = [asyncio.create_task(self._watching(), name="wowevent:router:watch")]
+        if self._door.guarded:
+            self._watches.append(asyncio.create_task(self._door.watch(), name="wowevent:router:door"))
         self._server = await ws_create_server(
             self._accept,
             sock=listening.socket,
@@ -158,8 +179,10 @@ class EventRouter:
             max_frame_size=self._max_message,
             read_buffer_init_size=_READ_BUFFER,
             # On uvloop aiofastnet's transports never hear of a reset that finds data unread (1.2.0, uvloop 0.23.0).
-            use_aiofastnet=False if type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
-            logger_name="wowevent",
+            # With TLS they take each stranger's handshake that fails for a fault of ours, with a traceback in the log.
+            use_aiofastnet=False if self._ssl or type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
+            logger_name=websocket_logger(),
+            **({} if self._ssl is None else {"ssl": self._ssl, "ssl_handshake_timeout": _HANDSHAKE}),
         )
         self._listening = listening
         self._port = listening.socket.getsockname()[1]
@@ -188,9 +211,9 @@ class EventRouter:
             if self._server is not None:
                 await self._drain(timeout)
         finally:
-            if self._watch is not None:
-                self._watch.cancel()
-                await asyncio.gather(self._watch, return_exceptions=True)
+            for watch in self._watches:
+                watch.cancel()
+            await asyncio.gather(*self._watches, return_exceptions=True)
             if self._own_bus:
                 await self._bus.stop(timeout)
             if self._ended is not None:
@@ -223,33 +246,40 @@ class EventRouter:
         """One handshake: a connection, or why not."""
         if "upgrade" in {token.strip().lower() for token in request.headers.get("Connection", "").split(",")}:
             request.headers["Connection"] = "Upgrade"  # picows knows no lists, and Firefox sends one
-        hosts = LOOPBACK_NAMES if is_loopback(self.host) else None
         host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
         try:
-            check_page(host, origin, hosts=hosts, origins=self._origins)
+            check_page(host, origin, hosts=self._hosts, origins=self._origins)
         except NotPermitted as error:
             logger.warning("client refused", reason=error.code, origin=origin)
             return _refused(HTTPStatus.FORBIDDEN, str(error))
         if self._draining:
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "the router is going away")
-        if len(self._connections) >= self.max_clients:
-            logger.warning("client refused, there are too many", clients=len(self._connections))
-            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {self.max_clients} clients already")
+        try:
+            who = self._door.ask(request)
+        except NotPermitted as error:
+            audit("connect", None, outcome="refused", reason=reason_of(error))
+            bad = isinstance(error, Unauthenticated)
+            return _refused(HTTPStatus.UNAUTHORIZED if bad else HTTPStatus.FORBIDDEN, str(error))
+        if isinstance(who, Turned):
+            logger.warning("client refused", reason=who.reason)
+            return _refused(who.status, who.reason)
         return Connection(
-            Session(new_id(), self._bus.max_payload),
+            Session(new_id(), self._bus.max_payload, guarded=self._door.guarded),
             Outbox(self._max_outbox, self._max_queue_size),
             max_message=self._max_message,
-            opened=self._opened,
+            opened=partial(self._opened, identity=who),
             received=self._desk.received,
             gone=self._gone,
         )
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: Connection, identity: Identity | None) -> None:
         self._connections.add(connection)
+        self._door.enter(connection, identity)
         connection.send(connection.session.welcome(datetime.now(UTC).isoformat().replace("+00:00", "Z")))
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._door.leave(connection)
         self._left.notify()
         self._slow += connection.slow
         self._delivered += connection.delivered
@@ -307,7 +337,8 @@ def _engine(url: str | None, transport: str | None, redis_url: str | None) -> st
 
 def _refused(status: HTTPStatus, reason: str) -> WSUpgradeResponseWithListener:
     body = reason.encode("utf-8", "backslashreplace") + b"\n"
-    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body), None)
+    headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+    return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, body, headers), None)
 
 
 def _percentiles(seconds: Collection[float]) -> dict[str, float]:

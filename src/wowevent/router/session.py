@@ -1,17 +1,21 @@
 """One client's state machine: a frame in, effects out; no I/O.
 
-    frame            state that it needs          effects
-    ---------------------------------------------------------------------------------------------------
-    hello            no subscription yet          Send(hello)
-    publish          an event that is one         Store
-    subscribe        room, a new identity         Listen (anonymous) or Serve (named); subscribed by the server
-    unsubscribe      the id is known              Leave; unsubscribed by the server
-    ack, nack        the id is known, and named   Settle
-    request          an event that is one         Ask
-    reply            a live topic                 Respond
-    ping             -                            Send(pong)
-    get_health       -                            Look
-    anything else    -                            Send(error); nothing of the frame is carried out
+    frame            state that it needs          right that it needs     effects
+    -----------------------------------------------------------------------------------------------------------------
+    hello            no subscription yet          its own name            Send(hello)
+    publish          an event that is one         publish                 Store
+    subscribe        room, a new identity         subscribe, and replay   Listen (anonymous) or Serve (named); subscribed
+                                                  for what is past        by the server
+    unsubscribe      the id is known              -                       Leave; unsubscribed by the server
+    ack, nack        the id is known, and named   -                       Settle
+    request          an event that is one         publish                 Ask
+    reply            a live topic                 it got the request      Respond
+    ping             -                            -                       Send(pong)
+    get_health       -                            -                       Look
+    anything else    -                            -                       Send(error); nothing of it is carried out
+
+Rights count where the router knows its clients by tokens. There a client that did not say one at the handshake says it
+in its first frame, a hello: Know. Any other frame is Dismiss, the end.
 
 The state changes as the effects are made; an effect that fails is taken back by `forget`.
 """
@@ -21,16 +25,20 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
+from wowevent.access.rates import Rates
+from wowevent.access.rights import EVERYTHING, Identity
 from wowevent.broker import LIVE, Position, Subscription
 from wowevent.errors import (
     BusError,
     InvalidEvent,
     InvalidTopic,
+    NotPermitted,
     NotSupported,
     PayloadTooLarge,
     ProtocolError,
+    RateLimited,
     SubscriptionConflict,
     SubscriptionNotFound,
     printable,
@@ -38,6 +46,7 @@ from wowevent.errors import (
 )
 from wowevent.event import Event, check_name, utc
 from wowevent.retry import MAX_DELAY, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.router.account import Account
 from wowevent.router.wire import (
     MARGIN,
     MAX_SUBSCRIPTIONS,
@@ -64,7 +73,7 @@ from wowevent.router.wire import (
     event_of,
 )
 from wowevent.subscription import Wish, declaration
-from wowevent.topic import is_reserved
+from wowevent.topic import is_reserved, matches_any
 
 CREDIT: Final = 64
 """The most of a named subscription that wait for their acknowledgement, unless the client says otherwise."""
@@ -148,22 +157,52 @@ class Look(Struct, frozen=True):
     ref: Ref
 
 
-Effect = Send | Store | Listen | Serve | Leave | Settle | Ask | Respond | Look
+class Know(Struct, frozen=True):
+    """Find out who the client is, by the token of its hello, which is carried out then."""
+
+    token: str
+    hello: Hello
+
+
+class Dismiss(Struct, frozen=True):
+    """The end of a client that does not say who it is."""
+
+    reason: str
+
+
+Effect = Send | Store | Listen | Serve | Leave | Settle | Ask | Respond | Look | Know | Dismiss
 
 
 class Session:
     """What the router knows of one client."""
 
-    def __init__(self, client_id: str, max_payload: int) -> None:
-        """`max_payload` bytes is the largest payload that the bus takes."""
+    def __init__(self, client_id: str, max_payload: int, *, guarded: bool = False) -> None:
+        """`max_payload` bytes is the largest payload that the bus takes; `guarded`: nothing before `know`."""
         self.client_id = client_id
         self.agent: str | None = None
+        self.identity: Identity | None = None
+        """Who it is, by its token; None without one."""
+        self.account: Account = Account()
+        """What it shares with the other clients of its agent."""
         self.batch: bool = False
         self.instance: str = client_id
         """What the client calls itself, the same when it connects again."""
         self.subscriptions: dict[str, Subscription] = {}
         self._max_payload = max_payload
+        self._guarded = guarded
+        self._rates: Rates | None = None
         self._count = 0
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it has yet to say who it is."""
+        return self._guarded and self.identity is None
+
+    def know(self, identity: Identity, account: Account, rates: Rates) -> None:
+        """This is who it is; its agent's name is that of the token."""
+        self.identity, self.account, self.agent = identity, account, identity.name
+        self._rates = rates
+        self.instance = f"{identity.name}~{self.client_id}"
 
     def welcome(self, server_time: str) -> Welcome:
         """The first frame of all."""
@@ -188,9 +227,11 @@ class Session:
             return refusal(ProtocolError(str(error)), frame.ref)
 
     def _step(self, frame: ClientFrame | Bad, now: float) -> Effect:  # noqa: C901, PLR0911 - the table above
+        if self.unknown:
+            return _introduction(frame)
         match frame:
             case Publish():
-                return Store(self._checked(event_of(frame, self.agent)), frame.ref)
+                return Store(self._published(frame), frame.ref)
             case Ack():
                 return Settle(self._named(frame.subscription_id), frame.tokens, None, frame.ref)
             case Nack():
@@ -206,10 +247,9 @@ class Session:
                 del self.subscriptions[frame.subscription_id]
                 return Leave(frame.subscription_id, frame.ref)
             case Request():
-                event = self._checked(event_of(frame, self.agent))
-                return Ask(event, _within("timeout", frame.timeout, _LONGEST_WAIT), frame.ref)
+                return Ask(self._published(frame), _within("timeout", frame.timeout, _LONGEST_WAIT), frame.ref)
             case Reply():
-                return _response(frame)
+                return self._response(frame)
             case GetHealth():
                 return Look(frame.ref)
             case _:
@@ -220,8 +260,37 @@ class Session:
             raise ProtocolError("say hello before you subscribe")
         agent = None if frame.agent is None else check_name(frame.agent)
         instance = self.client_id if frame.client is None else check_name(frame.client)
+        if (identity := self.identity) is not None:
+            if isinstance(frame.token, str):
+                raise ProtocolError("the token was said already")
+            self._check_name("this client", agent)
+            agent = identity.name
+            instance = f"{agent}~{instance}"  # a name has no '~': nobody comes back as another
         self.agent, self.batch, self.instance = agent, frame.batch, instance
         return Send(Hello(ref=frame.ref, batch=frame.batch, agent=agent))
+
+    def _check_name(self, what: str, name: str | None) -> None:
+        """NotPermitted for another name than that of the token."""
+        if self.identity is not None and name not in {None, "", self.identity.name}:
+            raise NotPermitted(f"{what} is {self.identity.name!r} by its token, not {shown(name)}")
+
+    def _published(self, frame: Publish | Request) -> Event:
+        """The event of a frame, if this client may publish it now."""
+        if (identity := self.identity) is None:
+            return self._checked(event_of(frame, self.agent))
+        self._spend()
+        event = event_of(frame, None)
+        self._check_name("source_agent", event.source_agent)
+        if not matches_any(identity.grants.get("publish", ()), event.topic):
+            identity.check("publish", event.topic)
+        if event.source_agent != identity.name:
+            event = structs.replace(event, source_agent=identity.name)
+        return self._checked(event)
+
+    def _spend(self) -> None:
+        """RateLimited if this agent publishes faster than it may."""
+        if self._rates is not None:
+            self._rates.spend(self.identity, "events")
 
     def _checked(self, event: Event) -> Event:
         """The event, if a client may publish it."""
@@ -232,9 +301,11 @@ class Session:
         return event
 
     def _subscribe(self, wanted: Wanted, ref: Ref) -> Effect:
-        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise NotSupported(f"a client has {MAX_SUBSCRIPTIONS} subscriptions at most")
+        if len(self.subscriptions) >= (most := self._most_subscriptions):
+            raise NotSupported(f"a client has {most} subscriptions at most")
+        self._check_name("a subscription's agent", wanted.name)
         spec = _spec(wanted, self.agent)
+        self._check_hearing(wanted, spec)
         if any(known.id == spec.id for known in self.subscriptions.values()):
             raise SubscriptionConflict(f"this client has {spec.id!r} already")
         after = None if wanted.after is None else _position("after", wanted.after)
@@ -247,6 +318,48 @@ class Session:
             raise ValueError(f"credit: {credit} is not from 1 to {_MOST_CREDIT}")
         self._remember(spec)
         return Serve(f"sub-{self._count}", spec, policy, credit, wanted.held, ref)
+
+    @property
+    def _most_subscriptions(self) -> int:
+        own = None if self.identity is None else self.identity.limits.subscriptions
+        return MAX_SUBSCRIPTIONS if own is None else min(own, MAX_SUBSCRIPTIONS)
+
+    def _check_hearing(self, wanted: Wanted, spec: Subscription) -> None:
+        """NotPermitted for what the token may not hear, or not from the past."""
+        if self.identity is not None:
+            self.identity.check("subscribe", *spec.patterns)
+            if not {wanted.start, wanted.after} <= {None, "new"}:
+                self.identity.check("replay", *spec.patterns)
+
+    def check_joining(self, remembered: Subscription | None) -> None:
+        """NotPermitted for a named subscription that is another agent's, or brings what the token may not hear.
+
+        What waits in it was taken by the patterns that it had.
+        """
+        if self.identity is None or remembered is None:
+            return
+        if remembered.agent not in {"", self.identity.name}:
+            raise NotPermitted(f"subscription {shown(remembered.id)} is another agent's")
+        # A keyed one matches routing keys: what these patterns take cannot be told by topics.
+        self.identity.check("subscribe", *((EVERYTHING,) if remembered.keyed else remembered.patterns))
+
+    def hears(self, event: Event) -> bool:
+        """Whether this client may get the event, whatever its subscription says."""
+        if (identity := self.identity) is None:
+            return True
+        granted = identity.grants.get("subscribe", ())
+        return event.target_agent in {None, identity.name} and matches_any(granted, event.topic)
+
+    def _response(self, frame: Reply) -> Respond:
+        self._spend()
+        if not frame.event.reply_to.startswith(LIVE):
+            raise ProtocolError(f"{shown(frame.event.reply_to)} is not where an answer goes")
+        asked = frame.event
+        # Making an event of it checks the names.
+        Event(topic="reply", event_id=asked.event_id, correlation_id=asked.correlation_id, reply_to=asked.reply_to)
+        if self.identity is not None:
+            self.account.check_answer(asked.event_id, asked.reply_to)
+        return Respond(asked, frame.reply, frame.error, frame.ref)
 
     def _remember(self, spec: Subscription) -> None:
         """Ids count from 1 in each connection: then clients that want the same get the same bytes."""
@@ -264,9 +377,17 @@ class Session:
         return id
 
 
+def _introduction(frame: ClientFrame | Bad) -> Effect:
+    """What follows from the first frame of a client that nobody knows yet."""
+    if isinstance(frame, Hello) and isinstance(frame.token, str):
+        return Know(frame.token, structs.replace(frame, token=UNSET))
+    return Dismiss('say {"type":"hello","token":…} first, or Authorization: Bearer … at the handshake')
+
+
 def refusal(error: BusError, ref: Ref) -> Send:
     """The error frame for what was not carried out."""
-    return Send(Error(ref=ref, error=error.code, message=printable(str(error))))
+    wait = error.retry_after if isinstance(error, RateLimited) else None
+    return Send(Error(ref=ref, error=error.code, message=printable(str(error)), retry_after=wait))
 
 
 def _spec(wanted: Wanted, agent: str | None) -> Subscription:
@@ -322,12 +443,3 @@ def _outcome(frame: Nack) -> Outcome:
     if frame.reject:
         return Rejected(frame.error[:_TEXT] or "rejected by the client", frame.traceback[:_TEXT])
     return Failed(frame.error[:_TEXT] or "failed at the client", frame.traceback[:_TEXT])
-
-
-def _response(frame: Reply) -> Respond:
-    if not frame.event.reply_to.startswith(LIVE):
-        raise ProtocolError(f"{shown(frame.event.reply_to)} is not where an answer goes")
-    asked = frame.event
-    # Making an event of it checks the names.
-    Event(topic="reply", event_id=asked.event_id, correlation_id=asked.correlation_id, reply_to=asked.reply_to)
-    return Respond(asked, frame.reply, frame.error, frame.ref)

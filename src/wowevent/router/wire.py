@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal, get_args
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from wowevent.broker import Lease
 from wowevent.codec import decode as decode_event
@@ -31,6 +31,14 @@ SLOW: Final = 4000
 """Close code: the client did not read."""
 SILENT: Final = 4001
 """Close code: the client did not answer pings."""
+LATER: Final = 1013
+"""Close code: there are too many, come later."""
+UNKNOWN: Final = 4501
+"""Close code: no token came in time, or one that is not good."""
+OVER: Final = 4502
+"""Close code: the token has expired, or was revoked."""
+FINAL: Final = range(4500, 5000)
+"""Close codes that say: do not come back as you are."""
 
 Ref = str | int | float | None
 
@@ -45,11 +53,17 @@ class _Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t
 
 
 class Hello(_Frame, frozen=True, kw_only=True, tag="hello", omit_defaults=False):
-    """Who the client is, and whether it takes `events` frames; its answer has the same shape."""
+    """Who the client is, and whether it takes `events` frames; its answer has the same shape, without a token."""
 
     batch: bool = False
     agent: str | None = None
     client: str | None = None
+    token: str | None | UnsetType = UNSET
+    """For who could not say it at the handshake."""
+
+    def __repr__(self) -> str:
+        """Without the token, wherever it is shown."""
+        return f"Hello(batch={self.batch!r}, agent={self.agent!r}, client={self.client!r})"
 
 
 class Publish(_Frame, frozen=True, kw_only=True, tag="publish"):
@@ -263,10 +277,11 @@ class Health(_Frame, frozen=True, kw_only=True, tag="health"):
 
 
 class Error(_Frame, frozen=True, kw_only=True, tag="error"):
-    """A frame was not carried out; `error` is a code of the error tree."""
+    """A frame was not carried out; `error` is a code of the error tree, `retry_after` seconds where it is known."""
 
     error: str
     message: str
+    retry_after: float | None = None
 
 
 ServerFrame = (

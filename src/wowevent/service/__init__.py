@@ -14,7 +14,7 @@ GET  /openapi.json                         all of this, in full
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -51,7 +51,7 @@ def create_app(
     bus: EventBus | None,
     *,
     body_limit: int = BODY_LIMIT,
-    hosts: Collection[str] | None = None,
+    hosts: Container[str | None] | None = None,
     origins: Collection[str] = (),
     worker: int | None = None,
     keyring: Keyring | None = None,
@@ -75,7 +75,7 @@ def create_app(
     app.state.leaving = False
     app.state.worker = worker
     app.state.body_limit = body_limit
-    app.state.hosts = None if hosts is None else frozenset(hosts)
+    app.state.hosts = hosts
     app.state.origins = frozenset(origins)
     app.state.keyring = keyring
     app.state.rates = Rates()

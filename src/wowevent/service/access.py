@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
@@ -99,7 +99,7 @@ def stamped(request: Request, events: Sequence[Event]) -> Sequence[Event]:
     return [structs.replace(event, source_agent=identity.name) for event in events]
 
 
-def note(request: Request, action: str, **facts: object) -> None:
+def note(request: Request, action: str, **facts: Any) -> None:
     """A line of the audit log, where it is known who asks."""
     if (identity := asker(request)) is not None:
         audit(action, identity, **facts)
