@@ -6,14 +6,16 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from tests.servers import WITHIN, free_port
+
+T = TypeVar("T")
 
 
 def program(name: str) -> str:
@@ -76,7 +78,13 @@ async def query(asking: httpx.AsyncClient, url: str, text: str) -> list[dict[str
 
 async def seen(asking: httpx.AsyncClient, url: str, text: str) -> list[dict[str, Any]]:
     """The same, once there is something."""
+    return await eventually(lambda: query(asking, url, text))
+
+
+async def eventually(look: Callable[[], Awaitable[T]]) -> T:
+    """What `look` finds, as soon as it is something."""
     async with asyncio.timeout(WITHIN):
-        while not (series := await query(asking, url, text)):
+        while True:
+            if found := await look():
+                return found
             await asyncio.sleep(0.1)
-    return series
