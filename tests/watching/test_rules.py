@@ -27,7 +27,7 @@ def test_the_files_are_valid(command: str) -> None:
 
 
 def test_the_configuration_for_kubernetes_is_valid(tmp_path: Path) -> None:
-    """Debian's Prometheus is built without Kubernetes' discovery: that is looked at here, and promtool sees the rest."""
+    """Debian builds Prometheus without Kubernetes' discovery: that is looked at here, and promtool sees the rest."""
     config = read(PROMETHEUS / "kubernetes.yml")
     (job,) = config["scrape_configs"]
     assert job.pop("kubernetes_sd_configs") == [{"role": "pod", "namespaces": {"names": ["waooaw"]}}]
