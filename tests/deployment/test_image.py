@@ -59,7 +59,10 @@ class Image(Struct, frozen=True):
     def run(self, *command: str, **more: str) -> int:
         """Its exit status."""
         with self.start(*command, **more) as process:
-            return process.wait(30)
+            try:
+                return process.wait(30)
+            finally:
+                process.kill()
 
     def said(self) -> str:
         """What its processes printed."""
