@@ -1,15 +1,21 @@
-"""A real Prometheus that scrapes one service, and its promtool."""
+"""A real Prometheus, and its promtool."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
 
 from tests.servers import WITHIN, free_port
+
+T = TypeVar("T")
 
 
 def program(name: str) -> str:
@@ -39,6 +45,13 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         f"  - {{job_name: wowevent, scrape_interval: 200ms, scrape_timeout: 200ms,"
         f" static_configs: [{{targets: ['{target}']}}]}}\n"
     )
+    with prometheus_in(folder) as url:
+        yield url
+
+
+@contextmanager
+def prometheus_in(folder: Path) -> Iterator[str]:
+    """The URL of one that does what `folder`'s prometheus.yml says; ended with the block."""
     port = free_port()
     options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}"]
     with (folder / "log").open("wb") as log:
@@ -50,3 +63,28 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         finally:
             process.kill()
             process.wait(WITHIN)
+
+
+async def query(asking: httpx.AsyncClient, url: str, text: str) -> list[dict[str, Any]]:
+    """What it knows now: each series' `metric` and `value`; nothing before it answers. What it cannot read fails."""
+    try:
+        answer = await asking.get(f"{url}/api/v1/query", params={"query": text})
+    except httpx.TransportError:
+        return []
+    assert answer.status_code in {200, 503}, f"{text}: {answer.text}"
+    found: list[dict[str, Any]] = answer.json()["data"]["result"] if answer.status_code == 200 else []
+    return found
+
+
+async def seen(asking: httpx.AsyncClient, url: str, text: str) -> list[dict[str, Any]]:
+    """The same, once there is something."""
+    return await eventually(lambda: query(asking, url, text))
+
+
+async def eventually(look: Callable[[], Awaitable[T]]) -> T:
+    """What `look` finds, as soon as it is something."""
+    async with asyncio.timeout(WITHIN):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(0.1)

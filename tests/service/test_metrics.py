@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import prometheus_client
+import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from tests.service.prometheus import complaints, program, prometheus
+from tests.service.prometheus import complaints, program, prometheus, seen
 from tests.service.sockets import serving
 from wowevent import Event, EventBus, Reject, RetryPolicy
 from wowevent.broker import Subscription
@@ -198,10 +199,20 @@ async def test_openmetrics_says_the_same(busy: EventBus, client: httpx.AsyncClie
 
     text = await samples(client)
     assert set(found) == set(text)
-    passing = {"wowevent_engine_latency_seconds"}
-    assert {key: value for key, value in found.items() if key[0] not in passing} == {
-        key: value for key, value in text.items() if key[0] not in passing
+    passing = ("wowevent_engine_latency_seconds", "process_")
+    assert {key: value for key, value in found.items() if not key[0].startswith(passing)} == {
+        key: value for key, value in text.items() if not key[0].startswith(passing)
     }
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes tell of themselves where there is a /proc")
+async def test_the_process_says_since_when_it_runs_and_what_it_uses(client: httpx.AsyncClient) -> None:
+    found = await samples(client)
+
+    assert abs((of(found, "process_start_time_seconds") or 0) - psutil.Process().create_time()) < 5
+    assert (of(found, "process_resident_memory_bytes") or 0) > 1_000_000
+    assert 0 < (of(found, "process_open_fds") or 0) < (of(found, "process_max_fds") or 0)
+    assert (of(found, "process_cpu_seconds_total") or 0) > 0
 
 
 async def test_the_numbers(busy: EventBus, client: httpx.AsyncClient) -> None:
@@ -348,10 +359,8 @@ async def test_through_the_life_of_a_bus() -> None:
 
 async def test_the_page_names_every_metric_and_no_other(busy: EventBus, client: httpx.AsyncClient) -> None:
     text = (await ask(client, TEXT)).text
-    shown = set(re.findall(r"^\| `(wowevent_\w+)`", PAGE, re.MULTILINE))
+    shown = set(re.findall(r"^\| `((?:wowevent|process)_\w+)`", PAGE, re.MULTILINE))
     assert shown == set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
-    for rule in re.findall(r"wowevent_\w+", PAGE.partition("## What to alert on")[2]):
-        assert rule.removesuffix("_bucket") in shown
 
 
 async def test_the_page_names_every_field(busy: EventBus, client: httpx.AsyncClient) -> None:
@@ -362,12 +371,12 @@ async def test_the_page_names_every_field(busy: EventBus, client: httpx.AsyncCli
         assert re.search(rf"\b{name}\b", said), name
 
 
-def test_the_configuration_and_the_rules_of_the_page_are_valid(tmp_path: Path) -> None:
-    for kind, text in zip(("config", "rules"), re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL), strict=True):
-        file = tmp_path / f"{kind}.yml"
-        file.write_text(text)
-        done = subprocess.run([program("promtool"), "check", kind, str(file)], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
+def test_the_configuration_of_the_page_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "prometheus.yml"
+    file.write_text(text)
+    done = subprocess.run([program("promtool"), "check", "config", str(file)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 # --- Prometheus itself --------------------------------------------------------------------------------------------
@@ -379,21 +388,8 @@ async def test_prometheus_scrapes_it_and_knows_our_series(busy: EventBus, tmp_pa
 
             async def query(text: str) -> dict[str, float]:
                 """The value by subscription or type, once there is one."""
-                async with asyncio.timeout(20):
-                    while True:
-                        try:
-                            answer = await asking.get(f"{url}/api/v1/query", params={"query": text})
-                            found = answer.json()["data"]["result"] if answer.status_code == 200 else []
-                        except httpx.TransportError:
-                            found = []
-                        if found:
-                            return {
-                                one["metric"].get("subscription") or one["metric"].get("type", ""): float(
-                                    one["value"][1]
-                                )
-                                for one in found
-                            }
-                        await asyncio.sleep(0.1)
+                series = [(one["metric"], float(one["value"][1])) for one in await seen(asking, url, text)]
+                return {labels.get("subscription") or labels.get("type", ""): value for labels, value in series}
 
             assert await query("up{job='wowevent'} == 1") == {"": 1}
             assert await query("wowevent_published_events_total") == {"task.created": 20}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.responses import Response
@@ -32,6 +32,7 @@ MOST: Final = 1000
 """Subscriptions of the engine that have series of their own: those with the most waiting; the rest is summed."""
 
 _PATIENCE: Final = 5.0  # seconds for the engine to answer; Prometheus waits 10
+_PROCESS: Final = ProcessCollector(registry=None)  # since when it runs, memory, files; nothing where there is no /proc
 _TEXT_TYPE: Final = f"{TEXT}; version=0.0.4; charset=utf-8"
 
 _COUNTERS: Final = {
@@ -243,6 +244,7 @@ class _Collector:
     def _families(self) -> Iterable[Metric]:
         seen = self._seen
         yield InfoMetricFamily("wowevent_build", "What runs here.", value=dict(seen.build))
+        yield from _PROCESS.collect()
         yield _published(seen.published)
         yield from _handled(seen.subscribers)
         yield _health(seen.subscribers)

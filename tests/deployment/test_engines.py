@@ -1,0 +1,73 @@
+"""The engines' configurations, as the real servers read them."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.conftest import INFRASTRUCTURE, KUBERNETES
+from tests.deployment.kustomize import documents, one
+from tests.servers import Server, free_port
+from wowevent import EventBus
+
+
+def asked_for(config: pytest.Config, engine: str) -> None:
+    if engine not in config.getoption("--broker").split(","):
+        pytest.skip(f"--broker does not name {engine}")
+
+
+def test_redis_keeps_what_it_confirms(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    asked_for(pytestconfig, "redis")
+    port = free_port()
+    conf = tmp_path / "redis.conf"
+    shipped = (INFRASTRUCTURE / "docker" / "redis.conf").read_text("utf-8")
+    conf.write_text(shipped.replace("dir /data", f"dir {tmp_path}"))
+    server = Server(["redis-server", str(conf), "--port", str(port), "--bind", "127.0.0.1"], port, tmp_path)
+    server.start()
+    try:
+        promise, settings = asyncio.run(_seen(port))
+    finally:
+        server.kill()
+    assert "a power loss may take about the last second" in promise
+    assert settings["maxmemory"] == str(2 * 1024**3)
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["appendonly"] == "yes"
+    assert settings["save"]
+
+
+async def _seen(port: int) -> tuple[str, dict[str | None, str | None]]:
+    """What the bus promises there (with `strict` it would refuse a server that may forget), and what is set."""
+    from redis.asyncio import Redis
+
+    async with (
+        EventBus(f"redis://127.0.0.1:{port}?strict=true") as bus,
+        Redis(port=port, decode_responses=True) as asking,
+    ):
+        return bus.capabilities.promise, await asking.config_get("*")
+
+
+def test_nats_takes_its_configuration(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    asked_for(pytestconfig, "nats")
+    said = one(documents(KUBERNETES / "overlays" / "nats" / "nats.yaml"), "ConfigMap")["data"]["nats.conf"]
+    assert "sync_interval: always" in said
+    program = shutil.which("nats-server", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    assert program is not None
+    for text, well in ((said, True), (said.replace("max_file_store", "max_file_stores"), False)):
+        (tmp_path / "nats.conf").write_text(text)
+        command = [program, "-c", str(tmp_path / "nats.conf"), "-t"]
+        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        assert (done.returncode == 0) is well, done.stderr
+
+
+def test_rabbitmq_is_bounded_below_its_pod() -> None:
+    manifests = documents(KUBERNETES / "overlays" / "rabbitmq" / "rabbitmq.yaml")
+    said = dict(
+        line.split(" = ") for line in one(manifests, "ConfigMap")["data"]["wowevent.conf"].splitlines() if "=" in line
+    )
+    assert said["vm_memory_high_watermark.absolute"] == "1200MiB"
+    (container,) = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "2Gi"
