@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import ssl
 import stat
@@ -160,6 +161,27 @@ def test_a_service_asks_and_a_revoked_token_is_out_within_two_seconds(home: Path
     for said in (log, home / "out.txt", home / "err.txt"):
         assert secret not in said.read_text()
         assert secret[-43:] not in said.read_text()
+
+
+def test_workers_that_start_later_protect_no_less(home: Path) -> None:
+    """The configuration has changed meanwhile; their sockets are there already, and nobody would ask again."""
+    created(home, "worker", "--tokens", "t.json")
+    own = trustme.CA().issue_cert("127.0.0.1")
+    own.private_key_pem.write_to_path(home / "key.pem")
+    own.cert_chain_pems[0].write_to_path(home / "cert.pem")
+    config, guarded, tls = home / "config.toml", 'tokens = "t.json"\n', 'tls_cert = "cert.pem"\ntls_key = "key.pem"\n'
+    config.write_text(guarded + tls)
+    with running(
+        home, "wowevent", "serve", *PORTS, "--workers", "2", "--host", "0.0.0.0", WOWEVENT_CONFIG=str(config)
+    ) as process:
+        until((data(home) / "wowevent.pid").exists, "the record")
+        url = json.loads((data(home) / "wowevent.pid").read_bytes())["http"]
+        for left, why in ((tls, "names no tokens any more"), (guarded, "changed its mind about TLS")):
+            config.write_text(left)
+            process.send_signal(signal.SIGHUP)
+            until(lambda why=why: why in (home / "err.txt").read_text(), "the refusal")  # type: ignore[misc]  # bound
+            assert httpx.get(f"{url}/events", verify=False).status_code == 401  # noqa: S501 - the test's own
+        assert end(process) == 0
 
 
 def test_others_are_let_in_with_tokens(home: Path) -> None:

@@ -88,7 +88,10 @@ class Fleet:
         told, hangup = ending(), _hangups()
         read, write = os.pipe()  # its other end closes when this process ends, however it does
         numbers = range(1, self._count + 1)
-        self._slots = [_Slot(number, self._ports, self._command, read, self._changed) for number in numbers]
+        self._slots = [
+            _Slot(number, self._ports, self._command, read, self._changed, guarded=self._authenticated)
+            for number in numbers
+        ]
         keeping = [asyncio.create_task(slot.keep(), name=f"wowevent:slot:{slot.number}") for slot in self._slots]
         waiting = asyncio.create_task(told.wait())
         exchanging = asyncio.create_task(self._exchanging(hangup, told))
@@ -147,7 +150,14 @@ class _Slot:
     """The place of one worker."""
 
     def __init__(
-        self, number: int, ports: Sequence[Listening], command: Sequence[str], parent: int, changed: Callable[[], None]
+        self,
+        number: int,
+        ports: Sequence[Listening],
+        command: Sequence[str],
+        parent: int,
+        changed: Callable[[], None],
+        *,
+        guarded: bool,
     ) -> None:
         self.number = number
         self.worker: _Worker | None = None
@@ -157,6 +167,7 @@ class _Slot:
         self._command = command
         self._parent = parent
         self._changed = changed
+        self._guarded = guarded
         self._sockets: list[Listening] = []
         self._workers: set[_Worker] = set()  # that were started, and have not ended
         self._exchange = asyncio.Lock()
@@ -243,7 +254,7 @@ class _Slot:
         shared = [Inherited(each.socket.fileno(), each.url) for each in self._sockets]
         http, websocket = shared[0], shared[1] if len(shared) > 1 else None
         own = Inherited(self._own.socket.fileno(), self._own.url)
-        post = Post(self.number, self._parent, own, http, websocket)
+        post = Post(self.number, self._parent, own, http, websocket, guarded=self._guarded)
         process = await asyncio.create_subprocess_exec(
             *(*self._command, "--post", msgspec.json.encode(post).decode()),
             stdin=asyncio.subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from wowevent.access.address import Listening, listen
 from wowevent.access.keyring import Keyring
 from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
+from wowevent.cli.exits import CommandError
 from wowevent.cli.front import Front, let_go_of_stderr, promise_of
 from wowevent.cli.pidfile import Record
 from wowevent.cli.workers import refuse_unshared
@@ -76,6 +77,8 @@ class Post(Struct, frozen=True):
     own: Inherited
     http: Inherited
     websocket: Inherited | None
+    guarded: bool
+    """Whether those before it ask for tokens."""
 
 
 class Told(Struct, frozen=True):
@@ -89,9 +92,10 @@ class Told(Struct, frozen=True):
 async def work(post: Post, settings: Settings) -> None:
     """Serve as one of several.
 
-    Raises CommandError for an engine whose log they could not share.
+    Raises CommandError for an engine whose log they could not share, and for less protection than the others have.
     """
     keyring = Keyring.of(settings)
+    _check_protection(post, settings, keyring)
     websocket = None if post.websocket is None else post.websocket.take()
     bus, router = _assembled(settings, websocket, post.number, keyring)
     if bus is not None:
@@ -104,6 +108,17 @@ async def work(post: Post, settings: Settings) -> None:
 
     place = Place(post.number, post.own.take(), post.parent)
     await serve_http(bus, post.http.take(), settings, beside=router, started=started, place=place, keyring=keyring)
+
+
+def _check_protection(post: Post, settings: Settings, keyring: Keyring | None) -> None:
+    """CommandError for a worker that would let anybody in, or speak plainly, since the configuration has changed.
+
+    Its sockets were made, and allowed, by what that said when the service was started.
+    """
+    if post.guarded and keyring is None:
+        raise CommandError("config", "the configuration names no tokens any more: stop and start the service for that")
+    if at(settings, "http")[0] != post.http.url.partition(":")[0]:
+        raise CommandError("config", "the configuration has changed its mind about TLS: stop and start the service")
 
 
 def at(settings: Settings, protocol: Literal["http", "ws"]) -> tuple[str, int]:
