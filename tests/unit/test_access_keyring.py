@@ -163,6 +163,7 @@ BAD: dict[str, tuple[Callable[[], str], str]] = {
     "expired": (lambda: signed(but(exp=NOW)), "expired"),
     "never expires": (lambda: signed(but(exp=None)), "MissingRequiredClaimError"),
     "expires at infinity": (lambda: signed(but(exp=float("inf"))), "exp is not a time"),
+    "expires beyond all numbers": (lambda: signed(but(exp=10**400)), "OverflowError"),
     "expires some day": (lambda: signed(but(exp="tomorrow")), "exp is not a time"),
     "expires truly": (lambda: signed(but(exp=True)), "exp is not a time"),
     "not valid yet": (lambda: signed(but(nbf=NOW + 31)), "not valid yet"),

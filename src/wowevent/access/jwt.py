@@ -30,7 +30,9 @@ LEEWAY: Final = 30.0
 
 _SHORTEST: Final = 32  # bytes of a secret (RFC 7518, 3.2)
 _RSA_SHORTEST: Final = 2048  # bits (RFC 7518, 3.3)
-_WRONG: Final = (jwt.PyJWTError, BusError, ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError)
+_WRONG: Final = (
+    jwt.PyJWTError, BusError, ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError,
+)  # fmt: skip
 
 Keys = Mapping[str, jwt.PyJWK]
 """By `kid`."""
