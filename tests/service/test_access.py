@@ -395,6 +395,7 @@ async def serving_app(app: Starlette, tls: Any = None) -> AsyncIterator[str]:
     """The application behind a real socket, with what watches over its tokens."""
     at = listen("http" if tls is None else "https", "127.0.0.1", 0, allow_anonymous=False)
     server: uvicorn.Server = http_server(app, tls)
+    app.state.server = server
     tasks = [asyncio.create_task(server.serve(sockets=[at.socket])), asyncio.create_task(watch(app))]
     try:
         yield at.url
@@ -599,3 +600,63 @@ async def test_without_a_keyring_nobody_is_asked(bus: EventBus) -> None:
     async with serving(bus) as served:
         assert (await served.client.post("/events", json={"topic": "a", "source_agent": "anybody"})).status_code == 202
         assert (await served.client.get("/events", headers={"authorization": "Bearer x"})).status_code == 200
+
+
+# --- what takes its time ----------------------------------------------------------------------------------------------
+
+
+async def test_a_token_that_ends_while_the_request_comes_publishes_nothing(guarded: Guarded) -> None:
+    secret = guarded.token(publish=["#"])
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"topic":'
+        guarded.revoke(secret)
+        guarded.keyring.refresh()
+        yield b'"a"}'
+
+    async with guarded.client(secret) as client:
+        answer = await client.post("/events", content=slowly(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (401, "unauthenticated")
+    assert await stored(guarded.bus) == []
+
+
+@pytest.mark.parametrize("path", ["/events/stream?after={after}", "/events"])
+async def test_who_does_not_read_is_cut_off_with_its_token(guarded: Guarded, path: str) -> None:
+    await guarded.bus.publish_many([Event(topic="a", payload={"text": "x" * 100_000}) for _ in range(300)])
+    after = str((await anext(guarded.bus.history())).position)
+    secret = guarded.token(subscribe=["#"], replay=["#"])
+    async with serving_app(guarded.app) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1000)
+        lines = {**bearer(secret), "accept": "application/x-ndjson"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"GET {path.format(after=after)} HTTP/1.1\r\n{head}\r\n".encode())
+        await reader.readline()
+        await asyncio.sleep(0.3)
+        connections = guarded.app.state.server.server_state.connections
+        assert len(connections) == 1
+        guarded.revoke(secret)
+        async with asyncio.timeout(2.5):
+            while connections:  # noqa: ASYNC110 - uvicorn tells nobody
+                await asyncio.sleep(0.02)
+        writer.close()
+
+
+async def test_a_look_at_the_tokens_that_fails_is_not_the_last(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refresh, calls = guarded.keyring.refresh, []
+
+    def fail_once() -> bool:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("a fault of the file")
+        return refresh()
+
+    monkeypatch.setattr(guarded.keyring, "refresh", fail_once)
+    watching = asyncio.create_task(watch(guarded.app))
+    async with asyncio.timeout(2):
+        while len(calls) < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    watching.cancel()
+    assert "tokens could not be looked at" in caplog.text

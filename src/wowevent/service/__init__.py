@@ -71,6 +71,7 @@ def create_app(
         exception_handlers=_HANDLERS,
         middleware=[_shared_with(origins)] if origins else [],
     )
+    app.router.redirect_slashes = False  # it would send whoever asks on to whatever Host was asked for
     app.state.bus = bus
     app.state.draining = False
     app.state.leaving = False

@@ -86,6 +86,13 @@ def standing(request: Request) -> Callable[[], bool] | None:
     return None if identity is None else lambda: keyring.stands(identity)
 
 
+def check_standing(request: Request) -> None:
+    """Unauthenticated for a token that ended while the request came, which may have taken its time."""
+    stands = standing(request)
+    if stands is not None and not stands():
+        raise Unauthenticated("this token is not valid any more", "it ended while the request came")
+
+
 def stamped(request: Request, events: Sequence[Event]) -> Sequence[Event]:
     """The events as published by who asks; NotPermitted for one of another agent, or on a topic that is not granted."""
     identity = asker(request)

@@ -29,6 +29,7 @@ from wowevent.service.asking import (
 from wowevent.service.failures import problem_of
 from wowevent.service.idempotency import HEADER, Keys, fingerprint, id_of, key_of
 from wowevent.service.intake import JSON, Lacking, events_of, sent
+from wowevent.service.stream import Borrowed
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
@@ -66,7 +67,7 @@ async def publish(request: Request) -> Response:
     return Response(await keys.once(key, asked, partial(bus.publish_many, events), owner=owner), 202, media_type=JSON)
 
 
-async def history(request: Request) -> Response:
+async def history(request: Request) -> Response | Borrowed:
     """`{"events": [{event, position, stored_at}], "next": …}` by pattern, time and correlation, oldest first.
 
     `next`, if not null, goes on with `?after=`. With `Accept: application/x-ndjson` one event a line, and all of them
@@ -91,7 +92,7 @@ async def history(request: Request) -> Response:
     if sees is not None:
         found = _seen(found, sees, most)
     if stream:
-        return await _streamed(found, standing(request))
+        return Borrowed(await _streamed(found, standing(request)), request)
     page = [stored async for stored in found]
     more = limit is not None and len(page) > limit
     shown = [shown_stored(stored) for stored in page[:limit]]

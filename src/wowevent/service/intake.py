@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from wowevent.codec import from_fields, loads
 from wowevent.errors import BusError, InvalidEvent, PayloadTooLarge
+from wowevent.service.access import check_standing
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -143,4 +144,5 @@ async def _body(request: Request, limit: int) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise InvalidEvent(f"the request body did not arrive within {_PATIENCE:.0f} s") from None
+    check_standing(request)
     return b"".join(chunks)

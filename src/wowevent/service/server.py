@@ -32,6 +32,9 @@ from wowevent.service.loop import ending
 from wowevent.service.stream import ABORT
 from wowevent.settings import Settings
 
+_BESIDE: Final = 64 * 1024  # bytes of one request that are no body: its first line and headers, chunk sizes, trailers
+_FRAMING: Final = 16  # bytes of these that each byte of a body pays for: it may come in the smallest chunks
+_SLOWEST: Final = 10.0  # seconds for a request to come, up to its body
 _DRAIN: Final = 10.0  # seconds for the bus to finish
 _LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; both together stay below the 20 s that a pod has at least
 _ARRIVING: Final = 0.2  # seconds for a connection that was taken to be known
@@ -122,18 +125,61 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, which also ends as we want it.
+    """uvicorn's, which also ends as we want it, and bounds what a stranger may send before anybody knows who asks.
 
     The application is told how to end it at once: closing waits for a client to read.
     """
 
+    _beside = 0
+    """Bytes of the request that comes that are no body, more or less."""
+    _late: asyncio.TimerHandle | None = None
+    """Cuts it off where no request is under way and none comes; uvicorn waits for ever for the rest of one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """See HttpToolsProtocol."""
+        super().connection_made(transport)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See HttpToolsProtocol."""
+        self._expect(on=False)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See HttpToolsProtocol, which keeps headers without end."""
+        self._beside += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if self._beside > _BESIDE and idle:
+            self.send_400_response(f"A request has {_BESIDE} bytes beside its body at most.")
+        elif self._beside > _BESIDE:
+            self.transport.abort()
+        elif idle:
+            self._expect()
+
+    def _expect(self, *, on: bool = True) -> None:
+        if on and self._late is None:
+            self._late = self.loop.call_later(_SLOWEST, self.transport.abort)
+        elif not on and self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def on_body(self, body: bytes) -> None:
+        """See HttpToolsProtocol."""
+        self._beside = max(0, self._beside - (1 + _FRAMING) * len(body))
+        super().on_body(body)
+
     def on_message_begin(self) -> None:
         """See HttpToolsProtocol."""
         super().on_message_begin()
+        self._beside = 0
         self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]  # not of ASGI itself
 
     def on_headers_complete(self) -> None:
         """See HttpToolsProtocol; once it is to leave, an answer says that no more are given here."""
+        self._expect(on=False)
         super().on_headers_complete()
         if self.config.app.state.leaving and self.cycle is not None:  # type: ignore[union-attr]  # ours, a Starlette
             self.cycle.keep_alive = False

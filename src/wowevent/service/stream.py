@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -171,7 +171,7 @@ class EventStream:
     async def _until_the_end(self, receive: Receive, send: Send) -> None:
         ends: list[Coroutine[Any, Any, object]] = [self._pump(send), _gone(receive), self._streams.ended.wait()]
         if self._stands is not None:
-            ends.append(self._fallen(self._stands))
+            ends.append(_fallen(self._stands, self._listener))
         tasks = [asyncio.create_task(end, name="wowevent:stream") for end in ends]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -181,12 +181,6 @@ class EventStream:
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
-
-    async def _fallen(self, stands: Callable[[], bool]) -> None:
-        """Return when the token holds no more."""
-        while stands():  # noqa: ASYNC110 - time ends a token, and time sets no event
-            await asyncio.sleep(_LOOK)
-        logger.info("stream ended, its token holds no more", who=self._listener)
 
     async def _pump(self, send: Send) -> None:
         after: Position | None = self._after
@@ -228,6 +222,42 @@ class EventStream:
         """Send; TimeoutError if the client, who has what is before this to read, does not."""
         async with asyncio.timeout(patience):
             await send(message)
+
+
+class Borrowed:
+    """An answer that lasts, and ends with the token that asked for it, also where its client does not read."""
+
+    def __init__(self, answer: Callable[[Scope, Receive, Send], Awaitable[None]], request: Request) -> None:
+        self._answer = answer
+        self._stands = standing(request)
+        self._asker = asker(request)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; once the token has ended, what is under way may be finished, not waited for."""
+        if self._stands is None or self._asker is None:
+            return await self._answer(scope, receive, send)
+        answering = asyncio.create_task(self._answered(scope, receive, send), name="wowevent:answer")
+        fallen = asyncio.create_task(_fallen(self._stands, self._asker.name), name="wowevent:answer:token")
+        try:
+            await asyncio.wait({answering, fallen}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answering}, timeout=_LAST_WORDS)
+            if not answering.done():
+                scope.get("extensions", {}).get(ABORT, _nothing)()
+        finally:
+            answering.cancel()
+            fallen.cancel()
+            await asyncio.gather(answering, fallen, return_exceptions=True)
+        return None if answering.cancelled() else answering.result()
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope, receive, send)
+
+
+async def _fallen(stands: Callable[[], bool], who: str) -> None:
+    """Return when the token holds no more."""
+    while stands():  # noqa: ASYNC110 - time ends a token, and time sets no event
+        await asyncio.sleep(_LOOK)
+    logger.info("stream ended, its token holds no more", who=who)
 
 
 async def _next(log: AsyncIterator[Stored]) -> Stored | None:
