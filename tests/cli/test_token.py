@@ -1,6 +1,8 @@
 """`wowevent token`, and a service that asks for what it makes: alone, with workers, in the background, over TLS."""
 
+import fcntl
 import json
+import os
 import re
 import signal
 import socket
@@ -19,6 +21,7 @@ import trustme
 
 from tests.cli.daemons import PORTS, data, started, status
 from tests.processes import address, end, environment, running, until, wowevent
+from wowevent.cli.private import write_private
 
 SECRET = re.compile(r"wow_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
 
@@ -133,6 +136,48 @@ def test_several_at_once_lose_nothing(home: Path) -> None:
         assert process.stdout is not None
         process.stdout.close()
     assert {each["name"] for each in listed(home)} == {f"agent-{n}" for n in range(4)}
+
+
+def test_who_comes_by_a_link_waits_for_who_does_not(home: Path) -> None:
+    (home / "real").mkdir()
+    (home / "link.json").symlink_to(home / "real" / "tokens.json")
+    created(home, "first", "--tokens", "link.json")
+    assert (home / "link.json").is_symlink()
+    folder = os.open(home / "real", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(subprocess.TimeoutExpired):
+        wowevent(home, "token", "create", "second", "--tokens", "link.json", timeout=3)
+    os.close(folder)
+    assert [each["name"] for each in listed(home, "--tokens", "real/tokens.json")] == ["first"]
+
+
+def test_nobody_can_lay_a_link_in_the_way_of_a_private_file(tmp_path: Path) -> None:
+    victim, file = tmp_path / "victim", tmp_path / "tokens.json"
+    victim.write_text("kept")
+    (tmp_path / f".tokens.json.{os.getpid()}").symlink_to(victim)
+    write_private(file, b"new")
+    assert victim.read_text() == "kept"
+    assert not file.is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o640), (0o604, 0o600)])
+def test_a_private_file_stays_readable_for_its_group_at_most(tmp_path: Path, before: int, after: int) -> None:
+    file = tmp_path / "tokens.json"
+    file.write_text("old")
+    file.chmod(before)
+    write_private(file, b"new")
+    assert stat.S_IMODE(file.stat().st_mode) == after
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_private_file_stays_whose_it_is(tmp_path: Path) -> None:
+    """Else a service of another user could not read what root revoked, and would go on by what it knew."""
+    file = tmp_path / "tokens.json"
+    file.write_text("old")
+    os.chown(file, 65_532, 65_533)
+    write_private(file, b"new")
+    assert (file.stat().st_uid, file.stat().st_gid) == (65_532, 65_533)
 
 
 def test_a_service_asks_and_a_revoked_token_is_out_within_two_seconds(home: Path) -> None:

@@ -130,6 +130,7 @@ def _read(path: Path) -> Tokens:
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Tokens]]:
     """What the file says, to be exchanged for what it is to say; nobody else changes it meanwhile."""
+    path = path.resolve()  # who comes by a link waits for who does not
     make_private_folder(path.parent)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
