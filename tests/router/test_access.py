@@ -129,6 +129,23 @@ async def test_a_token_in_the_url_lets_nobody_in_and_the_hint_does_not_repeat_it
     assert token not in body
 
 
+async def test_a_path_that_is_none_is_not_repeated(
+    guarded: EventRouter, keys: Keys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(audit, "_refused", {})
+    token = keys.all_of("alice")
+    reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port)
+    writer.write(
+        f"GET //[/?token={token} HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert token[:20] not in answer.decode() + caplog.text
+    assert "audit action=connect" in caplog.text
+
+
 FIRST = [
     '{"type":"hello"}',
     '{"type":"hello","token":null}',

@@ -131,6 +131,18 @@ async def test_probes_need_none(guarded: Guarded, path: str) -> None:
     assert {operation.path for operation in ALL if operation.open} == {"/health", "/live", "/ready"}
 
 
+async def test_health_names_nobody_to_strangers(guarded: Guarded) -> None:
+    await guarded.bus.subscribe("task.*", lambda event: None, "worker")
+    name = "worker~task.*"
+    async with guarded.client() as nobody, guarded.client("wow_x") as wrong, guarded.having() as known:
+        for client in (nobody, wrong):
+            answer = await client.get("/health")
+            assert answer.status_code == 200
+            assert name not in answer.text
+            assert answer.json()["details"]["subscriptions"] == 1
+        assert (await known.get("/health")).json()["details"]["states"] == {name: "healthy"}
+
+
 @pytest.mark.parametrize(
     "operation", [each for each in CLOSED if each.rights], ids=lambda each: f"{each.method} {each.path}"
 )

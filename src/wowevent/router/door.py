@@ -181,7 +181,7 @@ def _check_target(path: str) -> None:
     try:
         carried = carries_token(path)
     except ValueError as error:
-        raise NotPermitted(f"{path!r:.80} is no path") from error
+        raise NotPermitted("the handshake asks for no path") from error  # which may hold a token: it is not repeated
     if carried:
         raise NotPermitted("a token in a URL ends up in logs: say Authorization: Bearer, or say it in a hello frame")
 

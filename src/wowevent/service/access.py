@@ -54,6 +54,14 @@ def asker(request: Request) -> Identity | None:
     return getattr(request.state, "identity", None)
 
 
+def is_stranger(request: Request) -> bool:
+    """Whether tokens are asked for, and who asks for what is open shows none that is good."""
+    try:
+        return request.app.state.keyring is not None and not _identified(request, request.app.state.keyring)
+    except Unauthenticated:
+        return True
+
+
 def permit(request: Request, right: str, patterns: Sequence[str] | None) -> None:
     """NotPermitted unless each of the patterns is granted; no patterns is all there is."""
     identity = asker(request)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
+
+from wowevent.service.access import is_stranger
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -13,14 +15,20 @@ if TYPE_CHECKING:
 
     from wowevent.bus import EventBus
 
+_NAMING: Final = frozenset({"lapsed", "not_served", "states", "here"})
+"""Of the details, those that name subscriptions."""
+
 
 async def health(request: Request) -> Response:
     """`{"status": "healthy", "<engine>": "connected", "event_bus": "running", "details": …}`; 503 when not healthy.
 
-    One of several processes on a port adds `worker`: its number.
+    One of several processes on a port adds `worker`: its number. Who is asked for a token and shows none is told no
+    names of subscriptions: they are made of agents and topics.
     """
     worker: int | None = request.app.state.worker
     seen = {**await look(request.app.state.bus), **({} if worker is None else {"worker": worker})}
+    if is_stranger(request):
+        seen["details"] = {name: value for name, value in seen["details"].items() if name not in _NAMING}
     return JSONResponse(seen, _status(well=seen["status"] == "healthy"))
 
 
