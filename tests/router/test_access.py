@@ -425,6 +425,19 @@ async def test_only_who_got_a_request_answers_it(keys: Keys, enter: Enter):
     assert (await asker.hear(ref="q"))["reply"] == "mine"
 
 
+async def test_nobody_says_that_an_answer_to_him_goes_to_another(keys: Keys, guarded: EventRouter, enter: Enter):
+    """He is brought his own event, and could then answer in the place of whoever was asked."""
+    thief = await enter(keys.token("thief", publish=["task.*"], subscribe=["task.*"]))
+    await thief.subscribe("task.*")
+    address = part(part(bus_of(guarded), "_requests"), "topic")
+    await thief.ask(
+        "publish", event={"topic": "task.a", "payload": {}, "event_id": "their-request", "reply_to": address}
+    )
+    assert "reply_to" not in (await thief.event())["event"]
+    forged = {"event_id": "their-request", "correlation_id": "their-request", "reply_to": address}
+    assert (await thief.ask("reply", event=forged, reply="stolen"))["error"] == "not_permitted"
+
+
 async def test_a_named_subscription_answers_too(keys: Keys, enter: Enter):
     asker, responder = await enter(keys.all_of("asker")), await enter(keys.token("responder", subscribe=["ask.*"]))
     await responder.subscribe("ask.*", name="responder")

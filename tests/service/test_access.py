@@ -257,6 +257,13 @@ async def test_the_sender_is_who_the_token_says(guarded: Guarded) -> None:
     assert await stored(guarded.bus) == [("task.a", "worker"), ("task.b", "worker"), ("task.cloud", "worker")]
 
 
+async def test_nobody_says_where_the_answer_to_a_request_goes(guarded: Guarded) -> None:
+    async with guarded.having(publish=["#"]) as client:
+        for address in ("_reply.another", "task.done"):
+            assert (await client.post("/events", json={"topic": "a", "reply_to": address})).status_code == 202
+    assert [each.event.reply_to async for each in guarded.bus.history()] == [None, "task.done"]
+
+
 @pytest.mark.parametrize("topic", ["other", "task", "_live.x", "task2.a", "_task.a"])
 async def test_a_topic_that_is_not_granted_takes_the_whole_batch_with_it(guarded: Guarded, topic: str) -> None:
     async with guarded.having(publish=["task.*"], subscribe=["#"], replay=["#"]) as client:

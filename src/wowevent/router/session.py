@@ -29,6 +29,7 @@ from msgspec import UNSET, Struct, structs
 
 from wowevent.access.rates import Rates
 from wowevent.access.rights import EVERYTHING, Identity
+from wowevent.access.stamp import stamped
 from wowevent.broker import LIVE, Position, Subscription
 from wowevent.errors import (
     BusError,
@@ -287,8 +288,8 @@ class Session:
         self._check_name("source_agent", event.source_agent)
         if not matches_any(identity.grants.get("publish", ()), event.topic):
             identity.check("publish", event.topic)
-        if event.source_agent != identity.name:
-            event = structs.replace(event, source_agent=identity.name)
+        if event.source_agent != identity.name or event.reply_to is not None:
+            event = stamped(event, identity)
         return self._checked(event)
 
     def _spend(self) -> None:

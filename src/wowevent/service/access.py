@@ -14,8 +14,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import structs
-
+from wowevent.access import stamp
 from wowevent.access.address import carries_token, check_page
 from wowevent.access.audit import audit
 from wowevent.errors import NotPermitted, Unauthenticated, shown
@@ -111,7 +110,7 @@ def stamped(request: Request, events: Sequence[Event]) -> Sequence[Event]:
         if event.source_agent not in {"", identity.name}:
             raise NotPermitted(f"this token publishes as {identity.name}, and the event says {event.source_agent}")
     request.app.state.rates.spend(identity, "events", len(events))
-    return [structs.replace(event, source_agent=identity.name) for event in events]
+    return [stamp.stamped(event, identity) for event in events]
 
 
 def note(request: Request, action: str, **facts: Any) -> None:
