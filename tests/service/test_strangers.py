@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 
 from tests.keys import Keys
 from wowevent import EventBus
+from wowevent.access import audit
 from wowevent.access.address import listen
-from wowevent.service import create_app, server
+from wowevent.service import create_app, logs, server
 from wowevent.service.server import http_server
 
 HEAD = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n"
@@ -111,3 +113,21 @@ async def test_a_path_with_a_slash_too_many_leads_nowhere(port: int) -> None:
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b"evil.example" not in answer
     writer.close()
+
+
+async def test_strangers_do_not_fill_the_log(
+    port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they send that is no HTTP, or asks in the name of another page: a line a second, and not one each."""
+    monkeypatch.setattr(audit, "_refused", {})
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "level", logs._LOGGERS["uvicorn"])  # noqa: SLF001 - as it is set
+    logging.getLogger("uvicorn.error").manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - as setLevel does
+    for said in (b"nonsense\r\n\r\n", HEAD + b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n") * 20:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+        await asyncio.sleep(0.01)
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert any("action=request" in line for line in lines)
+    assert len(lines) < 10

@@ -356,6 +356,21 @@ def test_a_key_that_is_taken_out_ends_what_it_signed(tmp_path: Path) -> None:
     assert ring.stands(new)
 
 
+def test_a_key_that_another_takes_the_name_of_ends_what_it_signed(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(JWKS)
+    ring = keyring(jwt_keys=str(path))
+    old, other = ring.identify(signed()), ring.identify(signed(alg="EdDSA", kid="ed", key=ED))
+    keys = json.loads(JWKS)["keys"]
+    path.write_text(
+        json.dumps({"keys": [{**each, "k": b64(b"y" * 40)} if each["kid"] == "hs" else each for each in keys]})
+    )
+
+    assert ring.refresh()
+    assert not ring.stands(old)
+    assert ring.stands(other)
+
+
 def test_a_jwt_that_is_revoked_by_the_file(file: Path) -> None:
     ring = keyring(tokens=str(file))
     identity = ring.identify(signed())

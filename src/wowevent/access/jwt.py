@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from hashlib import blake2b
+from secrets import token_bytes
 from typing import Any, Final
 
 import jwt
 import msgspec
+from msgspec import Struct
 
 from wowevent.access.rights import Identity, Limits, check_grants, check_limits
 from wowevent.access.tokens import Refused
@@ -30,15 +33,25 @@ LEEWAY: Final = 30.0
 
 _SHORTEST: Final = 32  # bytes of a secret (RFC 7518, 3.2)
 _RSA_SHORTEST: Final = 2048  # bits (RFC 7518, 3.3)
+_SEALING: Final = token_bytes(32)
 _WRONG: Final = (
     jwt.PyJWTError, BusError, ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError,
 )  # fmt: skip
 
-Keys = Mapping[str, jwt.PyJWK]
+
+class Key(Struct, frozen=True):
+    """One key."""
+
+    jwk: jwt.PyJWK
+    seal: str
+    """What tells it from another that gets its `kid`."""
+
+
+Keys = Mapping[str, Key]
 """By `kid`."""
 
 
-def parse_keys(text: bytes | str) -> dict[str, jwt.PyJWK]:
+def parse_keys(text: bytes | str) -> dict[str, Key]:
     """The keys of a JWKS; ValueError, which shows no key, for what cannot be one."""
     try:
         given = msgspec.json.decode(text, type=dict[str, Any])["keys"]
@@ -46,7 +59,7 @@ def parse_keys(text: bytes | str) -> dict[str, jwt.PyJWK]:
         raise ValueError('not a JWKS: {"keys": […]}') from None
     if not isinstance(given, list) or not given:
         raise ValueError("no key in it")
-    keys: dict[str, jwt.PyJWK] = {}
+    keys: dict[str, Key] = {}
     for number, fields in enumerate(given):
         try:
             kid, key = _key(fields)
@@ -54,7 +67,7 @@ def parse_keys(text: bytes | str) -> dict[str, jwt.PyJWK]:
             raise ValueError(f"key {number}: {error}") from None
         if kid in keys:
             raise ValueError(f"key {number}: another one has its kid")
-        keys[kid] = key
+        keys[kid] = Key(key, _seal(fields))
     return keys
 
 
@@ -64,8 +77,8 @@ def identify(token: str, keys: Keys, *, audience: str, issuer: str | None, now: 
         kid, key = _signer(token, keys)
         claims = jwt.decode(
             token,
-            key,
-            algorithms=[str(key.algorithm_name)],
+            key.jwk,
+            algorithms=[str(key.jwk.algorithm_name)],
             audience=audience,
             issuer=issuer,
             options={
@@ -75,21 +88,21 @@ def identify(token: str, keys: Keys, *, audience: str, issuer: str | None, now: 
                 "verify_iat": False,
             },
         )
-        return _identity(claims, kid, _check_times(claims, now))
+        return _identity(claims, kid, key.seal, _check_times(claims, now))
     except Refused:
         raise
     except _WRONG as error:
         raise Refused(type(error).__name__) from error
 
 
-def _signer(token: str, keys: Keys) -> tuple[str, jwt.PyJWK]:
+def _signer(token: str, keys: Keys) -> tuple[str, Key]:
     """The key that the token says it is signed with; without a word of it, the only one there is."""
     header = jwt.get_unverified_header(token)
     kid = header.get("kid", next(iter(keys)) if len(keys) == 1 else None)
     key = keys.get(kid) if isinstance(kid, str) else None
     if key is None or kid is None:
         raise Refused("signed with a key that is not known")
-    if header.get("alg") != key.algorithm_name:
+    if header.get("alg") != key.jwk.algorithm_name:
         raise Refused("another algorithm than the key's")
     return kid, key
 
@@ -113,7 +126,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _identity(claims: Mapping[str, Any], kid: str, expires: float) -> Identity:
+def _identity(claims: Mapping[str, Any], kid: str, seal: str, expires: float) -> Identity:
     said = msgspec.convert(claims.get("wowevent", {}), dict[str, Any])
     limits = msgspec.convert(said.pop("limits", {}), Limits)
     namespace = claims.get("namespace")
@@ -125,6 +138,7 @@ def _identity(claims: Mapping[str, Any], kid: str, expires: float) -> Identity:
         expires=expires,
         limits=check_limits(limits),
         key=kid,
+        seal=seal,
     )
 
 
@@ -146,6 +160,11 @@ def _key(fields: Any) -> tuple[str, jwt.PyJWK]:
         raise ValueError(f"it cannot be read as one for {fields['alg']}") from None
     _check_strength(key, str(fields["alg"]))
     return kid, key
+
+
+def _seal(fields: Any) -> str:
+    """Of a secret nothing can be told from it: it is another in each process."""
+    return blake2b(msgspec.json.encode(fields, order="deterministic"), digest_size=16, key=_SEALING).hexdigest()
 
 
 def _check_strength(key: jwt.PyJWK, algorithm: str) -> None:

@@ -84,7 +84,9 @@ class Keyring:
             return False
         if identity.key is None:
             return self._identities.get(identity.token_id) == identity
-        return identity.key in self._keys.value and identity.token_id not in self._tokens.value.revoked_jwts
+        key = self._keys.value.get(identity.key)
+        known = key is not None and key.seal == identity.seal
+        return known and identity.token_id not in self._tokens.value.revoked_jwts
 
     def refresh(self) -> bool:
         """Read again what was changed; True if anything was. What cannot be read is as it was before, and logged."""

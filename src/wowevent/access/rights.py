@@ -47,6 +47,8 @@ class Identity(Struct, frozen=True):
     limits: Limits = Limits()
     key: str | None = None
     """The key that signed a JWT; None for a token of the file."""
+    seal: str = ""
+    """What tells that key from another of its name."""
 
     def may(self, right: str, *patterns: str) -> bool:
         """Whether each pattern lies within one that is granted; without patterns, whether everything is granted."""

@@ -251,7 +251,7 @@ class EventRouter:
         try:
             check_page(host, origin, hosts=self._hosts, origins=self._origins)
         except NotPermitted as error:
-            logger.warning("client refused", reason=error.code, origin=origin)
+            audit("connect", None, outcome="refused", reason=str(error))
             return _refused(HTTPStatus.FORBIDDEN, str(error))
         if self._draining:
             return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "the router is going away")

@@ -55,10 +55,14 @@ def asker(request: Request) -> Identity | None:
 
 def is_stranger(request: Request) -> bool:
     """Whether tokens are asked for, and who asks for what is open shows none that is good."""
+    keyring: Keyring | None = request.app.state.keyring
+    if keyring is None:
+        return False
     try:
-        return request.app.state.keyring is not None and not _identified(request, request.app.state.keyring)
+        _identified(request, keyring)
     except Unauthenticated:
         return True
+    return False
 
 
 def permit(request: Request, right: str, patterns: Sequence[str] | None) -> None:

@@ -35,8 +35,8 @@ _PASSED_ON: Final = "wowevent.passed_on"
 _BYTES: Final = 10 * 1024 * 1024
 OLDER: Final = 5
 """Full files that are kept: `.1` is the newest."""
-_LOGGERS: Final = {"wowevent": None, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
-"""Whose lines are taken, and from which level on where it is not the configured one."""
+_LOGGERS: Final = {"wowevent": None, "uvicorn": logging.ERROR, "asyncio": logging.WARNING}
+"""Whose lines are taken, and from which level on where it is not the configured one; uvicorn warns of each stranger."""
 
 
 def set_up_logs(

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wowevent.access.address import Listening, names_of
+from wowevent.access.audit import audit
 from wowevent.access.keyring import Keyring
 from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
@@ -158,6 +159,12 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif idle:
             self._expect()
+
+    def send_400_response(self, msg: str) -> None:
+        """See HttpToolsProtocol, which has a line for each: of strangers they would push all else out of the log."""
+        peer = self.client[0] if self.client else None
+        audit("request", None, outcome="refused", code="bad_request", reason=msg, peer=peer)
+        super().send_400_response(msg)
 
     def _expect(self, *, on: bool = True) -> None:
         if on and self._late is None:
