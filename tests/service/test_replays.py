@@ -201,7 +201,7 @@ async def test_one_that_fails_says_why(client: httpx.AsyncClient, bus: EventBus)
     began = await order(client, topic="again", pattern="task.*", speed_multiplier=100_000)
     await bus.stop()
     bus_is_there = client._transport.app.state  # type: ignore[attr-defined]  # noqa: SLF001 - the application
-    failed = await until_ended(bus_is_there.replays.get(began["id"]))
+    failed = await until_ended(bus_is_there.replays.get(began["id"], None))
     assert (failed.state, failed.failure.error) == ("failed", "closed")
 
 
@@ -219,7 +219,7 @@ async def test_draining_cancels_it(client: httpx.AsyncClient, bus: EventBus) -> 
     app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
     began = await order(client, **SLOW)
     await drain(app)
-    assert app.state.replays.get(began["id"]).state == "cancelled"
+    assert app.state.replays.get(began["id"], None).state == "cancelled"
     assert (await client.post("/replays", json=SLOW)).status_code == 503
 
 
