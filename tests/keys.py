@@ -26,21 +26,22 @@ class Keys:
         self.later = 0.0
         """Seconds by which the keyring's clock is ahead."""
         self._tokens = Tokens()
+        self._rings: list[Keyring] = []
         self._write()
         key = {"kid": "k1", "kty": "oct", "alg": "HS256", "k": _base64(SECRET)}
         self._jwks = json.dumps({"keys": [key]})
 
     def ring(self) -> Keyring:
         """A keyring on all of it."""
-        return Keyring(
-            "default", tokens=str(self.path), jwt_keys=self._jwks, jwt_audience=AUDIENCE, clock=self._now
-        )
+        ring = Keyring("default", tokens=str(self.path), jwt_keys=self._jwks, jwt_audience=AUDIENCE, clock=self._now)
+        self._rings.append(ring)
+        return ring
 
     def _now(self) -> float:
         return time.time() + self.later
 
     def token(self, name: str, *, lasts: float | None = None, **said: Any) -> str:
-        """The secret of a new one; rights by their names, `limits`, `namespace`."""
+        """The secret of a new one, good at once; rights by their names, `limits`, `namespace`."""
         limits = Limits(**said.pop("limits", {}))
         namespace = said.pop("namespace", None)
         expires = None if lasts is None else self._now() + lasts
@@ -48,6 +49,8 @@ class Keys:
             self._tokens, name, self._now(), grants=said, expires=expires, namespace=namespace, limits=limits
         )
         self._write()
+        for ring in self._rings:
+            ring.refresh()
         return secret
 
     def all_of(self, name: str) -> str:
@@ -69,7 +72,9 @@ class Keys:
                 each["grants"] = grants
         self.path.write_text(json.dumps({"version": 1, "tokens": fields}))
 
-    def jwt(self, *, header: dict[str, Any] | None = None, key: bytes = SECRET, alg: str = "HS256", **claims: Any) -> str:
+    def jwt(
+        self, *, header: dict[str, Any] | None = None, key: bytes = SECRET, alg: str = "HS256", **claims: Any
+    ) -> str:
         """A JWT, valid unless it is said otherwise; a claim of None is left out."""
         given = {
             "sub": "jason",
@@ -96,8 +101,8 @@ def bad_tokens(keys: Keys) -> dict[str, str]:
     return {
         "empty of meaning": "x",
         "another secret": f"{good[:-1]}{'A' if good[-1] != 'A' else 'B'}",
-        "the id alone": good.rpartition("_")[0],
-        "no such id": f"wow_000000000000_{good.rpartition('_')[2]}",
+        "the id alone": good.removesuffix(f"_{hidden(good)}"),
+        "no such id": f"wow_000000000000_{hidden(good)}",
         "longer": f"{good}A",
         "revoked": revoked,
         "expired": expired,
@@ -118,6 +123,11 @@ def bad_tokens(keys: Keys) -> dict[str, str]:
         "jwt of a name that is none": keys.jwt(sub="a b"),
         "jwt of unknown rights": keys.jwt(wowevent={"everything": ["#"]}),
     }
+
+
+def hidden(token: str) -> str:
+    """What of a token nobody else may see: all behind its id."""
+    return token.split("_", 2)[2] if token.startswith("wow_") else token
 
 
 def _base64(data: bytes) -> str:

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from tests.cli.daemons import data, started
-from tests.keys import Keys
+from tests.keys import Keys, hidden
 from tests.processes import wowevent
 from wowevent.client import EventRouterClient
 from wowevent.errors import Unauthenticated
@@ -54,7 +54,7 @@ def test_the_commands_of_a_service_with_tokens_and_tls(home: Path) -> None:
     assert "audit action=connect who=ops" in log
     assert "audit action=disconnect who=ops" in log
     for secret in (token, narrow):
-        assert secret.rpartition("_")[2] not in log
+        assert hidden(secret) not in log
 
 
 async def _revoked(url: str, ca: Path, keys: Keys, token: str) -> None:

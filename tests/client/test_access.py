@@ -14,7 +14,7 @@ import trustme
 
 from tests.client.scripted import WELCOME, Peer, scripted, until
 from tests.client.test_connecting import ours
-from tests.keys import Keys
+from tests.keys import Keys, hidden
 from wowevent import BrokerUnavailable, Event, EventBus, NotPermitted
 from wowevent.client import EventRouterClient
 from wowevent.errors import RateLimited, Unauthenticated
@@ -62,11 +62,11 @@ async def test_the_environment_says_the_token(
     with pytest.raises(Unauthenticated):
         await make(guarded.url, token="").connect()
     with pytest.raises(Unauthenticated):
-        await make(guarded.url, token="another").connect()  # noqa: S106 - it is none
+        await make(guarded.url, token="another").connect()
 
 
 async def test_a_token_that_is_refused_is_told_at_once_and_not_tried_again(guarded: EventRouter):
-    client = EventRouterClient(guarded.url, token="wow_000000000000_x", reconnect_interval=0.01)  # noqa: S106 - it is none
+    client = EventRouterClient(guarded.url, token="wow_000000000000_x", reconnect_interval=0.01)
     began = time.monotonic()
     with pytest.raises(Unauthenticated, match="not valid") as raised:
         await client.connect()
@@ -128,9 +128,7 @@ async def test_a_close_code_instead_of_a_welcome_is_told(make: Make):
             await make(url).connect()
 
 
-async def test_a_client_whose_token_is_revoked_ends_for_good(
-    keys: Keys, token: str, guarded: EventRouter, make: Make
-):
+async def test_a_client_whose_token_is_revoked_ends_for_good(keys: Keys, token: str, guarded: EventRouter, make: Make):
     client = make(guarded.url, token=token, reconnect_interval=0.01)
     await client.connect()
     keys.revoke(token)
@@ -169,7 +167,8 @@ def test_what_cannot_be_a_token_is_refused_and_not_shown(wrong: str, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "url", ["ws://h:1/?token=s3cr3t", "ws://h:1/?a=b&access_token=s3cr3t", "ws://me:s3cr3t@h:1", "http://h?token=s3cr3t"]
+    "url",
+    ["ws://h:1/?token=s3cr3t", "ws://h:1/?a=b&access_token=s3cr3t", "ws://me:s3cr3t@h:1", "http://h?token=s3cr3t"],
 )
 def test_a_secret_in_the_url_is_refused_and_not_shown(url: str):
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the message is looked at below
@@ -194,7 +193,7 @@ async def test_a_token_is_in_no_repr_and_in_no_line_of_the_log(
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-    secret = token.rpartition("_")[2]
+    secret = hidden(token)
     assert all(secret not in each for each in shown)
     lines = [record.getMessage() for record in caplog.records if not record.name.startswith("websockets")]
     assert lines
@@ -204,11 +203,56 @@ async def test_a_token_is_in_no_repr_and_in_no_line_of_the_log(
 def test_a_token_that_goes_where_others_can_read_it_is_said(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, "wowevent"):
         for url in ("ws://localhost:1", "ws://127.0.0.1:1", "wss://bus.example:1"):
-            EventRouterClient(url, token="abc")  # noqa: S106 - it is none
+            EventRouterClient(url, token="abc")
         assert not caplog.records
-        EventRouterClient("ws://bus.example:1", token="abc")  # noqa: S106 - it is none
+        EventRouterClient("ws://bus.example:1", token="abc")
     (record,) = caplog.records
     assert "wss://" in record.getMessage()
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_short_tokens_follow_each_other(keys: Keys, guarded: EventRouter, make: Make, how: str):
+    issued: list[str] = []
+
+    def issue() -> str:
+        issued.append(keys.jwt(sub="alice"))
+        return issued[-1]
+
+    async def issue_later() -> str:
+        await asyncio.sleep(0)
+        return issue()
+
+    client = make(guarded.url, token=issue if how == "sync" else issue_later, reconnect_interval=0.05)
+    await client.connect()
+    assert len(issued) == 1
+    keys.later = 100  # the first has expired; what is issued from now on has not
+    await until(lambda: client.counters.reconnects == 1)
+    await client.publish("a")
+    assert len(issued) == 2
+
+
+@pytest.mark.parametrize(
+    "finds", [lambda: 1 / 0, lambda: "a\r\nb", lambda: "", lambda: None], ids=["raises", "no token", "empty", "nothing"]
+)
+async def test_a_token_that_is_not_found_is_told(guarded: EventRouter, make: Make, finds: Callable[[], str]):
+    client = make(guarded.url, token=finds)
+    with pytest.raises(BrokerUnavailable, match="no token was found"):
+        await client.connect()
+    assert client.closed
+
+
+async def test_a_function_whose_token_is_refused_is_not_asked_for_ever(guarded: EventRouter, make: Make):
+    asked: list[int] = []
+
+    def find() -> str:
+        asked.append(1)
+        return "wow_000000000000_x"
+
+    client = make(guarded.url, token=find, reconnect_interval=0.01)
+    with pytest.raises(Unauthenticated):
+        await client.connect()
+    await asyncio.sleep(0.1)
+    assert asked == [1]
 
 
 # --- rights, as they come to who calls --------------------------------------------------------------------------------
@@ -239,8 +283,7 @@ async def test_who_is_too_fast_is_told_when_to_go_on(keys: Keys, bus: EventBus, 
         client = make(router.url, token=token)
         await client.connect()
         with pytest.raises(RateLimited) as raised:
-            for _ in range(20):
-                await client.publish("a")
+            await asyncio.gather(*(client.publish("a") for _ in range(20)))
         assert 0 < raised.value.retry_after < 1
         await asyncio.sleep(raised.value.retry_after)
         await client.publish("a")
@@ -251,7 +294,7 @@ async def test_a_connection_that_breaks_misses_nothing_with_the_right_to_replay(
     keys: Keys, bus: EventBus, make: Make, *, replay: bool
 ):
     """Without it, it goes on from then, and says that something may be missing."""
-    token = keys.token("alice", subscribe=["#"], **({"replay": ["#"]} if replay else {}))
+    token = keys.token("alice", subscribe=["#"], replay=["#"] if replay else [])
     heard: list[int] = []
     async with EventRouter(host="127.0.0.1", port=0, bus=bus, keyring=keys.ring()) as router:
         client = make(router.url, token=token, reconnect_interval=0.1)
@@ -288,7 +331,7 @@ async def secure(bus: EventBus, keys: Keys, token: str, authority: trustme.CA) -
 
 
 @pytest.mark.parametrize("by", ["ca", "WOWEVENT_CA", "ssl"])
-async def test_wss(
+async def test_wss(  # noqa: PLR0917 - fixtures
     by: str,
     secure: EventRouter,
     token: str,

@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.unit.test_wire import CLIENT_FRAMES, JSON, REF
+from wowevent.access.rates import Rates
+from wowevent.access.rights import Identity
 from wowevent.broker import Filter, Position
-from wowevent.event import utc
+from wowevent.event import Event, utc
 from wowevent.retry import MAX_DELAY, Failed, GivenBack, Later, Rejected, RetryPolicy
+from wowevent.router.account import Account
 from wowevent.router.session import (
     CREDIT,
     Ask,
+    Dismiss,
     Effect,
+    Know,
     Leave,
     Listen,
     Look,
@@ -29,7 +34,7 @@ from wowevent.router.session import (
     Settle,
     Store,
 )
-from wowevent.router.wire import MAX_SUBSCRIPTIONS, PROTOCOL, Bad, Error, Hello, Pong, Welcome, decode
+from wowevent.router.wire import MAX_SUBSCRIPTIONS, PROTOCOL, Bad, Error, Hello, Pong, Welcome, decode, encode
 
 NOW = 1_700_000_000.5
 MAX_PAYLOAD = 1000
@@ -391,6 +396,7 @@ class SessionMachine(RuleBasedStateMachine):
         before = dict(self.session.subscriptions)
         effect = self.session.step(frame, NOW)
         assert isinstance(effect, Effect)
+        assert not isinstance(effect, Know | Dismiss), "everybody is welcome here"
         answers = effect.frame.ref if isinstance(effect, Send) else effect.ref
         assert answers == frame.ref, "what has a ref is answered with it"
         if isinstance(effect, Listen | Serve):
@@ -492,3 +498,64 @@ def fuzz(seconds: float) -> None:
 @pytest.mark.timeout(180)
 def test_any_frames_in_any_order():
     fuzz(seconds=8)  # `make faults` goes on for ten minutes
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def known(**grants: tuple[str, ...]) -> Session:
+    """A client whose token says that it is alice."""
+    client = Session("client-1", MAX_PAYLOAD, guarded=True)
+    client.know(Identity("alice", "t1", grants=grants), Account(), Rates())
+    return client
+
+
+@pytest.mark.parametrize("type", ["publish", "subscribe", "get_health", "ping", "hello", "reply"])
+def test_a_client_that_nobody_knows_is_dismissed(type: str):
+    client = Session("client-1", MAX_PAYLOAD, guarded=True)
+    assert client.unknown
+    fields = {"event": {"topic": "a", **ASKED}, "subscription": {}}
+    assert isinstance(say(client, type, **fields), Dismiss)
+    assert not client.subscriptions
+
+
+def test_its_hello_is_kept_until_it_is_known_without_the_token():
+    client = Session("client-1", MAX_PAYLOAD, guarded=True)
+    effect = say(client, "hello", token="s3cr3t", batch=True, ref=7)
+    assert isinstance(effect, Know)
+    assert effect.token == "s3cr3t"
+    assert "s3cr3t" not in repr(effect.hello)
+    client.know(Identity("alice", "t1"), Account(), Rates())
+    assert client.step(effect.hello, NOW) == Send(Hello(ref=7, batch=True, agent="alice"))
+    assert b"token" not in encode(Hello(ref=7, batch=True, agent="alice"))
+
+
+def test_no_frame_shows_its_token():
+    frame = decode(b'{"type":"hello","token":"s3cr3t"}')
+    assert isinstance(frame, Hello)
+    assert frame.token == "s3cr3t"
+    assert "s3cr3t" not in repr(frame)
+    assert "s3cr3t" not in repr(Know("s3cr3t", frame))
+
+
+def test_without_a_guard_a_token_means_nothing():
+    client = session()
+    assert say(client, "hello", token="s3cr3t", agent="me") == Send(Hello(agent="me"))
+    assert client.identity is None
+
+
+def test_nobody_comes_back_as_the_client_of_another_agent():
+    client = known()
+    say(client, "hello", client="mine")
+    assert client.instance == "alice~mine"
+    assert refused(say(client, "hello", client="bob~mine")) == "invalid_event"
+
+
+@pytest.mark.parametrize(
+    ("topic", "target", "heard"),
+    [("task.a", None, True), ("task.a", "alice", True), ("task.a", "bob", False), ("pay.a", None, False)],
+)
+def test_what_a_client_hears(topic: str, target: str | None, *, heard: bool):
+    event = Event(topic=topic, target_agent=target)
+    assert known(subscribe=("task.*",)).hears(event) is heard
+    assert session().hears(event)

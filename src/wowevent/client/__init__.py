@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from wowevent.access.address import carries_token, is_loopback
 from wowevent.access.tls import client_context
-from wowevent.client.connection import Address, Connection, check_token
+from wowevent.client.connection import Address, Connection, Token, check_token
 from wowevent.client.link import Hooks, Link, Pace
 from wowevent.client.outbox import Outbox
 from wowevent.client.outgoing import Outgoing
@@ -83,7 +83,7 @@ class EventRouterClient:
         timeout: float = 10.0,
         *,
         agent: str | None = None,
-        token: str | None = None,
+        token: Token | None = None,
         ssl: tls.SSLContext | None = None,
         ca: str | os.PathLike[str] | None = None,
         max_outbox: int = OUTBOX_EVENTS,
@@ -93,8 +93,11 @@ class EventRouterClient:
         """`agent` is the source of what is published without one, and gets what is targeted to it.
 
         `token` says who this is, where the router asks for that: WOWEVENT_TOKEN unless it is given ("" for none); its
-        agent is the token's then. For wss:// the certificate is checked against the system's authorities, those in the
-        file `ca` (WOWEVENT_CA), or as `ssl` says.
+        agent is the token's then. A function of no arguments, sync or async, is asked for it at each connection: where
+        tokens are short, the next one is there when one has expired.
+
+        For wss:// the certificate is checked against the system's authorities, those in the file `ca` (WOWEVENT_CA), or
+        as `ssl` says.
         """
         _check_url(url)
         if ssl is not None and ca is not None:
@@ -432,18 +435,18 @@ def _check_url(url: str) -> None:
         raise ValueError("a url is logged, and no place for a secret: say token=, or WOWEVENT_TOKEN")
 
 
-def _address(url: str, token: str | None, ssl: tls.SSLContext | None, ca: str | os.PathLike[str] | None) -> Address:
+def _address(url: str, token: Token | None, ssl: tls.SSLContext | None, ca: str | os.PathLike[str] | None) -> Address:
     """Where to go, and with what. ValueError for what cannot be a token, or a file without authorities in it."""
     token = os.environ.get(TOKEN) if token is None else token
-    if not url.startswith("wss://"):
-        if token and not _is_here(urlsplit(url).hostname or ""):
-            logger.warning(
-                "the token goes where others can read it, unless the network is private: use wss://", url=url
-            )
-        return Address(url, check_token(token) if token else None)
-    if ssl is None and (given := ca or os.environ.get(CA)):
-        ssl = client_context(Path(given))
-    return Address(url, check_token(token) if token else None, ssl)
+    if not callable(token):
+        token = check_token(token) if token else None
+    if url.startswith("wss://"):
+        if ssl is None and (given := ca or os.environ.get(CA)):
+            ssl = client_context(Path(given))
+        return Address(url, token, ssl)
+    if token is not None and not _is_here(urlsplit(url).hostname or ""):
+        logger.warning("the token goes where others can read it, unless the network is private: use wss://", url=url)
+    return Address(url, token)
 
 
 def _is_here(host: str) -> bool:

@@ -13,8 +13,9 @@ import os
 import re
 import socket
 import ssl as tls
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from inspect import isawaitable
 from typing import Any, Final
 
 from msgspec import Struct, structs
@@ -33,7 +34,6 @@ from picows import (
 
 from wowevent.errors import BrokerUnavailable, BusError, NotPermitted, ProtocolError, RateLimited, Unauthenticated
 from wowevent.log import logger, websocket_logger
-from wowevent.router.wire import Answer as Reply
 from wowevent.router.wire import (
     FINAL,
     OVER,
@@ -49,13 +49,14 @@ from wowevent.router.wire import (
     decode_server,
     encode,
 )
+from wowevent.router.wire import Answer as Reply
 from wowevent.router.wire import Health as Healthy
 
 MAX_FRAME: Final = 10 * 1024 * 1024
 """Bytes of the largest message that a client takes."""
 REFUSED: Final = int(WSCloseCode.POLICY_VIOLATION.value)
 """Close code of any WebSocket server: do not come back."""
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")
 
 Answer = ServerFrame | BusError
 Answered = Callable[[Answer], None]
@@ -64,12 +65,31 @@ Took = Callable[[ServerFrame], None]
 _ANSWERS: Final = (Hello, Subscribed, Unsubscribed, Reply, Pong, Healthy, Error)
 
 
+Token = str | Callable[[], str | Awaitable[str]]
+"""What is shown to a router, or what finds it anew for each connection."""
+
+
 class Address(Struct, frozen=True):
     """Where a router is, and what is shown there."""
 
     url: str
-    token: str | None = None
+    token: Token | None = None
     ssl: tls.SSLContext | None = None
+
+    @property
+    def renews(self) -> bool:
+        """Whether a token that has expired is followed by another."""
+        return callable(self.token)
+
+    async def credential(self) -> str | None:
+        """The token to show now; BrokerUnavailable, without what the reason says, if there is none."""
+        if self.token is None or isinstance(self.token, str):
+            return self.token
+        try:
+            found = self.token()
+            return check_token(await found if isawaitable(found) else found)
+        except Exception as error:
+            raise BrokerUnavailable(f"{self.url}: no token was found to show: {type(error).__name__}") from error
 
     def __repr__(self) -> str:
         """Without the token, wherever it is shown."""
@@ -156,11 +176,12 @@ class Connection(WSListener):
         Nor with TLS, where they log as our fault what a router's certificate is refused for.
         """
         own = address.url.startswith("wss://") or type(asyncio.get_running_loop()).__module__ == "uvloop"
+        token = await address.credential()
         transport, _ = await ws_connect(
             lambda: self,
             address.url,
             ssl_context=address.ssl,
-            extra_headers=None if address.token is None else {"Authorization": f"Bearer {address.token}"},
+            extra_headers=None if token is None else {"Authorization": f"Bearer {token}"},
             websocket_handshake_timeout=None,  # `dial` sees to the time
             max_frame_size=MAX_FRAME,
             max_redirects=0,

@@ -21,7 +21,7 @@ from wowevent.client.connection import Address, Answer, Connection, Took, dial
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted
 from wowevent.log import logger
-from wowevent.router.wire import MARGIN, Hello, Ping, Pong
+from wowevent.router.wire import MARGIN, OVER, Hello, Ping, Pong
 from wowevent.wakeup import Wakeup
 
 DEFAULT_FRAME: Final = 256 * 1024 + MARGIN
@@ -186,7 +186,8 @@ class Link:
 
     def _final(self, connection: Connection) -> BusError | None:
         """Why not to come back, if so."""
-        if (refused := connection.final(self._url)) is not None:
+        renewed = connection.close_code == OVER and self._address.renews and self._pace.auto_reconnect
+        if (refused := connection.final(self._url)) is not None and not renewed:
             return refused
         if not self._pace.auto_reconnect:
             why = f"{connection.close_code} {connection.close_reason}".strip()

@@ -9,8 +9,8 @@ it. If it does not, its process is taken to have crashed, and the leases end uns
 parks them only shortens them: so a client that has gone to another router keeps what it says that it holds, if that one
 extends them in time. A suspect goes to a client that holds nothing else.
 
-Where clients are known by tokens, a seat gets only what its token lets it hear, whatever the subscription was declared to
-take, here or at another router. What nobody here may hear is left to others.
+Where clients are known by tokens, a seat gets only what its token lets it hear, whatever the subscription was declared
+to take, here or at another router. What nobody here may hear is left to others.
 """
 
 from __future__ import annotations

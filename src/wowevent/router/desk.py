@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from wowevent.access.audit import audit
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import Clock
 from wowevent.errors import BusError, Closed, NotPermitted, OutboxFull, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.log import logger
+from wowevent.router import witness
 from wowevent.router.connection import Connection
 from wowevent.router.courier import Courier, Seat
 from wowevent.router.door import Door
@@ -40,14 +40,9 @@ from wowevent.router.session import (
 from wowevent.router.wire import (
     Answer,
     Bad,
-    ClientFrame,
-    Error,
     Health,
-    Publish,
     Ref,
-    Request,
     Settled,
-    Subscribe,
     Subscribed,
     Unsubscribed,
     decode,
@@ -111,7 +106,7 @@ class Desk:
             return
         effect = connection.session.step(frame, self._clock.time())
         if connection.session.identity is not None:
-            _note(connection, frame, effect)
+            witness.note(connection, frame, effect)
         self._perform(connection, effect)
 
     def gone(self, connection: Connection) -> None:
@@ -215,6 +210,7 @@ class Desk:
                 await courier.start(effect.spec)
                 if connection.session.identity is not None:
                     _check_joining(connection, await broker.info(id))  # somebody may have declared it meanwhile
+                    witness.served(connection, effect)
                 if connection.connected:
                     connection.send(_subscribed(effect, *_missing(before), position=head))
                     self._seat(connection, effect, courier)
@@ -224,7 +220,7 @@ class Desk:
         except BusError as error:
             connection.session.forget(effect.id)
             if isinstance(error, NotPermitted):
-                _audit(connection, "subscribe", error.code, str(error), topics=effect.spec.patterns, subscription=id)
+                witness.refused(connection, effect, error)
             raise
         finally:
             connection.busy = False
@@ -339,35 +335,6 @@ class Desk:
 def _check_joining(connection: Connection, info: SubscriptionInfo | None) -> None:
     """NotPermitted for a client that may not have what this subscription brings."""
     connection.session.check_joining(None if info is None else info.subscription)
-
-
-def _note(connection: Connection, frame: ClientFrame | Bad, effect: Effect) -> None:
-    """Keep in the audit log what was refused, and who hears what."""
-    match effect:
-        case Listen() | Serve():
-            known = effect.spec.id if effect.spec.durable else None
-            _audit(connection, "subscribe", None, None, topics=effect.spec.patterns, subscription=known)
-        case Send(frame=Error(error=NotPermitted.code) as error):
-            action = type(frame).__name__.lower()
-            _audit(connection, action, error.error, error.message, **_about(frame))
-
-
-def _about(frame: ClientFrame | Bad) -> dict[str, Any]:
-    """Which topics a frame names."""
-    match frame:
-        case Subscribe():
-            return {"topics": frame.subscription.topics, "subscription": frame.subscription.subscription}
-        case Publish(event=Event() as event) | Request(event=Event() as event):
-            return {"topic": event.topic}
-        case Publish(event=dict() as fields) | Request(event=dict() as fields):
-            return {"topic": str(fields.get("topic", fields.get("event_type", "")))[:200]}
-    return {}
-
-
-def _audit(connection: Connection, action: str, refused: str | None, reason: str | None, **facts: Any) -> None:
-    outcome = "done" if refused is None else "refused"
-    more = {} if reason is None else {"reason": reason}
-    audit(action, connection.session.identity, outcome=outcome, peer=connection.peer, **facts, **more)
 
 
 def _is_utf8(text: bytes) -> bool:

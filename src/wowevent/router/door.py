@@ -61,7 +61,7 @@ class Door:
         """Whether clients need a token."""
         return self._keyring is not None
 
-    def ask(self, request: WSUpgradeRequest) -> Identity | None | Turned:
+    def ask(self, request: WSUpgradeRequest) -> Identity | Turned | None:
         """Who it is that makes this handshake, None for who may say it later; or why there is no room.
 
         Raises Unauthenticated for a token that is not good, NotPermitted for one in the URL.
@@ -80,9 +80,9 @@ class Door:
             return Turned(HTTPStatus.SERVICE_UNAVAILABLE, f"{WAITING} clients are about to say a token already")
         if len(self._inside) >= self._max_clients:
             return Turned(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {self._max_clients} clients already")
-        if identity is not None and (most := identity.limits.clients) is not None:
-            if self.account(identity.name).clients >= most:
-                return Turned(HTTPStatus.TOO_MANY_REQUESTS, f"{identity.name} has {most} clients here already")
+        most = None if identity is None else identity.limits.clients
+        if identity is not None and most is not None and self.account(identity.name).clients >= most:
+            return Turned(HTTPStatus.TOO_MANY_REQUESTS, f"{identity.name} has {most} clients here already")
         return None
 
     def account(self, name: str) -> Account:
@@ -162,13 +162,20 @@ class Door:
     def _look(self) -> None:
         if self._keyring is None:
             return
-        self._keyring.refresh()
-        for connection in list(self._inside):
-            identity = connection.session.identity
-            if identity is not None and connection.connected and not self._keyring.stands(identity):
-                audit("disconnect", identity, outcome="closed", reason="expired or revoked", peer=connection.peer)
-                connection.goodbye = True  # not its fault: what it holds is given back as it was
-                connection.close(OVER, "your token has expired, or was revoked")
+        try:
+            self._keyring.refresh()
+        finally:
+            for connection in list(self._inside):
+                identity = connection.session.identity
+                if identity is not None and connection.connected and not self._keyring.stands(identity):
+                    self._send_away(connection, identity)
+
+    def _send_away(self, connection: Connection, identity: Identity) -> None:
+        if connection.leaving:
+            return
+        audit("disconnect", identity, outcome="closed", reason="expired or revoked", peer=connection.peer)
+        connection.goodbye = True  # not its fault: what it holds is given back as it was
+        connection.close(OVER, "your token has expired, or was revoked")
 
 
 def reason_of(error: NotPermitted) -> str:

@@ -182,7 +182,8 @@ class EventRouter:
             # With TLS they take each stranger's handshake that fails for a fault of ours, with a traceback in the log.
             use_aiofastnet=False if self._ssl or type(asyncio.get_running_loop()).__module__ == "uvloop" else None,
             logger_name=websocket_logger(),
-            **({} if self._ssl is None else {"ssl": self._ssl, "ssl_handshake_timeout": _HANDSHAKE}),
+            ssl=self._ssl,
+            ssl_handshake_timeout=None if self._ssl is None else _HANDSHAKE,
         )
         self._listening = listening
         self._port = listening.socket.getsockname()[1]
@@ -261,7 +262,7 @@ class EventRouter:
             bad = isinstance(error, Unauthenticated)
             return _refused(HTTPStatus.UNAUTHORIZED if bad else HTTPStatus.FORBIDDEN, str(error))
         if isinstance(who, Turned):
-            logger.warning("client refused", reason=who.reason)
+            audit("connect", None, outcome="refused", reason=who.reason)
             return _refused(who.status, who.reason)
         return Connection(
             Session(new_id(), self._bus.max_payload, guarded=self._door.guarded),

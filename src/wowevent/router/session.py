@@ -1,11 +1,11 @@
 """One client's state machine: a frame in, effects out; no I/O.
 
     frame            state that it needs          right that it needs     effects
-    -----------------------------------------------------------------------------------------------------------------
+    ----------------------------------------------------------------------------------------------------------------
     hello            no subscription yet          its own name            Send(hello)
     publish          an event that is one         publish                 Store
-    subscribe        room, a new identity         subscribe, and replay   Listen (anonymous) or Serve (named); subscribed
-                                                  for what is past        by the server
+    subscribe        room, a new identity         subscribe, and replay   Listen (anonymous) or Serve (named);
+                                                  for what is past        subscribed by the server
     unsubscribe      the id is known              -                       Leave; unsubscribed by the server
     ack, nack        the id is known, and named   -                       Settle
     request          an event that is one         publish                 Ask
@@ -162,6 +162,10 @@ class Know(Struct, frozen=True):
 
     token: str
     hello: Hello
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Know({self.hello!r})"
 
 
 class Dismiss(Struct, frozen=True):

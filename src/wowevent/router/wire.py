@@ -58,7 +58,7 @@ class Hello(_Frame, frozen=True, kw_only=True, tag="hello", omit_defaults=False)
     batch: bool = False
     agent: str | None = None
     client: str | None = None
-    token: str | None | UnsetType = UNSET
+    token: str | UnsetType | None = UNSET
     """For who could not say it at the handshake."""
 
     def __repr__(self) -> str:
