@@ -348,6 +348,16 @@ async def test_a_stream_shows_what_is_granted_and_ends_with_its_token(guarded: G
         assert guarded.app.state.streams.open == 0
 
 
+async def test_a_stream_that_was_left_makes_room(guarded: Guarded) -> None:
+    secret = guarded.token(subscribe=["#"], limits=Limits(clients=1))
+    async with serving_app(guarded.app) as url, httpx.AsyncClient(base_url=url, headers=bearer(secret)) as client:
+        for _ in range(3):
+            async with listening(client, "/events/stream") as source:
+                await source.frame()
+            while guarded.app.state.streams.open:  # noqa: ASYNC110 - the server hears of it in its own time
+                await asyncio.sleep(0.01)
+
+
 async def test_a_stream_ends_when_its_token_expires(guarded: Guarded) -> None:
     secret = guarded.token(subscribe=["#"], expires=time.time() + 1)
     async with (

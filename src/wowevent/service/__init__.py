@@ -27,6 +27,7 @@ from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
+from wowevent.log import logger
 from wowevent.service.failures import (
     Refusal,
     answer_bus_error,
@@ -96,8 +97,11 @@ async def watch(app: Starlette) -> None:
     """Read tokens again that changed, and end the replays of those that hold no more; until cancelled."""
     keyring: Keyring | None = app.state.keyring
     while keyring is not None:
-        keyring.refresh()
-        app.state.replays.end_fallen(keyring.stands)
+        try:
+            keyring.refresh()
+            app.state.replays.end_fallen(keyring.stands)
+        except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
+            logger.error("tokens could not be looked at", exc_info=error)
         await asyncio.sleep(_LOOK)
 
 
