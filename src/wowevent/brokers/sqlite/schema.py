@@ -200,7 +200,7 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
     db = opened(path, make=True)
     try:
         db.set_busy_handler(BusyWait(BUSY_SECONDS))
-        _check_format(db)
+        check_format(db)
         _persistent_wal(db)
         # Checkpoints come after the callers were answered, see writer.
         db.execute(
@@ -229,7 +229,8 @@ def connect_reader(path: str) -> apsw.Connection:
     return db
 
 
-def _check_format(db: apsw.Connection) -> None:
+def check_format(db: apsw.Connection) -> None:
+    """StorageDamaged for a file that is no log of ours, FormatTooNew."""
     version = db.pragma("user_version")
     application = db.pragma("application_id")
     if application not in (0, APPLICATION) or (application == 0 and db.execute("SELECT 1 FROM sqlite_schema").get):
