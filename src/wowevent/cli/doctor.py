@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import typer
@@ -13,7 +14,6 @@ from wowevent.cli.pidfile import find, is_service
 from wowevent.cli.show import facts, open_console, plain, print_json
 from wowevent.finding import Finding, Verdict
 from wowevent.service.exits import message_of
-from wowevent.service.logs import set_up_logs
 from wowevent.service.loop import run
 from wowevent.settings import Settings
 
@@ -37,8 +37,10 @@ def doctor(
     """
     from wowevent.doctor import SETTINGS, examine
 
-    set_up_logs("CRITICAL")  # what the engines would say in the log is found
-    given = {name: value for name, value in (("url", url), ("namespace", namespace)) if value is not None}
+    logging.disable(logging.CRITICAL)  # what the engines and their drivers would say is found
+    given: dict[str, Any] = {
+        name: value for name, value in (("url", url), ("namespace", namespace)) if value is not None
+    }
     try:
         settings, engine = Settings(**given), True
         first = SETTINGS.ok("valid")
@@ -69,7 +71,7 @@ def _others() -> dict[int, str]:
     found: dict[int, str] = {}
     with suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.pid is not None:
+            if each.status == psutil.CONN_LISTEN and each.laddr and each.pid is not None:
                 with suppress(psutil.Error):
                     if is_service(psutil.Process(each.pid).cmdline()):
                         found[each.laddr.port] = f"a wowevent service, process {each.pid}"

@@ -26,7 +26,7 @@ from wowevent.errors import BusError
 from wowevent.finding import Check, Finding, Verdict, worst
 from wowevent.settings import Settings
 
-__all__ = ["CHECKS", "ENGINE", "LIMIT", "SETTINGS", "Report", "examine"]
+__all__ = ["CHECKS", "ENGINE", "LIMIT", "SETTINGS", "Report", "at_engine", "examine"]
 
 LIMIT: Final = 5.0
 """Seconds that each look has."""
@@ -62,7 +62,7 @@ async def examine(settings: Settings, first: Finding, *, engine: bool, holders: 
     known either, it is not looked at. The findings come in the order of the checks.
     """
     discretion = Discretion(settings.engine_url())
-    reached = _engine(settings) if engine else _not_looked_at()
+    reached = at_engine(settings.engine_url(), settings.namespace) if engine else _not_looked_at()
     (promise, there), here = await asyncio.gather(reached, _here(settings, holders))
     findings = [discretion.of(finding) for finding in (first, *there, *here)]
     return Report(
@@ -78,10 +78,10 @@ async def examine(settings: Settings, first: Finding, *, engine: bool, holders: 
 # --- the engine ---------------------------------------------------------------------------------------------------
 
 
-async def _engine(settings: Settings) -> tuple[str, list[Finding]]:
-    """What the engine promises, and what was found of it."""
+async def at_engine(url: str, namespace: str = "default") -> tuple[str, list[Finding]]:
+    """What an engine promises, and what was found of it; that may show what is secret in the URL."""
     try:
-        broker = open_broker(settings.engine_url(), namespace=settings.namespace)
+        broker = open_broker(url, namespace=namespace)
     except (BusError, ValueError) as error:
         return "", [
             ENGINE.fail(f"that is no engine: {error}", "correct the URL (--url, WOWEVENT_URL); docs/engines.md")

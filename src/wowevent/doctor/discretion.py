@@ -12,6 +12,7 @@ from wowevent.finding import Finding
 
 _SECRET: Final = re.compile(r"pass|pwd|token|secret|auth|seed", re.IGNORECASE)
 _HIDDEN: Final = "***"
+_SHORT: Final = 5
 _PLAIN: Final = ("sqlite", "memory")
 
 
@@ -21,7 +22,9 @@ class Discretion:
     def __init__(self, url: str) -> None:
         """`url` may be wrong in any way."""
         self._url = url
-        self._secrets: list[str] = sorted(_secrets(url), key=len, reverse=True)
+        self._secrets: list[re.Pattern[str]] = [
+            _wherever(each) for each in sorted(_secrets(url), key=len, reverse=True)
+        ]
         self.url: str = self.text(_masked(url))
         """Without secrets."""
 
@@ -33,21 +36,28 @@ class Discretion:
         """A text without them."""
         text = text.replace(self._url, _masked(self._url))
         for secret in self._secrets:
-            text = text.replace(secret, _HIDDEN)
+            text = secret.sub(_HIDDEN, text)
         return text
+
+
+def _wherever(secret: str) -> re.Pattern[str]:
+    """A short one may be part of any word, and is one only where it stands alone."""
+    text = re.escape(secret)
+    return re.compile(text if len(secret) > _SHORT else rf"(?<!\w){text}(?!\w)")
 
 
 def _masked(url: str) -> str:
     """All before the last @ may be part of a password that is written wrongly."""
     if url.startswith(_PLAIN):
         return url
-    return re.sub(r"(//)?[^/]*.*@", rf"//{_HIDDEN}@", url, count=1) if "@" in url else url
+    scheme, slashes, rest = url.rpartition("://") if url.count("://") == 1 else ("", "", url)
+    return f"{scheme}{slashes}{_HIDDEN}@{rest.rpartition('@')[2]}" if "@" in rest else url
 
 
 def _secrets(url: str) -> set[str]:
     if url.startswith(_PLAIN):
         return set()
-    login, at, _ = url.partition("//")[2].rpartition("@")
+    login, at, _ = (url.partition("//")[2] or url).rpartition("@")
     found = {login.partition(":")[2] or login} if at else set()
     try:
         query = parse_qsl(urlsplit(url).query, keep_blank_values=True)

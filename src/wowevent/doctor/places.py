@@ -70,7 +70,7 @@ def data(folder: Path, *, embedded: bool) -> Finding:
     found = f"{folder} ({_mode(mode)})"
     if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
         return FOLDER.fail(f"{found}: others may put files there", f"chmod 700 {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not _may(folder, os.W_OK | os.X_OK):
         change = "mount a volume there, or name another one: WOWEVENT_DATA_DIR"
         said = f"{found} cannot be written"
         return FOLDER.fail(said, change) if embedded else FOLDER.ok(f"{said}, and need not be: the log is elsewhere")
@@ -108,10 +108,14 @@ def secrets(files: dict[str, Path]) -> Finding:
     if open_:
         modes = ", ".join(f"{file} ({_mode(file.stat().st_mode)})" for file in open_)
         return SECRETS.fail(f"others may read or write {modes}", f"chmod 600 {' '.join(map(str, open_))}")
-    unread = [str(file) for file in files.values() if not os.access(file, os.R_OK)]
+    unread = [str(file) for file in files.values() if not _may(file, os.R_OK)]
     if unread:
         return SECRETS.fail(f"{', '.join(unread)} cannot be read", "chown them to the user that serves")
     return SECRETS.ok(", ".join(map(str, files.values())) or "none is named")
+
+
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _mode(mode: int) -> str:

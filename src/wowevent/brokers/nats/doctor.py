@@ -10,15 +10,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
+
 from wowevent.broker import Examination, Retention, SubscriptionInfo
 from wowevent.brokers.nats.faults import NO_STREAM, code_of
 from wowevent.brokers.nats.link import Link
+from wowevent.brokers.nats.messages import status_of
 from wowevent.brokers.nats.names import Names
 from wowevent.brokers.nats.registry import Registry, read_known
 from wowevent.brokers.nats.session import Session
 from wowevent.brokers.nats.storage import Storage
 from wowevent.clock import SystemClock
-from wowevent.errors import BrokerError, BrokerUnavailable, StorageDamaged, StorageFull
+from wowevent.errors import BrokerError, BrokerUnavailable, NotPermitted, StorageDamaged, StorageFull
 from wowevent.finding import CLOCK, Check, Finding, clock, size, version_of
 from wowevent.presence import Presence, read
 
@@ -43,7 +46,7 @@ async def examine(servers: Sequence[str], options: dict[str, Any], names: Names)
     link = await Link.dial(servers, options)
     try:
         await link.ask("INFO")
-        yield Patient(link, names).examination()
+        yield Patient(link, names, lambda: Link.dial(servers, options)).examination()
     finally:
         await link.close()
 
@@ -51,9 +54,10 @@ async def examine(servers: Sequence[str], options: dict[str, Any], names: Names)
 class Patient:
     """One server, and the names of one namespace's log."""
 
-    def __init__(self, link: Link, names: Names) -> None:
+    def __init__(self, link: Link, names: Names, dial: Callable[[], Awaitable[Link]]) -> None:
         self._link = link
         self._names = names
+        self._dial = dial
 
     def examination(self) -> Examination:
         """All of it."""
@@ -72,13 +76,18 @@ class Patient:
         return [version(self._link.version)]
 
     async def _sync(self) -> list[Finding]:
-        return [
-            SYNC.unknown(
-                "a client is not told how often the server syncs",
-                "look into the server's configuration: jetstream { sync_interval: always }; or, where its monitoring "
-                "port is open, curl 'http://SERVER:8222/jsz?config=1' | jq .config.sync_interval",
-            )
-        ]
+        return [sync(await self._system("SERVER.PING.JSZ", b'{"config":true}'))]
+
+    async def _system(self, what: str, body: bytes = b"") -> Info | None:
+        """What the server says of itself, if the account may ask; by a line apart, since a refusal names nothing."""
+        link = await self._dial()
+        try:
+            answer, headers = await link.request(f"$SYS.REQ.{what}", body)
+        except NotPermitted:
+            return None
+        finally:
+            await link.close()
+        return None if status_of(headers) else msgspec.json.decode(answer, type=dict[str, Any])
 
     async def _infos(self) -> dict[str, Info | None]:
         """The streams of the log; None for one that is not there."""
@@ -117,11 +126,11 @@ class Patient:
 
     async def _clock(self) -> list[Finding]:
         asked = time.time()
-        info = await self._info(self._names.log)
-        said = None if info is None else time_of(str(info.get("ts", "")))
+        answer = await self._system("USER.INFO")
+        heard, said = time.time(), time_of(str((answer or {}).get("server", {}).get("time", "")))
         if said is None:
-            return [CLOCK.unknown("the server does not tell before there is a log", "look with: date, on both")]
-        return [clock(asked, said, time.time())]
+            return [CLOCK.unknown("this user may not ask the server ($SYS.REQ.USER.INFO)", "look with: date, on both")]
+        return [clock(asked, said, heard)]
 
     # --- subscriptions ----------------------------------------------------------------------------------------------
 
@@ -172,6 +181,23 @@ def version(found: str) -> Finding:
     if numbers < _MENDED:
         return VERSION.warn(f"NATS {found}: can lose what it confirmed", change)
     return VERSION.ok(f"NATS {found}")
+
+
+def sync(answer: Info | None) -> Finding:
+    """By what the server says of its settings, which only the system account may ask, or who imports it from there."""
+    config = (answer or {}).get("data", {}).get("config")
+    if config is None:
+        return SYNC.unknown(
+            "this account may not ask the server how often it syncs ($SYS.REQ.SERVER.PING.JSZ)",
+            "look into the server's configuration: jetstream { sync_interval: always }; or, where its monitoring port "
+            "is open, curl 'http://SERVER:8222/jsz?config=1' | jq .config",
+        )
+    if config.get("sync_always"):
+        return SYNC.ok("always")
+    return SYNC.warn(
+        f"every {config.get('sync_interval', 0) / 1e9:,.0f} s: a power loss may take as much",
+        "jetstream { sync_interval: always } in the server's configuration, and a restart; it takes about 4,000/s then",
+    )
 
 
 def streams(infos: Mapping[str, Info | None]) -> Finding:
@@ -233,8 +259,12 @@ def replicas(infos: Mapping[str, Info | None], cluster: str) -> Finding:
 def limits(account: Info, log: Info | None) -> Finding:
     """How near the account, and the log, are to what they may have."""
     bound = account.get("limits") or (account.get("tiers") or {}).get("R1", {}).get("limits") or {}
-    pairs = [("storage of the account", int(account.get("storage", 0)), int(bound.get("max_storage", -1)), size)]
-    pairs.append(("streams of the account", int(account.get("streams", 0)), int(bound.get("max_streams", -1)), str))
+    pairs: list[tuple[str, int, int, Callable[[int], str]]] = [
+        ("storage of the account", int(account.get("storage", 0)), int(bound.get("max_storage", -1)), size)
+    ]
+    pairs.append(
+        ("streams of the account", int(account.get("streams", 0)), int(bound.get("max_streams", -1)), "{:,}".format)
+    )
     if log is not None:
         pairs.append(("bytes of the log", int(log["state"]["bytes"]), int(log["config"].get("max_bytes", -1)), size))
     bounded = [(what, used, most, shown) for what, used, most, shown in pairs if most > 0]

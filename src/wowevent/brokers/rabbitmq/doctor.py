@@ -91,7 +91,7 @@ class Patient:
         link = await Link.dial(nodes_of(self._url))  # a server with an alarm answers nothing more where one publishes
         try:
             async with asyncio.timeout(_BLOCKED):
-                await link.publish([Message("", _NOBODY, Basic.Properties(), b"", mandatory=True)])
+                await link.publish([Message("", _NOBODY, Basic.Properties(message_id=_NOBODY), b"", mandatory=True)])
         except StorageFull:
             return [alarmed()]
         except TimeoutError:

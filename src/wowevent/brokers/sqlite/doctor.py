@@ -116,9 +116,14 @@ def version(found: str) -> Finding:
 
 def _file(path: Path) -> Finding:
     try:
-        found = path.stat()
+        return _there(path, path.stat())
     except FileNotFoundError:
         return _place(path)
+    except PermissionError:
+        return FILE.fail(f"{path} may not be reached", f"give {_me()} the folders above it, or name another place")
+
+
+def _there(path: Path, found: os.stat_result) -> Finding:
     if not stat.S_ISREG(found.st_mode):
         return FILE.fail(f"{path} is no file", "name a file in the URL: sqlite:////var/lib/wowevent/events.db")
     if not found.st_size:
@@ -127,7 +132,7 @@ def _file(path: Path) -> Finding:
         _read(path, check_format)
     except StorageDamaged as error:
         return FILE.fail(f"{path}: {error}", "name another file, or bring back a backup (wowevent restore)")
-    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+    if not _may_write(path) or not _may_write(path.parent):
         return FILE.fail(
             f"{path} cannot be written", f"give {_me()} the file and its folder: chown, or mount it writable"
         )
@@ -137,7 +142,7 @@ def _file(path: Path) -> Finding:
 def _place(path: Path) -> Finding:
     """Where there is no log yet: whether one can be made."""
     folder = nearest(path.parent)
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    if not folder.is_dir() or not _may_write(folder):
         return FILE.fail(
             f"there is no log at {path}, and none can be made: {folder} cannot be written",
             f"give {_me()} that folder (in a container: mount a volume there), or name another place with --url",
@@ -148,6 +153,10 @@ def _place(path: Path) -> Finding:
 def nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     return next((each for each in (folder, *folder.parents) if each.exists()), folder)
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _me() -> str:
