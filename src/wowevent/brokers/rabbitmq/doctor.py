@@ -22,7 +22,7 @@ from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Registry, unpack
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import headers_of, route_of
-from wowevent.errors import BrokerUnavailable, StorageDamaged, StorageFull
+from wowevent.errors import BrokerUnavailable, StorageDamaged
 from wowevent.finding import CLOCK, Check, Finding, version_of
 
 VERSION: Final = Check("rabbitmq.version", "RabbitMQ 3.10 or newer, with quorum queues and streams")
@@ -39,7 +39,8 @@ _OLDEST: Final = (3, 10)
 _QUIET: Final = 0.3  # seconds in which nothing comes any more: AMQP does not tell where a stream ends
 _NOTHING: Final = 1.0  # and for the first message
 _AHEAD: Final = 500
-_BLOCKED: Final = 3.0  # seconds for a confirm
+_BLOCKED: Final = 3.0  # seconds for a confirm,
+_TOLD: Final = 0.3  # and for the word behind it that no more is taken
 _NOBODY: Final = "wowevent#doctor"  # a queue that is nobody's, so that what is sent there is dropped
 
 
@@ -87,21 +88,17 @@ class Patient:
         return [version(self._link.version)]
 
     async def _alarm(self) -> list[Finding]:
-        """By a message that no queue takes: one who publishes nothing is not told of an alarm."""
+        """By a message that no queue takes: who publishes nothing is not told of an alarm, and who did is told then."""
         link = await Link.dial(nodes_of(self._url))  # a server with an alarm answers nothing more where one publishes
         try:
             async with asyncio.timeout(_BLOCKED):
-                await link.publish([Message("", _NOBODY, Basic.Properties(message_id=_NOBODY), b"", mandatory=True)])
-        except StorageFull:
-            return [alarmed()]
+                await _publish_nothing(link)
+            await asyncio.sleep(_TOLD)
+            return [alarmed() if link.blocked else ALARM.ok("a message that no queue takes was taken in")]
         except TimeoutError:
             return [alarmed() if link.blocked else _silent()]
-        except BrokerUnavailable as error:
-            if not unrouted(error):
-                raise
         finally:
             await link.close()
-        return [ALARM.ok("a message that no queue takes was taken in")]
 
     async def _policies(self) -> list[Finding]:
         return [policies(self._link.version)]
@@ -221,6 +218,15 @@ class Patient:
         await self._link.call(channel.basic_qos(prefetch_count=_AHEAD))
         await self._link.consume(channel, self._names.control, tell, tag="last", arguments={"x-stream-offset": "last"})
         return channel
+
+
+async def _publish_nothing(link: Link) -> None:
+    properties = Basic.Properties(message_id=_NOBODY)
+    try:
+        await link.publish([Message("", _NOBODY, properties, b"", mandatory=True)])
+    except BrokerUnavailable as error:
+        if not unrouted(error):
+            raise
 
 
 def _fold(registry: Registry, offset: int, message: DeliveredMessage) -> None:
