@@ -12,6 +12,7 @@ import typer
 from wowevent.cli.engine import Namespace, Url
 from wowevent.cli.pidfile import find, is_service
 from wowevent.cli.show import facts, open_console, plain, print_json
+from wowevent.errors import BusError
 from wowevent.finding import Finding, Verdict
 from wowevent.service.exits import message_of
 from wowevent.service.loop import run
@@ -45,12 +46,20 @@ def doctor(
         settings, engine = Settings(**given), True
         first = SETTINGS.ok("valid")
     except Exception as error:  # noqa: BLE001 - whatever is wrong with them, the rest can be looked at
-        settings, engine = Settings.model_construct(**given), url is not None
+        settings, engine = _defaults(given)
         change = "wowevent configure --show says where each comes from; what follows goes by the defaults"
         first = SETTINGS.fail(message_of(error), change)
     report = run(examine(settings, first, engine=engine, holders=lambda: holders(settings.data_dir)))
     print_json(report) if json else _show(report)
     return int(report.verdict == Verdict.FAIL)
+
+
+def _defaults(given: dict[str, Any]) -> tuple[Settings, bool]:
+    """The defaults with what was given, and whether that names the engine."""
+    try:
+        return Settings.model_construct(**given), "url" in given
+    except BusError:  # a namespace that is none
+        return Settings.model_construct(), False
 
 
 def holders(data_dir: Path) -> dict[int, str]:
