@@ -22,7 +22,7 @@ QUIET = {"machine.clock": "", "files.room": "", "ports.websocket": "", "ports.ht
 """What is as this machine happens to be."""
 
 
-def report(home: Path, *arguments: str, status: int = 0, **changes: str) -> dict[str, Any]:
+def report(home: Path, *arguments: str, status: int = 0, **changes: Any) -> dict[str, Any]:
     """What it says with --json; and that it ends so."""
     done = wowevent(home, "doctor", "--json", *arguments, **changes)
     assert (done.returncode, done.stderr) == (status, b""), done

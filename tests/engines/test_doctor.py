@@ -11,7 +11,7 @@ import shutil
 import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tests.conformance.engines import eventually, shared_nats
 from tests.rabbitmq import PLACE, shared_rabbit
 from tests.servers import Server, nats_running, rabbitmq_running, redis_running
 from wowevent import Event, EventBus, Reject, doctor
+from wowevent.broker import Subscription
 from wowevent.brokers import open_broker
 from wowevent.brokers.nats.link import Link
 from wowevent.brokers.sqlite import doctor as sqlite_doctor
@@ -200,6 +201,24 @@ async def test_sqlite_a_check_that_takes_too_long_ends(tmp_path: Path, monkeypat
     assert "verify" in found["sqlite.damage"].change
 
 
+def test_sqlite_that_is_opened_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    file = tmp_path / "events.db"
+    opened: list[apsw.Connection] = []
+
+    def look(db: apsw.Connection) -> tuple[int, int]:
+        if not opened:  # the first look takes no locks, and sees nothing of what others write meanwhile
+            opened.append(apsw.Connection(str(file)))
+            opened[0].execute("INSERT INTO t VALUES (1)")
+        return len(opened), db.execute("SELECT count(*) FROM t").get
+
+    with closing(apsw.Connection(str(file))) as db:
+        db.execute("PRAGMA journal_mode=wal; CREATE TABLE t(a)").fetchall()
+    try:
+        assert sqlite_doctor._read(file, look) == (1, 1)  # noqa: SLF001 - the moment between is not to be hit otherwise
+    finally:
+        opened[0].close()
+
+
 async def test_sqlite_on_memory_is_said(tmp_path: Path) -> None:
     if sqlite_doctor.file_system(Path("/dev/shm"))[0] != "tmpfs":  # noqa: S108 - nothing is written there
         pytest.skip("there is no tmpfs")
@@ -227,7 +246,7 @@ async def admin(redis_server: Server) -> AsyncIterator[Redis]:
     await client.flushall()
     yield client
     for name, value in before.items():
-        await client.config_set(name, value)
+        await client.config_set(name, value or "")
     await client.aclose()
 
 
@@ -263,6 +282,20 @@ async def test_redis_what_is_served_is_seen(redis_server: Server, admin: Redis) 
         found = await looked(url)
     assert found["subscriptions.unserved"].found == "1 served"
     assert wrong(found, "redis.version") == {}
+
+
+async def test_redis_what_falls_due_is_left_to_those_who_serve(redis_server: Server, admin: Redis) -> None:
+    url = redis_url(redis_server)
+    broker = open_broker(url)
+    await broker.declare(Subscription(id="worker", patterns=("#",), lease=0.05))
+    await broker.publish([Event(topic="a.b")])
+    await broker.fetch("worker", limit=1, wait=0)
+    await broker.close()
+    await asyncio.sleep(0.1)  # the lease has ended, and whoever comes would take the event back as crashed
+    before = (await admin.info("persistence"))["rdb_changes_since_last_save"]
+    found = await looked(url)
+    assert (await admin.info("persistence"))["rdb_changes_since_last_save"] == before
+    assert wrong(found, "redis.version") == {"subscriptions.unserved": WARN}
 
 
 @pytest.mark.parametrize(
