@@ -433,6 +433,7 @@ def test_many_are_not_all_named() -> None:
         ("nats://hunter22@h1,h2", "nats://***@h1,h2"),
         ("user:hunter22@h", "***@h"),
         ("sqlite:////data/a@b.db", "sqlite:////data/a@b.db"),
+        ("sqlite://user:hunter22@h/a.db", "sqlite://***@h/a.db"),  # which is none
     ],
 )
 def test_a_url_without_secrets(url: str, shown: str) -> None:

@@ -13,7 +13,7 @@ from wowevent.finding import Finding
 _SECRET: Final = re.compile(r"pass|pwd|token|secret|auth|seed", re.IGNORECASE)
 _HIDDEN: Final = "***"
 _SHORT: Final = 5
-_PLAIN: Final = ("sqlite", "memory")
+_PLAIN: Final = ("sqlite:///", "memory://")
 
 
 class Discretion:
