@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing
@@ -23,15 +25,17 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.conformance.engines import eventually, shared_nats
+from tests.faults.nats import cramped_server, small_disk
 from tests.rabbitmq import PLACE, shared_rabbit
 from tests.servers import Server, nats_running, rabbitmq_running, redis_running
 from wowevent import Event, EventBus, Reject, doctor
-from wowevent.broker import Subscription
+from wowevent.broker import Broker, Retention, Subscription
 from wowevent.brokers import open_broker
 from wowevent.brokers.nats.link import Link
 from wowevent.brokers.sqlite import doctor as sqlite_doctor
 from wowevent.doctor import standing
 from wowevent.finding import CLOCK, Finding, Verdict
+from wowevent.testing import ManualClock
 
 OK, UNKNOWN, WARN, FAIL = Verdict.OK, Verdict.UNKNOWN, Verdict.WARN, Verdict.FAIL
 STANDING = [check.name for check in standing.CHECKS]
@@ -201,6 +205,31 @@ async def test_sqlite_a_check_that_takes_too_long_ends(tmp_path: Path, monkeypat
     assert "verify" in found["sqlite.damage"].change
 
 
+def test_sqlite_on_a_disk_that_is_full_and_then_read_only(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    url = f"sqlite:///{disk / 'events.db'}"
+    with small_disk(disk, "8m") as within:
+
+        def run(*command: str) -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run([*within, *command], capture_output=True, timeout=20, check=False)
+
+        def wowevent(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+            return run(sys.executable, "-m", "wowevent", *arguments, "--url", url)
+
+        assert wowevent("publish", "a.b", "{}").returncode == 0
+        run("sh", "-c", f"head -c 7800000 /dev/zero > {disk}/ballast")
+        full = wowevent("doctor", "--json")
+        run("mount", "-o", "remount,ro", str(disk))
+        fixed = wowevent("doctor", "--json")
+    found = [{each["check"]: each for each in json.loads(done.stdout)["findings"]} for done in (full, fixed)]
+    assert (full.returncode, fixed.returncode) == (1, 1)
+    assert found[0]["sqlite.space"]["verdict"] == "fail"
+    assert found[0]["sqlite.file"]["verdict"] == "ok"
+    assert found[1]["sqlite.file"]["verdict"] == "fail"
+    assert "cannot be written" in found[1]["sqlite.file"]["found"]
+    assert found[1]["sqlite.damage"]["verdict"] == "ok"  # what can be read is looked at
+
+
 def test_sqlite_that_is_opened_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
     file = tmp_path / "events.db"
     opened: list[apsw.Connection] = []
@@ -217,6 +246,24 @@ def test_sqlite_that_is_opened_while_it_is_looked_at_is_looked_at_again(tmp_path
         assert sqlite_doctor._read(file, look) == (1, 1)  # noqa: SLF001 - the moment between is not to be hit otherwise
     finally:
         opened[0].close()
+
+
+async def test_sqlite_a_subscription_that_lapsed(tmp_path: Path) -> None:
+    url, clock = f"sqlite:///{tmp_path / 'events.db'}", ManualClock()
+    broker = open_broker(url, retention=Retention(unserved_after=1000), clock=clock)
+    await broker.declare(Subscription(id="idle", patterns=("#",)))
+    await broker.publish([Event(topic="a.b")])
+    await clock.advance(2000)
+    await eventually(partial(lapsed, broker))
+    await broker.close()
+    found = await looked(url)
+    assert wrong(found) == {"subscriptions.lapsed": WARN}
+    assert found["subscriptions.lapsed"].found == "lapsed: idle"
+
+
+async def lapsed(broker: Broker) -> bool:
+    info = await broker.info("idle")
+    return info is not None and info.lapsed
 
 
 async def test_sqlite_on_memory_is_said(tmp_path: Path) -> None:
@@ -436,6 +483,30 @@ async def test_nats_streams_that_are_gone_or_another_kind(nats_url: str) -> None
     assert found.verdict == FAIL
     for words in ("wow-default-dead was deleted", "wow-default-log is in memory", "drops the oldest"):
         assert words in found.found
+
+
+@pytest.fixture
+def cramped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server whose disk is soon full."""
+    needs(request, "nats")
+    with cramped_server(tmp_path, "16m") as (server, _):
+        yield server
+
+
+async def test_nats_that_stores_nothing_any_more(cramped: Server) -> None:
+    url = f"nats://127.0.0.1:{cramped.port}"
+    await fill(url)
+    assert (await looked(url))["nats.storing"].verdict == OK
+    link = await Link.dial([url], {})
+    try:
+        for n in range(120):
+            link.send("wow.default.n.a.b", bytes(200_000), headers=b"Nats-Msg-Id: %d\r\n" % n)
+        await link.reach()
+    finally:
+        await link.close()
+    found = (await looked(url))["nats.storing"]
+    assert found.verdict == FAIL
+    assert "stores nothing until its server is restarted" in found.found
 
 
 ACCOUNTS = """

@@ -82,10 +82,9 @@ async def at_engine(url: str, namespace: str = "default") -> tuple[str, list[Fin
     """What an engine promises, and what was found of it; that may show what is secret in the URL."""
     try:
         broker = open_broker(url, namespace=namespace)
-    except (BusError, ValueError) as error:
-        return "", [
-            ENGINE.fail(f"that is no engine: {error}", "correct the URL (--url, WOWEVENT_URL); docs/engines.md")
-        ]
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the URL, the rest is looked at
+        change = "correct the URL (--url, WOWEVENT_URL); docs/engines.md"
+        return "", [ENGINE.fail(f"that is no engine: {error}", change)]
     entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     findings: list[Finding] = []
     visit = asyncio.create_task(_visit(broker, entered, findings), name="doctor:engine")
@@ -93,6 +92,8 @@ async def at_engine(url: str, namespace: str = "default") -> tuple[str, list[Fin
     if not entered.done():
         return "", [await _unreached(visit)]
     await asyncio.wait([visit], timeout=LIMIT + _LEAVING)
+    if not findings:
+        return broker.capabilities.promise, [await _unreached(visit)]
     visit.cancel()  # should it still say goodbye
     return broker.capabilities.promise, findings
 
@@ -157,7 +158,8 @@ async def within(check: Check, look: Callable[[], Awaitable[Sequence[Finding]]])
     error = task.exception()
     if error is None:
         return task.result()
-    change = "give the user that right, or look yourself" if isinstance(error, BusError) else "please report this"
+    refused = isinstance(error, BusError | OSError)
+    change = "give this user that right, or look by other means" if refused else "please report this"
     return [check.unknown(_text(error), change)]
 
 
