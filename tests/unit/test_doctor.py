@@ -77,14 +77,15 @@ def test_the_gravest_verdict() -> None:
         ({"redis_version": "6.2.14"}, FAIL),
         ({}, FAIL),
         ({"redis_version": "7.0.15"}, WARN),
-        ({"redis_version": "7.2.10"}, WARN),
-        ({"redis_version": "7.2.11"}, OK),
-        ({"redis_version": "7.4.6"}, OK),
-        ({"redis_version": "8.2.1"}, WARN),
-        ({"redis_version": "8.4.0"}, OK),
-        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.0.5"}, WARN),
-        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.1.4"}, OK),
-        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.0.0"}, OK),
+        ({"redis_version": "7.2.14"}, WARN),
+        ({"redis_version": "7.2.15"}, OK),
+        ({"redis_version": "7.4.10"}, OK),
+        ({"redis_version": "8.0.6"}, WARN),  # of which none is mended
+        ({"redis_version": "8.6.4"}, WARN),
+        ({"redis_version": "8.10.0"}, OK),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.0.9"}, WARN),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.1.9"}, OK),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.2.0"}, OK),
     ],
 )
 def test_redis_versions(about: dict[str, str], verdict: Verdict) -> None:

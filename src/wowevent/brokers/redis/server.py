@@ -36,11 +36,12 @@ _NONE: Final = (
 )
 _UNKNOWN: Final = "What was confirmed survives the process; the server does not let us read its settings."
 
-# CVE-2025-49844: who may run scripts may take over the server. The releases that mend it, by major and minor version;
-# what is older than the first has none, and what is newer than the last has it.
+# The releases of July 2026, by major and minor version: in those before, who has a login may run code of theirs in the
+# server (CVE-2025-49844 by scripts; CVE-2026-23479, CVE-2026-25243; a stream by RESTORE, CVE-2026-63639 in Valkey:
+# redis/redis#15520 and #15522, the notes of Valkey 9.1.1). A minor version between these has no release that mends it.
 _MENDED: Final[dict[str, dict[tuple[int, ...], int]]] = {
-    "redis": {(7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2},
-    "valkey": {(7, 2): 11, (8, 0): 6, (8, 1): 4},
+    "redis": {(7, 2): 15, (7, 4): 10, (8, 2): 8, (8, 4): 5, (8, 6): 5, (8, 8): 1},
+    "valkey": {(7, 2): 14, (8, 0): 10, (8, 1): 9, (9, 0): 5, (9, 1): 1},
 }
 
 
@@ -117,13 +118,13 @@ def version(about: dict[str, str]) -> Finding:
     found = f"{kind} {said}"
     numbers = version_of(said)
     if kind == "redis" and numbers[:2] < _OLDEST:
-        return VERSION.fail(found, "install Redis 7.0 or newer; the newest of 7.4 or 8 is best")
+        return VERSION.fail(found, "install Redis 7.0 or newer; the newest of 8 is best")
     mended = _MENDED[kind]
     patch = mended.get(numbers[:2], 0 if numbers[:2] > max(mended) else 10**6)
     if (*numbers, 0, 0, 0)[2] < patch:
         fixed = ", ".join(f"{'.'.join(map(str, minor))}.{first}" for minor, first in mended.items())
         return VERSION.warn(
-            f"{found}: who may run scripts may take it over (CVE-2025-49844), unless your distribution mended it",
+            f"{found}: who has a login may run code in it (mended in July 2026), unless your distribution mended it",
             f"upgrade to {fixed} or newer, or see your distribution's changelog; let no stranger reach it meanwhile",
         )
     return VERSION.ok(found)
