@@ -13,6 +13,7 @@ from wowevent.cli.configure import configure
 from wowevent.cli.copy import copy
 from wowevent.cli.daemon import restart, start, stop
 from wowevent.cli.dlq import app as dlq
+from wowevent.cli.doctor import doctor
 from wowevent.cli.exits import exit_status, say
 from wowevent.cli.history import history
 from wowevent.cli.info import info
@@ -53,6 +54,7 @@ for _command in (
     replay,
     copy,
     info,
+    doctor,
     version,
 ):
     app.command()(_command)

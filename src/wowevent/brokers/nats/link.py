@@ -57,6 +57,8 @@ class Link:
         """There is a stream that stores nothing: it is asked before more is published."""
         self.version: str = str(connection.connected_server_version).strip("<>").rpartition(" v")[2]
         """The server's."""
+        self.cluster: str = str(connection._server_info.get("cluster") or "")  # noqa: SLF001 - the driver tells it to nobody
+        """The name of the server's cluster; empty for one that stands alone."""
         self._connection = connection
         self._most = connection.max_payload
         self._inbox = connection.new_inbox()

@@ -13,6 +13,7 @@ import os
 import threading
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import apsw
@@ -57,9 +58,27 @@ def opened(path: str, *, make: bool = False) -> apsw.Connection:
         if make and not Path(path).exists():
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        found = Path(path).stat()
-        if (file := (found.st_dev, found.st_ino)) in _files.inherited:
-            raise NotSupported(_REFUSED.format(path=path))
-        db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
-        _files.of[db] = file
-        return db
+        return _connected(path, path, apsw.SQLITE_OPEN_READWRITE)
+
+
+def watched(path: str, *, still: bool) -> apsw.Connection:
+    """A connection for who only looks: it writes nothing, and none of the log's files goes when it is closed.
+
+    `still`: nobody has the file open, that is, there is no write-ahead log. Then no file is made beside it, either, and
+    no lock is taken: if somebody opens the file meanwhile, what was read may fit no moment. Raises what `opened` does.
+    """
+    how = "immutable=1" if still else "mode=ro"
+    with _files.opening:
+        return _connected(
+            path, f"file:{quote(str(Path(path).absolute()))}?{how}", apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        )
+
+
+def _connected(path: str, name: str, flags: int) -> apsw.Connection:
+    """By the name that SQLite is to know the file by; within `_files.opening`."""
+    found = Path(path).stat()
+    if (file := (found.st_dev, found.st_ino)) in _files.inherited:
+        raise NotSupported(_REFUSED.format(path=path))
+    db = apsw.Connection(name, flags=flags)
+    _files.of[db] = file
+    return db

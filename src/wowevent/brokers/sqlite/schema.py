@@ -200,7 +200,7 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
     db = opened(path, make=True)
     try:
         db.set_busy_handler(BusyWait(BUSY_SECONDS))
-        _check_format(db)
+        check_format(db)
         _persistent_wal(db)
         # Checkpoints come after the callers were answered, see writer.
         db.execute(
@@ -229,14 +229,17 @@ def connect_reader(path: str) -> apsw.Connection:
     return db
 
 
-def _check_format(db: apsw.Connection) -> None:
-    """All in one look: another process may make the tables meanwhile."""
-    db.execute("BEGIN")
+def check_format(db: apsw.Connection) -> None:
+    """StorageDamaged for a file that is no log of ours, FormatTooNew.
+
+    All in one look: another process may make the tables meanwhile.
+    """
+    db.execute("SAVEPOINT look")
     try:
         version, application = db.pragma("user_version"), db.pragma("application_id")
         tables = db.execute("SELECT 1 FROM sqlite_schema").get
     finally:
-        db.execute("ROLLBACK")
+        db.execute("RELEASE look")
     if application not in (0, APPLICATION) or (application == 0 and tables):
         raise StorageDamaged("this file is a database, but not a log of WowEvent")
     if version > FORMAT:

@@ -43,6 +43,11 @@ _logger: Final = logging.getLogger(__name__)
 _SHARED_TROUBLE: Final = (apsw.BusyError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.NotADBError)
 
 
+def reserve(disk: os.statvfs_result) -> int:
+    """The bytes of a disk that publishing leaves to acknowledgements."""
+    return min(_RESERVE, disk.f_blocks * disk.f_frsize // 16)
+
+
 class Answer(Struct, frozen=True):
     """What one turn of the thread has to say to the loop."""
 
@@ -331,8 +336,7 @@ class Writer:
         write-ahead log grows with everything that is written, acknowledgements too.
         """
         found = os.statvfs(self._directory)
-        kept = min(_RESERVE, found.f_blocks * found.f_frsize // 16) + self._pages * _PAGE_BYTES
-        return found.f_bavail * found.f_frsize > kept
+        return found.f_bavail * found.f_frsize > reserve(found) + self._pages * _PAGE_BYTES
 
     @staticmethod
     def _fetch(store: Store, fetches: list[Fetch], idle: list[Fetch]) -> list[Outcome]:
