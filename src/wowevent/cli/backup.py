@@ -149,7 +149,7 @@ def _log(url: str | None, namespace: str | None, command: str) -> tuple[Settings
     settings = settle(url=url, namespace=namespace)
     scheme = settings.engine_url().partition("://")[0].partition("+")[0]
     if scheme == "sqlite":
-        return settings, embedded_path(settings.engine_url().partition("?")[0], settings.namespace)
+        return settings, embedded_path(settings.engine_url(), settings.namespace)
     instead = _INSTEAD.get(_SCHEMES.get(scheme, scheme), "it is not known here")
     raise NotSupported(f"{command} is for the embedded log, and this is {scheme}://: {instead} (docs/backup.md)")
 

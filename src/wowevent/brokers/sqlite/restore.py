@@ -72,6 +72,8 @@ def restore(source: Path, path: str, *, force: bool, told: Told) -> Restored:
     """
     log, epoch = Path(path).resolve(), secrets.token_hex(4)
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if force and log.exists():
+        check_free(log)  # before much is copied; and again, when nobody can come any more
     with drafted(log) as draft, translating():
         check_room(log.parent, source.stat().st_size)
         with source.open("rb") as file:
