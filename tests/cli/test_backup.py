@@ -17,12 +17,12 @@ from typing import Any
 
 import apsw
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.processes import PATIENCE, address, end, environment, running, until, wowevent
 from wowevent import Event, EventBus, PositionLost, current
 from wowevent.broker import Position
 from wowevent.brokers.sqlite.opening import alone
-from wowevent.client import EventRouterClient
 
 URL = "sqlite:///events.db"
 FILE = "events.backup"
@@ -446,20 +446,33 @@ async def test_positions_of_before_are_told_and_subscriptions_go_on(tmp_path: Pa
     assert seen == [0, 1, 2, 3, 7, 8, 9, 10, 11]
 
 
-def test_a_router_tells_its_clients_that_their_place_is_lost(home: Path) -> None:
-    publish(home, 0)
-    with running(home, "wowevent", "serve", "--url", URL, "--port", "0", "--http-port", "0") as process:
-        before = asyncio.run(subscribed(home, None, 1))
-        assert end(process) == 0
+async def subscribed(home: Path, after: str | None) -> dict[str, Any]:
+    """What the router that runs answers to a subscription behind that position."""
+    await asyncio.to_thread(address, home)  # until it answers
+    said = (home / "out.txt").read_text() + (home / "err.txt").read_text()
+    async with connect(next(word for word in said.split() if word.startswith("ws://"))) as socket:
+        await socket.send(json.dumps({"type": "subscribe", "subscription": {"topics": ["*"], "after": after}}))
+        async for text in socket:
+            frame: dict[str, Any] = json.loads(text)
+            if frame["type"] == "subscribed":
+                return frame
+    raise AssertionError("the router closed the connection")
+
+
+async def test_a_router_tells_its_clients_that_their_place_is_lost(home: Path) -> None:
+    serve = ("wowevent", "serve", "--url", URL, "--port", "0", "--http-port", "0")
+    publish(home, 0, 1)
     back_up(home)
     publish(home, 2, 3)
-    run(home, "restore", FILE, "--url", URL, "--force")
-    with running(home, "wowevent", "serve", "--url", URL, "--port", "0", "--http-port", "0") as process:
-        after = asyncio.run(subscribed(home, before["position"], 4))
+    with running(home, *serve) as process:
+        place = (await subscribed(home, None))["position"]
+        assert (await subscribed(home, place))["recovered"]
         assert end(process) == 0
-    assert before["recovered"]
-    assert not after["recovered"]
-    assert after["n"] == 4
+    run(home, "restore", FILE, "--url", URL, "--force")
+    publish(home, 4, 5, 6)
+    with running(home, *serve) as process:
+        assert not (await subscribed(home, place))["recovered"]
+        assert end(process) == 0
 
 
 async def test_what_was_leased_is_ready_again_uncharged_and_nothing_lapses(tmp_path: Path) -> None:
