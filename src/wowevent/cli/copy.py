@@ -22,6 +22,7 @@ from wowevent.errors import NotSupported
 from wowevent.service.loop import run
 from wowevent.settings import Settings
 
+
 def copy(  # noqa: PLR0917 - the options of a command
     source: Annotated[
         str | None,

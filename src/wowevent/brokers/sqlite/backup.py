@@ -221,7 +221,7 @@ def _check_kind(db: apsw.Connection, application: int) -> None:
 def _connected(path: Path) -> Iterator[apsw.Connection]:
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        db.execute(_UNSYNCED)
+        db.execute(_UNSYNCED).fetchall()  # what stands behind a row that nobody takes is not carried out
         yield db
     finally:
         db.close()

@@ -40,6 +40,8 @@ SELECT w.offset FROM (SELECT sub, offset, body FROM entry UNION ALL SELECT sub, 
 JOIN subscription ON num = w.sub LEFT JOIN log AS l ON l.offset = w.offset
 WHERE w.body IS NULL AND l.body IS NULL ORDER BY w.offset"""
 
+_OTHER_TYPE: Final = "its columns are not of the types that were written"
+
 Told = Callable[[str, int, float], None]
 """Hears what is being done, how many megabytes or events of it are, and how far that is, from 0 to 1."""
 
@@ -183,8 +185,10 @@ def _trouble(row: Sequence[Any], total: int | None) -> str:
         grown = total is None or upto == total + len(body)
     except FormatTooNew:  # its bytes are what was written, and who wrote them can read them
         return ""
-    except (BusError, TypeError) as error:
+    except BusError as error:
         return str(error)
+    except TypeError:
+        return _OTHER_TYPE
     if (event.event_id, event.topic, micros(event.timestamp), event.correlation_id) != (id, topic, ts, correlation):
         return "it is found under another id, topic or time than its own"
     return "" if grown else "its size is counted wrongly"
@@ -198,8 +202,10 @@ def _of_copies(db: apsw.Connection, epoch: str, what: str, sql: str) -> Iterator
                 checked(body, crc, offset)
             except FormatTooNew:
                 continue
-            except (BusError, TypeError) as error:
+            except BusError as error:
                 yield f"{epoch}-{offset}, a {what}: {error}"
+            except TypeError:
+                yield f"{epoch}-{offset}, a {what}: {_OTHER_TYPE}"
     except apsw.Error as error:
         yield f"{epoch}-{offset}, or behind it, a {what}: what lies there cannot be read: {error}"
 
