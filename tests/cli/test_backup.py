@@ -1,4 +1,4 @@
-"""`wowevent backup`, `verify` and `restore`: one file, sound or said not to be, and a log of it that everybody notices."""
+"""`wowevent backup`, `verify`, `restore`: one file, sound or said not to be, and a log of it that all will notice."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from select import select
@@ -73,6 +73,13 @@ def names(home: Path) -> list[str]:
 async def numbers_behind(bus: EventBus, after: str | None) -> list[int]:
     position = None if after is None else Position.parse(after)
     return [stored.event.payload["n"] async for stored in bus.history(after=position)]
+
+
+async def soon(look: Callable[[], Any]) -> None:
+    """Return once it finds something."""
+    async with asyncio.timeout(PATIENCE):
+        while not look():  # noqa: ASYNC110 - a file tells nobody that it changed
+            await asyncio.sleep(0.01)
 
 
 # ------------------------------------------------------------------------------------------------ there and back
@@ -410,9 +417,7 @@ async def test_positions_of_before_are_told_and_subscriptions_go_on(tmp_path: Pa
         with pytest.raises(PositionLost):
             await bus.subscribe("task.*", handle, "other", subscription="other", start=Position.parse(beyond))
         await bus.subscribe("task.*", handle, "worker")
-        async with asyncio.timeout(PATIENCE):
-            while len(seen) < 9:
-                await asyncio.sleep(0.01)
+        await soon(lambda: len(seen) == 9)
     assert seen == [0, 1, 2, 3, 7, 8, 9, 10, 11]
 
 
@@ -447,20 +452,21 @@ async def test_a_router_tells_its_clients_that_their_place_is_lost(home: Path) -
 
 async def test_what_was_leased_is_ready_again_uncharged_and_nothing_lapses(tmp_path: Path) -> None:
     """A backup of last month is not a subscription that was not served for a month."""
-    url, attempts = f"sqlite:///{tmp_path}/events.db", []
+    url = f"sqlite:///{tmp_path}/events.db"
+    attempts: list[tuple[int, bool]] = []
 
     async def stay(_: Event) -> None:
         await asyncio.sleep(60)
 
     def handle(_: Event) -> None:
         delivery = current()
+        assert delivery is not None
         attempts.append((delivery.attempt, delivery.redelivered))
 
     async with EventBus(url) as bus:
         await bus.subscribe("task.*", stay, "worker")
         await bus.publish(Event(topic="task.created", payload={"n": 0}))
-        while not sql(tmp_path, "SELECT 1 FROM lease"):
-            await asyncio.sleep(0.01)
+        await soon(lambda: sql(tmp_path, "SELECT 1 FROM lease"))
         await asyncio.to_thread(back_up, tmp_path)
         await bus.stop(timeout=0.1)
     await asyncio.to_thread(run, tmp_path, "restore", FILE, "--url", "sqlite:///there.db")
@@ -468,14 +474,11 @@ async def test_what_was_leased_is_ready_again_uncharged_and_nothing_lapses(tmp_p
     sql(tmp_path, month_ago, "events.db")
     await asyncio.to_thread(back_up, tmp_path, "--force")
     await asyncio.to_thread(run, tmp_path, "restore", FILE, "--url", "sqlite:///late.db")
-    for name in ("there.db", "late.db"):
+    for count, name in enumerate(("there.db", "late.db"), 1):
         assert subscriptions_of(tmp_path, name) == (1, 0, 0)
         async with EventBus(f"sqlite:///{tmp_path}/{name}") as bus:
-            count = len(attempts)
             await bus.subscribe("task.*", handle, "worker")
-            async with asyncio.timeout(PATIENCE):
-                while len(attempts) == count:
-                    await asyncio.sleep(0.01)
+            await soon(lambda count=count: len(attempts) == count)
     assert attempts == [(1, False), (1, False)]
 
 

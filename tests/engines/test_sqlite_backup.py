@@ -171,7 +171,7 @@ def test_it_is_on_the_disk_before_it_has_its_name(log: Path, monkeypatch: pytest
     sync, replace = os.fsync, Path.replace
 
     def noted_sync(file: int) -> None:
-        steps.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        steps.append(Path(f"/proc/self/fd/{file}").readlink().name)
         sync(file)
 
     def noted_replace(path: Path, target: Path) -> Path:

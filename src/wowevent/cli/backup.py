@@ -36,7 +36,7 @@ _INSTEAD: Final = {
 _SCHEMES: Final = {"rediss": "redis", "unix": "redis", "amqps": "amqp", "tls": "nats"}
 
 
-def backup(
+def backup(  # noqa: PLR0917 - the options of a command
     file: Annotated[Path, typer.Argument(help="The file to make.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file, once the new one is whole.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Look at every event that was copied.")] = True,

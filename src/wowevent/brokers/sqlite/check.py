@@ -87,11 +87,13 @@ def connect_log(path: str) -> apsw.Connection:
     db = connect_reader(path)
     try:
         check_format(db)
-        if db.pragma("user_version") == 0:
-            raise StorageDamaged(f"{path} is empty: there is no log in it yet")
+        made = db.pragma("user_version") > 0
     except BaseException:
         db.close()
         raise
+    if not made:
+        db.close()
+        raise StorageDamaged(f"{path} is empty: there is no log in it yet")
     return db
 
 

@@ -57,7 +57,7 @@ def drafted(target: Path) -> Iterator[Draft]:
 
 def _claimed(path: Path, target: Path) -> BinaryIO:
     """That file, empty and locked."""
-    import fcntl
+    import fcntl  # noqa: PLC0415 - Windows has none
 
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")

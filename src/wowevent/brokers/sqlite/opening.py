@@ -79,7 +79,7 @@ def entered(path: str) -> Iterator[None]:
     """
     folder = None
     with contextlib.suppress(ImportError, OSError):
-        import fcntl
+        import fcntl  # noqa: PLC0415 - Windows has none
 
         folder = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(folder, fcntl.LOCK_SH)
@@ -93,7 +93,7 @@ def entered(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def alone(path: str, seconds: float) -> Iterator[None]:
     """While this lasts, nobody opens that file; BrokerUnavailable if somebody is at it for so many seconds."""
-    import fcntl
+    import fcntl  # noqa: PLC0415 - Windows has none
 
     folder = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
     deadline = time.monotonic() + seconds
@@ -114,7 +114,7 @@ def alone(path: str, seconds: float) -> Iterator[None]:
 def _leave(folder: int) -> None:
     """Let go of the lock by name: a child that was forked meanwhile has this descriptor too."""
     with contextlib.suppress(ImportError, OSError):
-        import fcntl
+        import fcntl  # noqa: PLC0415 - Windows has none
 
         fcntl.flock(folder, fcntl.LOCK_UN)
     os.close(folder)

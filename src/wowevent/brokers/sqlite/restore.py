@@ -93,14 +93,14 @@ def restore(source: Path, path: str, *, force: bool, told: Told) -> Restored:
 
 
 def _begin_anew(db: apsw.Connection, epoch: str) -> None:
-    """Another log from here on, that nobody is at: what was leased is ready again, uncharged; no subscription lapses."""
+    """Another log from here on, that nobody is at: what was leased is ready again, uncharged; nothing has lapsed."""
     db.execute(_ANEW, {"epoch": epoch, "now": time.time(), "tables": _TABLES, "ahead": _AHEAD})
     db.pragma("application_id", APPLICATION)
 
 
 def check_free(log: Path) -> None:
     """BrokerUnavailable, with whom it is, while a process has that log open."""
-    import fcntl
+    import fcntl  # noqa: PLC0415 - Windows has none
 
     begin, length = _LOCKS
     with log.open("r+b") as file:
