@@ -10,6 +10,7 @@ remembered (subscriptions with all that waits for them) is in the file, and goes
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import time
@@ -130,6 +131,7 @@ def set_aside(log: Path, *, force: bool) -> Path | None:
     if log.exists():
         check_free(log)
         _settle(log)
+    _drop_links(log)
     aside = _dated(log)
     for suffix in ("", *_BESIDE):
         with suppress(FileNotFoundError):
@@ -145,9 +147,17 @@ def _settle(log: Path) -> None:
     with suppress(apsw.Error, BusError):
         db = opened(str(log))
         try:
+            db.pragma("user_version")  # without having read, it knows of no write-ahead log
             db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:
             db.close()
+
+
+def _drop_links(log: Path) -> None:
+    """Take away the other names of this very file, which a restore that was killed had just given it."""
+    for name in log.parent.glob(f"{glob.escape(log.name)}.*Z"):
+        if log.exists() and name.samefile(log):
+            name.unlink()
 
 
 def _beside(log: Path, suffix: str) -> Path:
