@@ -210,7 +210,7 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
             db.execute(
                 f"PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; "
                 "PRAGMA temp_store=memory; PRAGMA cell_size_check=1; PRAGMA trusted_schema=0"
-            )
+            ).fetchall()  # what stands behind a row that nobody takes is not carried out
             _make_tables(db)
         except BaseException:
             db.close()
@@ -227,7 +227,7 @@ def connect_reader(path: str) -> apsw.Connection:
             db.execute(
                 "PRAGMA query_only=1; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-8192; "
                 "PRAGMA cell_size_check=1; PRAGMA trusted_schema=0"
-            )
+            ).fetchall()
             db.pragma("user_version")  # in a write-ahead log, SQLite's lock on the file stays from here on
         except BaseException:
             db.close()
