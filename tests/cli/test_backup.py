@@ -23,6 +23,8 @@ from tests.processes import PATIENCE, address, end, environment, running, until,
 from wowevent import Event, EventBus, PositionLost, current
 from wowevent.broker import Position
 from wowevent.brokers.sqlite.opening import alone
+from wowevent.brokers.sqlite.restore import restore
+from wowevent.errors import BrokerUnavailable
 
 URL = "sqlite:///events.db"
 FILE = "events.backup"
@@ -365,6 +367,21 @@ def test_nothing_is_restored_while_somebody_has_the_log_open(tmp_path: Path, sto
     assert history(tmp_path) == [0]
 
 
+def test_who_comes_while_the_backup_is_looked_at_is_noticed(tmp_path: Path) -> None:
+    publish(tmp_path, 0)
+    back_up(tmp_path)
+    with ExitStack() as stack:
+
+        def told(step: str, _count: int, part: float) -> None:
+            if (step, part) == ("checking", 1.0):
+                stack.enter_context(running(tmp_path, "wowevent", "subscribe", "none.*", "--url", URL))
+                until(lambda: (tmp_path / "events.db-shm").exists(), "somebody there")
+
+        with pytest.raises(BrokerUnavailable, match="is open, by process"):
+            restore(tmp_path / FILE, str(tmp_path / "events.db"), force=True, told=told)
+    assert not list(tmp_path.glob("events.db.*"))
+
+
 def test_who_opens_the_log_waits_until_the_new_one_is_in_place(tmp_path: Path) -> None:
     """Else it would have the old file, and by its name the write-ahead log of the new one."""
     publish(tmp_path, 0)
@@ -475,18 +492,18 @@ async def test_what_was_leased_is_ready_again_uncharged_and_nothing_lapses(tmp_p
     await asyncio.to_thread(back_up, tmp_path, "--force")
     await asyncio.to_thread(run, tmp_path, "restore", FILE, "--url", "sqlite:///late.db")
     for count, name in enumerate(("there.db", "late.db"), 1):
-        assert subscriptions_of(tmp_path, name) == (1, 0, 0)
+        assert subscriptions_of(tmp_path, name) == (1, 0, 0, 0)
         async with EventBus(f"sqlite:///{tmp_path}/{name}") as bus:
             await bus.subscribe("task.*", handle, "worker")
             await soon(lambda count=count: len(attempts) == count)
     assert attempts == [(1, False), (1, False)]
 
 
-def subscriptions_of(home: Path, name: str) -> tuple[int, int, int]:
-    """Ready, leased, and lapsed, after the janitor has been."""
+def subscriptions_of(home: Path, name: str) -> tuple[int, int, int, int]:
+    """Ready, leased, consumers, and whether it has lapsed, after the janitor has been."""
     run(home, "publish", "none", "{}", "--url", f"sqlite:///{name}")
     found = subscriptions(home, f"sqlite:///{name}")
-    return found["ready"], found["leased"], int(found["lapsed"])
+    return found["ready"], found["leased"], found["consumers"], int(found["lapsed"])
 
 
 def test_numbers_that_were_given_out_since_are_not_given_again(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ async def test_what_is_published_meanwhile_neither_is_in_it_nor_makes_it_begin_a
         nonlocal seen
         if step == "copying":
             seen += 1
+            assert seen < 1_000, "it begins anew"
             asyncio.run_coroutine_threadsafe(broker.publish([event(seen)]), loop).result(10)
 
     few = pytest.MonkeyPatch()
@@ -203,6 +204,31 @@ def test_what_a_killed_one_left_is_taken_over(log: Path) -> None:
     assert not verify(file, quiet).trouble
     assert file.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in log.parent.iterdir()) == ["events.db", "file"]
+
+
+def test_a_write_ahead_log_that_is_not_its_own_does_not_meet_a_draft(log: Path) -> None:
+    """What is restored is written as bytes: SQLite would take what lies beside it by name for its own."""
+    file, left = backed_up(log), [log.with_name(f"new.db.part{suffix}") for suffix in ("-wal", "-journal")]
+    for path in left:
+        path.write_bytes(b"x")
+
+    def told(step: str, _count: int, _part: float) -> None:
+        assert not (step == "digest" and any(path.exists() for path in left))
+
+    restore.restore(file, str(log.with_name("new.db")), force=False, told=told)
+    assert looked_at(log.with_name("new.db")).held.events == COUNT + 1
+
+
+def test_a_log_that_was_made_meanwhile_is_left_alone(log: Path) -> None:
+    file, new = backed_up(log), log.with_name("new.db")
+
+    def told(step: str, _count: int, part: float) -> None:
+        if (step, part) == ("checking", 1.0):
+            new.write_text("somebody's")
+
+    with pytest.raises(FileExistsError):
+        restore.restore(file, str(new), force=False, told=told)
+    assert new.read_text() == "somebody's"
 
 
 # ------------------------------------------------------------------------------------------------ no room

@@ -147,8 +147,6 @@ def _manifest(file: BinaryIO) -> tuple[Manifest, bytes]:
         manifest = msgspec.json.decode(end[:length], type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StorageDamaged("the manifest of this backup is not what was written") from error
-    if manifest.size != at:
-        raise StorageDamaged(f"this backup has {at} bytes of {manifest.size}")
     return manifest, end
 
 
