@@ -375,7 +375,7 @@ def test_who_comes_while_the_backup_is_looked_at_is_noticed(tmp_path: Path) -> N
         def told(step: str, _count: int, part: float) -> None:
             if (step, part) == ("checking", 1.0):
                 stack.enter_context(running(tmp_path, "wowevent", "subscribe", "none.*", "--url", URL))
-                until(lambda: (tmp_path / "events.db-shm").exists(), "somebody there")
+                until((tmp_path / "events.db-shm").exists, "somebody there")
 
         with pytest.raises(BrokerUnavailable, match="is open, by process"):
             restore(tmp_path / FILE, str(tmp_path / "events.db"), force=True, told=told)
