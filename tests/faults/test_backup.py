@@ -74,8 +74,8 @@ def epoch_and_count(path: Path) -> tuple[str, int]:
     db = apsw.Connection(str(path))
     try:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        ((epoch, count),) = db.execute("SELECT epoch, (SELECT count(*) FROM log) FROM state").fetchall()
-        return str(epoch), int(count)
+        found: tuple[str, int] = db.execute("SELECT epoch, (SELECT count(*) FROM log) FROM state").get
+        return found
     finally:
         db.close()
 
