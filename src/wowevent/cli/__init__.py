@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wowevent.cli.backup import backup, restore, verify
 from wowevent.cli.configure import configure
 from wowevent.cli.copy import copy
 from wowevent.cli.daemon import restart, start, stop
@@ -53,6 +54,9 @@ for _command in (
     history,
     replay,
     copy,
+    backup,
+    restore,
+    verify,
     info,
     doctor,
     version,

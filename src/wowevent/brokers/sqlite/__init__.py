@@ -7,6 +7,7 @@
     reader         pages of the log and of its facts, on a connection of their own
     registry       who wants what and who is here, cached;   wake: telling other processes
     schema         the file itself;   opening: what a process may open;   doctor: a look from outside
+    backup, check, restore, draft   a log as one file, whether it is sound, and back again
 
 Nothing is polled but for a look once a second by what waits, in case a wake-up got lost.
 """
