@@ -48,7 +48,7 @@ class Machine:
         self.service = f"http://localhost:{ports['8080']}"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environment = environment(home, PATH=path)
-        self._known: dict[str, str] = {}
+        self._known: dict[str, Any] = {}
 
     def run(self, text: str, *, status: int = 0) -> str:
         """What a block prints, on stdout and stderr; it stops at the first line that fails."""
