@@ -188,7 +188,7 @@ def test_a_bad_token_is_refused(name: str) -> None:
     assert refused(keyring(), make()) == reason
 
 
-@pytest.mark.parametrize("credential", [OPAQUE, signed()])
+@pytest.mark.parametrize("credential", [OPAQUE, signed()], ids=["opaque", "jwt"])
 def test_expired_from_the_second_on(credential: str) -> None:
     identity = keyring(now=NOW + 59.9).identify(credential)
 
