@@ -106,7 +106,9 @@ def test_a_token_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alg", "kid", "key"), [("HS256", "hs", SECRET), ("RS256", "rs", RSA), ("ES256", "es", EC), ("EdDSA", "ed", ED)]
+    ("alg", "kid", "key"),
+    [("HS256", "hs", SECRET), ("RS256", "rs", RSA), ("ES256", "es", EC), ("EdDSA", "ed", ED)],
+    ids=["HS256", "RS256", "ES256", "EdDSA"],
 )
 def test_a_jwt_of_each_kind_of_key(alg: str, kid: str, key: Any) -> None:
     identity = keyring().identify(signed(alg=alg, kid=kid, key=key))
