@@ -609,3 +609,25 @@ async def test_without_a_keyring_nobody_is_asked(bus: EventBus) -> None:
     async with serving(bus) as served:
         assert (await served.client.post("/events", json={"topic": "a", "source_agent": "anybody"})).status_code == 202
         assert (await served.client.get("/events", headers={"authorization": "Bearer x"})).status_code == 200
+
+
+async def test_tokens_are_looked_at_again_whatever_went_wrong(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, refresh, looks = guarded.token(), guarded.keyring.refresh, 0
+
+    def troubled() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise RuntimeError("a fault of ours")
+        return refresh()
+
+    monkeypatch.setattr(guarded.keyring, "refresh", troubled)
+    guarded.revoke(secret)
+    watching = asyncio.create_task(watch(guarded.app))
+    async with guarded.client(secret) as client, asyncio.timeout(3):
+        while (await client.get("/metrics")).status_code == 200:  # noqa: ASYNC110 - HTTP has no event
+            await asyncio.sleep(0.05)
+    watching.cancel()
+    assert "tokens could not be looked at" in caplog.text
