@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes sure that the servers which tests start for themselves are there. The NATS server comes with the dev packages.
+# Makes sure that the servers which tests start for themselves are there, and the two programs that lines of the runbook
+# use. The NATS server comes with the dev packages.
 set -euo pipefail
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 explain() {
   echo "The tests need $1, and $2." >&2
-  echo "Install $1 by hand (Debian, Ubuntu: apt-get; macOS: brew install redis rabbitmq prometheus); for brokers there" >&2
+  echo "Install $1 by hand (Debian, Ubuntu: apt-get; macOS: brew install redis rabbitmq prometheus jq); for brokers there" >&2
   echo "is another way, to name those that are there: make test BROKERS=memory,sqlite" >&2
   exit 1
 }
@@ -28,6 +29,9 @@ for server in redis-server rabbitmq-server; do
   [[ ",${1:-redis,rabbitmq}," == *",${server%-server},"* ]] || continue
   command -v "$server" >/dev/null || missing+=("$server")
 done
+for program in curl jq; do
+  command -v "$program" >/dev/null || missing+=("$program")
+done
 if [ ${#missing[@]} -gt 0 ]; then
   become_root "${missing[*]}"
   echo "Installing ${missing[*]}"
@@ -44,10 +48,13 @@ if ! complete && ! PATH="$unpacked" complete; then
   echo "Fetching prometheus"
   folder=$(mktemp -d)
   trap 'rm -rf "$folder"' EXIT
-  fetch() { (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download prometheus); }
-  if ! fetch 2>/dev/null; then # the lists of packages are old, or were never fetched
-    become_root prometheus
-    fetch || explain prometheus "apt-get cannot fetch it"
+  mkdir -p "$folder"/{lists,cache/archives}/partial
+  fetch() { (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root "$@"); }
+  # The lists of packages may be old, or were never fetched: then into a folder of ours, which takes no root.
+  own=(-o "Dir::State::Lists=$folder/lists" -o "Dir::Cache=$folder/cache")
+  if ! fetch download prometheus 2>/dev/null; then
+    command -v apt-get >/dev/null || explain prometheus "this system has no apt-get"
+    { fetch "${own[@]}" update && fetch "${own[@]}" download prometheus; } || explain prometheus "apt-get cannot fetch it"
   fi
   dpkg --extract "$folder"/prometheus_*.deb "$folder"
   mkdir -p "$unpacked"

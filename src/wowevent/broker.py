@@ -6,7 +6,8 @@ is; below it nothing knows of handlers. Batches go in and batches come out. Driv
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal, Protocol
@@ -14,6 +15,7 @@ from typing import Final, Literal, Protocol
 from msgspec import Struct
 
 from wowevent.event import Event
+from wowevent.finding import Check, Look
 
 URGENT: Final = 7
 """The lowest priority that overtakes (obligation 7)."""
@@ -293,6 +295,14 @@ class Ping(Struct, frozen=True):
     head: Position
 
 
+class Examination(Struct, frozen=True):
+    """What can be looked at of an engine that was reached, from outside: nothing is made or changed by that."""
+
+    looks: Mapping[Check, Look]
+    subscriptions: Callable[[], Awaitable[Sequence[SubscriptionInfo] | None]]
+    """All that are remembered, as far as can be told from outside; None where there is no log yet."""
+
+
 class Broker(Protocol):
     """One engine, with these obligations, which the conformance suite proves of every one.
 
@@ -386,6 +396,14 @@ class Broker(Protocol):
 
     async def ping(self) -> Ping:
         """Raises BrokerUnavailable if the engine does not answer."""
+        ...
+
+    def examine(self) -> AbstractAsyncContextManager[Examination]:
+        """Reach the engine and look at it, without joining its log: nothing is made, changed, trimmed or let lapse.
+
+        Entering raises what a first call would raise if the engine cannot be reached. For an instance that is used for
+        nothing else; its `capabilities.promise` is known once it is entered, as far as it can be told.
+        """
         ...
 
     async def close(self) -> None:

@@ -47,6 +47,7 @@ from wowevent.brokers.nats.registry import Known
 from wowevent.brokers.nats.tags import copied, tag_of
 from wowevent.codec import encode
 from wowevent.errors import (
+    BrokerError,
     BrokerUnavailable,
     BusError,
     Closed,
@@ -1650,6 +1651,34 @@ async def test_what_is_answered_bit_by_bit_is_no_silence(rig: Rig, monkeypatch: 
     link._answers[b"silent"] = asyncio.get_running_loop().create_future()
     with pytest.raises(BrokerUnavailable, match="no answer"):
         await link._answered(link._answers[b"silent"], lambda: 7)
+
+
+async def test_what_changes_nothing_is_asked_once_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was asked may be gone with the question: a stream's leader, say, and another one answers."""
+    monkeypatch.setattr(link_module, "_AGAIN", 0.2)
+    monkeypatch.setattr(link_module, "SILENCE", 3.0)
+    broker = opened(rig)
+    await broker.open()
+    async with stranger() as link:
+        send, put = link.send, list[str]()
+
+        def lossy(subject: str, body: bytes = b"", reply: str = "", headers: bytes = b"") -> None:
+            put.append(subject)
+            if len(put) > 2:
+                send(subject, body, reply, headers)
+
+        monkeypatch.setattr(link, "send", lossy)
+        name = broker._names.log
+        assert (await link.ask(f"STREAM.INFO.{name}"))["config"]["name"] == name
+        assert put == [f"$JS.API.STREAM.INFO.{name}"] * 3
+        put.clear()
+        with suppress(BrokerError):
+            await link.get(name, seq=1)
+        assert put[:3] == [f"$JS.API.DIRECT.GET.{name}"] * 3
+        put.clear()
+        with pytest.raises(BrokerUnavailable, match="no answer"):
+            await link.ask(f"STREAM.PURGE.{name}")
+        assert put == [f"$JS.API.STREAM.PURGE.{name}"]
 
 
 async def test_an_instance_is_found_by_its_first_server_that_answers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

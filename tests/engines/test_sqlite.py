@@ -146,6 +146,15 @@ async def test_a_relative_path_stays_where_it_was_when_the_directory_changes(
     assert (tmp_path / "events.db").exists()
 
 
+async def test_a_connection_is_set_up_to_the_last_setting(file: File) -> None:
+    """APSW carries out nothing behind a row that is not taken, and some of these answer with one."""
+    await file.open().open()
+    for db in (schema.connect(str(file.path), "full"), schema.connect_reader(str(file.path))):
+        assert db.pragma("cell_size_check") == 1
+        assert db.pragma("trusted_schema") == 0
+        db.close()
+
+
 async def test_a_newer_format_is_refused_and_left_alone(file: File) -> None:
     await file.open().open()
     await file.close()

@@ -628,23 +628,26 @@ async def test_what_a_client_held_is_given_back_when_its_token_ends(keys: Keys, 
     assert "attempt" not in delivery, "it is no suspect of a crash"
 
 
+@pytest.mark.parametrize("times", [1, 100])
 async def test_a_keyring_that_fails_keeps_nobody_in(
-    keys: Keys, guarded: EventRouter, enter: Enter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    keys: Keys, guarded: EventRouter, enter: Enter, monkeypatch: pytest.MonkeyPatch, times: int
 ):
-    token = keys.all_of("goes")
-    client = await enter(token)
+    """One whose file cannot be read still knows when a token expires; one that failed once is asked again."""
+    monkeypatch.setattr(door, "_LOOK", 0.1)
+    client = await enter(keys.token("goes", lasts=1_000))
     keyring = part(part(guarded, "_door"), "_keyring")
     refresh, calls = keyring.refresh, []
 
-    def fail_once() -> bool:
+    def fail() -> bool:
         calls.append(1)
-        if len(calls) == 1:
+        if len(calls) <= times:
             raise RuntimeError("a fault of the file")
         return bool(refresh())
 
     logging.getLogger("wowevent").handlers.clear()  # this line is meant to come
-    monkeypatch.setattr(keyring, "refresh", fail_once)
-    keys.revoke(token)
+    monkeypatch.setattr(keyring, "refresh", fail)
+    await eventually(lambda: len(calls) >= 2)
+    keys.later = 1_001
     assert (await client.closed())[0] == 4502
 
 

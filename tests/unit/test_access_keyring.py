@@ -106,7 +106,9 @@ def test_a_token_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alg", "kid", "key"), [("HS256", "hs", SECRET), ("RS256", "rs", RSA), ("ES256", "es", EC), ("EdDSA", "ed", ED)]
+    ("alg", "kid", "key"),
+    [("HS256", "hs", SECRET), ("RS256", "rs", RSA), ("ES256", "es", EC), ("EdDSA", "ed", ED)],
+    ids=["HS256", "RS256", "ES256", "EdDSA"],
 )
 def test_a_jwt_of_each_kind_of_key(alg: str, kid: str, key: Any) -> None:
     identity = keyring().identify(signed(alg=alg, kid=kid, key=key))
@@ -189,7 +191,7 @@ def test_a_bad_token_is_refused(name: str) -> None:
     assert refused(keyring(), make()) == reason
 
 
-@pytest.mark.parametrize("credential", [OPAQUE, signed()])
+@pytest.mark.parametrize("credential", [OPAQUE, signed()], ids=["opaque", "jwt"])
 def test_expired_from_the_second_on(credential: str) -> None:
     identity = keyring(now=NOW + 59.9).identify(credential)
 

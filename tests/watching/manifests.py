@@ -128,7 +128,7 @@ def _names(manifests: Manifests, verb: str, words: Sequence[str]) -> Iterator[st
         elif "=" in word:
             if word.partition("=")[0] not in manifests.containers.get(name, ()):
                 yield f"{name} has no container {word.partition('=')[0]}"
-        elif not kind and {part for part in word.split(",")} <= KINDS.keys():
+        elif not kind and set(word.split(",")) <= KINDS.keys():
             kind = KINDS[word.split(",")[0]]
         else:
             given, slash, name = word.rpartition("/")

@@ -79,7 +79,7 @@ def _words(line: str) -> Iterator[list[str]]:
     command: list[str] = []
     redirected = False
     for word in lexer:
-        if _ENDS >= set(word):
+        if set(word) <= _ENDS:
             yield from [command] if command else []
             command = []
         elif word[0] in "<>":

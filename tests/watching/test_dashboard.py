@@ -50,7 +50,7 @@ def test_every_variable_is_there_and_used() -> None:
 
 def test_it_is_provisioned() -> None:
     (provider,) = read(GRAFANA / "provisioning" / "dashboards" / "wowevent.yml")["providers"]
-    assert provider["options"]["path"] == "/var/lib/grafana/dashboards"
+    assert provider["options"]["path"] == "/etc/grafana/dashboards"
     (source,) = read(GRAFANA / "provisioning" / "datasources" / "prometheus.yml")["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
 
@@ -59,6 +59,6 @@ def test_the_compose_file_puts_it_there() -> None:
     compose = read(GRAFANA.parents[1] / "docker-compose.events.yml")
     mounted = [each.removesuffix(":ro").split(":") for each in compose["services"]["grafana"]["volumes"]]
     assert ["./infrastructure/grafana/provisioning", "/etc/grafana/provisioning"] in mounted
-    assert ["./infrastructure/grafana/dashboards", "/var/lib/grafana/dashboards"] in mounted
+    assert ["./infrastructure/grafana/dashboards", "/etc/grafana/dashboards"] in mounted
     assert "prometheus" in compose["services"]
     assert "event-bus" in compose["services"], "the name that prometheus.yml looks up"

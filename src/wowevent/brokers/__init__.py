@@ -63,11 +63,10 @@ def open_broker(
         from wowevent.brokers.sqlite import SqliteBroker
 
         synchronous = options.pop("synchronous", "full").lower()
-        if synchronous not in {"full", "normal", "off"} or parts.netloc or len(parts.path) < len("/x"):
-            raise ValueError(f"{url!r}: sqlite:///relative.db or sqlite:////absolute.db, synchronous=full or normal")
+        if synchronous not in {"full", "normal", "off"}:
+            raise ValueError(f"{url!r}: synchronous=full or normal")
         _refuse_rest(url, options)
-        path = _namespaced(unquote(parts.path[1:]), namespace)
-        return SqliteBroker(path, synchronous=synchronous, retention=retention, clock=clock)
+        return SqliteBroker(embedded_path(url, namespace), synchronous=synchronous, retention=retention, clock=clock)
     if parts.scheme in {"redis", "rediss", "unix", "redis+sentinel", "redis+cluster"}:
         redis = _redis()
         strict = {"true": True, "false": False}.get(options.pop("strict", "false").lower())
@@ -88,6 +87,15 @@ def open_broker(
         return nats(servers, given, namespace=namespace, retention=retention, clock=clock)
     known = "memory://, sqlite:///path, redis://, amqp:// and nats://"
     raise NotSupported(f"{parts.scheme or url!r}: known here are {known}")
+
+
+def embedded_path(url: str, namespace: str = "default") -> str:
+    """The file of an embedded log, as its URL and namespace name it; ValueError for a URL that names none."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or parts.netloc or len(parts.path) < len("/x"):
+        raise ValueError(f"{url!r}: sqlite:///relative.db or sqlite:////absolute.db")
+    check_name(namespace)
+    return _namespaced(unquote(parts.path[1:]), namespace)
 
 
 def open_client(

@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from wowevent.cli.backup import backup, restore, verify
 from wowevent.cli.configure import configure
 from wowevent.cli.copy import copy
 from wowevent.cli.daemon import restart, start, stop
 from wowevent.cli.dlq import app as dlq
+from wowevent.cli.doctor import doctor
 from wowevent.cli.exits import exit_status, say
 from wowevent.cli.history import history
 from wowevent.cli.info import info
@@ -52,7 +54,11 @@ for _command in (
     history,
     replay,
     copy,
+    backup,
+    restore,
+    verify,
     info,
+    doctor,
     version,
 ):
     app.command()(_command)

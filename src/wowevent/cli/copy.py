@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
@@ -15,14 +14,13 @@ from msgspec import structs
 from wowevent.broker import Broker
 from wowevent.cli.engine import Namespace, note, open_bus, settle
 from wowevent.cli.exits import CommandError
+from wowevent.cli.progress import progress
 from wowevent.cli.show import counted, print_json
 from wowevent.clock import SystemClock
-from wowevent.copying import Compared, Copied, Copy, Standing, Told, carry_over, compare
+from wowevent.copying import Compared, Copied, Copy, Standing, carry_over, compare
 from wowevent.errors import NotSupported
 from wowevent.service.loop import run
 from wowevent.settings import Settings
-
-_SAY_EVERY: Final = 5.0  # seconds between two lines for who has no terminal
 
 
 def copy(  # noqa: PLR0917 - the options of a command
@@ -105,8 +103,8 @@ class _Move:
         if not self._merge and await move.filled():
             raise CommandError("usage", f"{_place(self._there)} is not empty: --merge adds to what it has")
         try:
-            with _shown("copying") as told:
-                self.copied = await move.run(told)
+            with progress({"copying": "events"}) as told:
+                self.copied = await move.run(partial(told, "copying"))
         except asyncio.CancelledError:
             note("stopped; the same command goes on from there")
             raise
@@ -114,8 +112,9 @@ class _Move:
     async def _compare(self, move: Copy, source: Broker, target: Broker) -> None:
         known = move.note
         upto = move.upto if known is None or known.source is None else known.source
-        with _shown("comparing") as told:
-            self.compared = await compare(source, target, upto, None if known is None else known.began, told)
+        with progress({"comparing": "events"}) as told:
+            began = None if known is None else known.began
+            self.compared = await compare(source, target, upto, began, partial(told, "comparing"))
 
     def fields(self) -> dict[str, Any]:
         """All of it for programs."""
@@ -193,31 +192,3 @@ async def _engine(settings: Settings) -> AsyncIterator[Broker]:
         yield bus.broker
     finally:
         await bus.stop(timeout=0)
-
-
-@contextmanager
-def _shown(what: str) -> Iterator[Told]:
-    """What takes how far it is, and shows it on stderr: a bar on a terminal, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _lines(what)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    count = TextColumn("{task.fields[events]:,} events")
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), count, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=1.0, events=0)
-        yield lambda events, part: progress.update(task, completed=part, events=events)
-
-
-def _lines(what: str) -> Callable[[int, float], None]:
-    said = time.monotonic()
-
-    def told(events: int, part: float) -> None:
-        nonlocal said
-        if (now := time.monotonic()) >= said + _SAY_EVERY:
-            said = now
-            print(f"{what}: {events:,} events, {part:.0%}", file=sys.stderr, flush=True)
-
-    return told

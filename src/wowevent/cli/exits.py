@@ -2,7 +2,8 @@
 
     0    done; also when the reader of the output went away, a service was told to end, or a view was left (monitor and
          logs -f, by q or Ctrl-C)
-    1    a fault of ours, an error that has no status of its own, or a question that was answered no (declined)
+    1    a fault of ours, an error that has no status of its own, a question that was answered no (declined), or a
+         doctor that found what fails
     2    the command line is wrong
     65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new,
          schema_conflict, copy_differs

@@ -93,6 +93,11 @@ class Connection(WSListener):
         return self._paused or len(self.outbox) > 0
 
     @property
+    def leaving(self) -> bool:
+        """Whether it is on its way out."""
+        return self._closing
+
+    @property
     def peer(self) -> str:
         """Its address."""
         name = self._socket.get_extra_info("peername")

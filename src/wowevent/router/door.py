@@ -162,13 +162,20 @@ class Door:
     def _look(self) -> None:
         if self._keyring is None:
             return
-        self._keyring.refresh()
-        for connection in list(self._inside):
-            identity = connection.session.identity
-            if identity is not None and connection.connected and not self._keyring.stands(identity):
-                audit("disconnect", identity, outcome="closed", reason="expired or revoked", peer=connection.peer)
-                connection.goodbye = True  # not its fault: what it holds is given back as it was
-                connection.close(OVER, "your token has expired, or was revoked")
+        try:
+            self._keyring.refresh()
+        finally:
+            for connection in list(self._inside):
+                identity = connection.session.identity
+                if identity is not None and connection.connected and not self._keyring.stands(identity):
+                    self._send_away(connection, identity)
+
+    def _send_away(self, connection: Connection, identity: Identity) -> None:
+        if connection.leaving:
+            return
+        audit("disconnect", identity, outcome="closed", reason="expired or revoked", peer=connection.peer)
+        connection.goodbye = True  # not its fault: what it holds is given back as it was
+        connection.close(OVER, "your token has expired, or was revoked")
 
 
 def reason_of(error: NotPermitted) -> str:

@@ -101,7 +101,7 @@ async def watch(app: Starlette) -> None:
         try:
             keyring.refresh()
             app.state.replays.end_fallen(keyring.stands)
-        except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come: else nothing is revoked
+        except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
             logger.error("tokens could not be looked at", exc_info=error)
         await asyncio.sleep(_LOOK)
 

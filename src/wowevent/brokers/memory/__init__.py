@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from wowevent.broker import (
@@ -20,6 +21,7 @@ from wowevent.broker import (
     DeadLetter,
     DeadQuery,
     Discard,
+    Examination,
     Extend,
     Lease,
     Ping,
@@ -33,6 +35,7 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
+from wowevent.brokers.memory import doctor
 from wowevent.brokers.memory.cursor import Cursor, Entry, Waiter
 from wowevent.brokers.memory.log import MemoryLog, Reader, shared_log
 from wowevent.clock import Clock, SystemClock, Timer
@@ -393,6 +396,10 @@ class MemoryBroker:
         """See Broker."""
         self._enter()
         return Ping(0.0, Position(self._log.epoch, self._log.head))
+
+    def examine(self) -> AbstractAsyncContextManager[Examination]:
+        """See Broker."""
+        return doctor.examine(self.subscriptions)
 
     async def close(self) -> None:
         """See Broker."""

@@ -10,7 +10,7 @@
     control, registry   what all instances know      locks       what only one may do
     letters     dead letters                         janitor     the log's limits
     history     reading the log                      storage     streams that store nothing any more
-    faults      the errors
+    faults      the errors                           doctor      a look from outside
 
 The server matches and keeps cursors; who failed how often travels with a copy. `names` draws what lies where.
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from uuid import uuid4
 
@@ -31,6 +32,7 @@ from wowevent.broker import (
     DeadLetter,
     DeadQuery,
     Discard,
+    Examination,
     Lease,
     Ping,
     Position,
@@ -42,6 +44,7 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
+from wowevent.brokers.nats import doctor
 from wowevent.brokers.nats.declaring import remember
 from wowevent.brokers.nats.faults import refusal
 from wowevent.brokers.nats.history import Items, Past, Tail, epoch_of, facts
@@ -456,6 +459,10 @@ class NatsBroker:
         # The server reads on where it stores nothing any more.
         (_, last), _ = await asyncio.gather(session.ends(), session.storage.look())
         return Ping(asyncio.get_running_loop().time() - began, Position(epoch_of(self._registry), last))
+
+    def examine(self) -> AbstractAsyncContextManager[Examination]:
+        """See Broker."""
+        return doctor.examine(self._servers, self._options, self._names)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

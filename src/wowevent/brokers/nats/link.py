@@ -32,6 +32,8 @@ from wowevent.errors import (
 SILENCE: Final = 9.5
 """Seconds without an answer after which the server is taken to be gone (obligation 9)."""
 _OLDEST: Final = (2, 11)  # of servers: messages that live for a while
+_AGAIN: Final = 2.0  # seconds after which what changes nothing is asked once more: who was asked may be gone
+_LOOKS: Final = ("STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.NAMES.", "INFO")
 _DOUBT: Final = 0.8  # of that time, after which it is asked why nothing comes
 _UNHEARD: Final = 4.0  # seconds after which it is asked whether the server is there, since an answer is missing
 _SPARE: Final = 40_960  # bytes of a message's greatest length that are for what it says of itself
@@ -55,6 +57,8 @@ class Link:
         """There is a stream that stores nothing: it is asked before more is published."""
         self.version: str = str(connection.connected_server_version).strip("<>").rpartition(" v")[2]
         """The server's."""
+        self.cluster: str = str(connection._server_info.get("cluster") or "")  # noqa: SLF001 - the driver tells it to nobody
+        """The name of the server's cluster; empty for one that stands alone."""
         self._connection = connection
         self._most = connection.max_payload
         self._inbox = connection.new_inbox()
@@ -224,21 +228,35 @@ class Link:
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
-    async def request(self, subject: str, body: bytes = b"", headers: bytes = b"") -> tuple[bytes, bytes]:
-        """One answer: body and headers."""
-        key = f"{next(self._numbers)}"
-        answer = self._answers[key.encode()] = asyncio.get_running_loop().create_future()
+    async def request(
+        self, subject: str, body: bytes = b"", headers: bytes = b"", *, again: bool = False
+    ) -> tuple[bytes, bytes]:
+        """One answer: body and headers. `again`: no answer is not waited out, the question is put once more."""
+        key, loop = f"{next(self._numbers)}", asyncio.get_running_loop()
+        answer = self._answers[key.encode()] = loop.create_future()
+        timer: asyncio.TimerHandle | None = None
+
+        def put() -> None:
+            nonlocal timer
+            timer = loop.call_later(_AGAIN, put) if again else None
+            with suppress(BusError):  # the answer says it, too
+                self.send(subject, body, f"{self._inbox}.a.{key}", headers)
+
         try:
             self.send(subject, body, f"{self._inbox}.a.{key}", headers)
+            timer = loop.call_later(_AGAIN, put) if again else None
             await self._answered(answer)
         finally:
+            if timer is not None:
+                timer.cancel()
             del self._answers[key.encode()]
         body, headers = answer.result()
         return body, headers
 
     async def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """An answer of the JetStream API. Raises what it refuses: BrokerError with `code` in its cause."""
-        body, headers = await self.request(f"$JS.API.{what}", _encode(arguments) if arguments else b"")
+        question = _encode(arguments) if arguments else b""
+        body, headers = await self.request(f"$JS.API.{what}", question, again=what.startswith(_LOOKS))
         if status_of(headers) == NOBODY:
             raise BrokerUnavailable("nats: JetStream does not answer; is it switched on?")
         answer = _json.decode(body)
@@ -266,7 +284,8 @@ class Link:
     async def get(self, stream: str, *, seq: int = 0, subject: str = "") -> Found | None:
         """A message by its sequence, or the newest of a subject; None if there is none."""
         asked = (subject, b"") if subject else ("", b'{"seq":%d}' % seq)
-        body, headers = await self.request(f"$JS.API.DIRECT.GET.{stream}.{asked[0]}".removesuffix("."), asked[1])
+        question = f"$JS.API.DIRECT.GET.{stream}.{asked[0]}".removesuffix(".")
+        body, headers = await self.request(question, asked[1], again=True)
         if not status_of(headers):
             where = header_of(headers, b"Nats-Subject")
             return Found(where, int(header_of(headers, b"Nats-Sequence")), body, headers)

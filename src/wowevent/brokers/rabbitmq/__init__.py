@@ -6,6 +6,7 @@
     serving     one subscription: lease and settle   control, registry   the control log and its fold
     delays      what is delayed                      live      who is there, replies
     letters     dead letters                         faults    the errors;   strangers   what others publish
+    doctor      a look from outside
 
 What AMQP cannot do is declared: a confirm bears no position, an id is looked for where it is consumed, and a lease ends
 with the connection of who holds it.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from msgspec import structs
@@ -30,6 +32,7 @@ from wowevent.broker import (
     DeadLetter,
     DeadQuery,
     Discard,
+    Examination,
     Lease,
     Ping,
     Position,
@@ -41,6 +44,7 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
+from wowevent.brokers.rabbitmq import doctor
 from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
 from wowevent.brokers.rabbitmq.link import SILENCE, Link, Message, nodes_of, unrouted
 from wowevent.brokers.rabbitmq.names import Names
@@ -493,6 +497,10 @@ class RabbitMQBroker:
         await session.sync()
         offset = await session.head()
         return Ping(asyncio.get_running_loop().time() - began, Position(session.control.registry.epoch, offset + 1))
+
+    def examine(self) -> AbstractAsyncContextManager[Examination]:
+        """See Broker."""
+        return doctor.examine(self._url, self._names)
 
 
 async def _check(session: Session, start: Position) -> None:

@@ -5,7 +5,7 @@
     session        what an instance has joined: epoch, registry, wake-ups, beat
     appending      publishing;   reader: pages, facts and the growing end of the log
     entries        entries and dead letters, read;   registry: who wants what, cached
-    server         what the server's settings promise;   faults: the errors
+    server         what the server's settings promise;   doctor: a look from outside;   faults: the errors
     script, scripts/   the scripts, and the keys that they work on
 
 Redis cannot be asked for less than what a script does at once, so what would be long (a new subscription's past, the
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -31,6 +32,7 @@ from wowevent.broker import (
     DeadLetter,
     DeadQuery,
     Discard,
+    Examination,
     Extend,
     Lease,
     Ping,
@@ -44,9 +46,9 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
-from wowevent.brokers.redis import appending
+from wowevent.brokers.redis import appending, doctor
 from wowevent.brokers.redis.dial import Dial, dial_client, dial_url
-from wowevent.brokers.redis.entries import json_of, lease_of, letter_of, number_of, offset_of
+from wowevent.brokers.redis.entries import info_of, json_of, lease_of, letter_of, offset_of
 from wowevent.brokers.redis.faults import Refused
 from wowevent.brokers.redis.reader import Facts, Pages, Tail, next_of, parse
 from wowevent.brokers.redis.registry import text_of
@@ -226,22 +228,8 @@ class RedisBroker:
             for subscription, facts in zip(wanted[first : first + _PAGE], answer, strict=True):
                 if facts[0] is not None:
                     unseen = 0 if facts[9] is None else await self._unseen(session, subscription, facts[9:])
-                    infos.append(self._info(subscription, facts, unseen))
+                    infos.append(info_of(subscription, facts, unseen, self._clock.time()))
         return infos
-
-    def _info(self, subscription: Subscription, facts: list[Any], unseen: int) -> SubscriptionInfo:
-        lost, oldest = number_of(facts[2]), facts[8]
-        return SubscriptionInfo(
-            subscription=subscription,
-            ready=facts[3] + unseen,
-            leased=facts[4],
-            delayed=facts[5],
-            dead=facts[6],
-            consumers=facts[7],
-            oldest=None if oldest is None else max(0.0, self._clock.time() - int(oldest) / 1000),
-            lost=None if lost < 0 else lost,
-            lapsed=facts[1] == b"1",
-        )
 
     async def purge(self, id: str) -> int:
         """See Broker."""
@@ -484,6 +472,13 @@ class RedisBroker:
         started = self._clock.monotonic()
         head = await session.head()
         return Ping(self._clock.monotonic() - started, head)
+
+    @asynccontextmanager
+    async def examine(self) -> AsyncIterator[Examination]:
+        """See Broker."""
+        async with doctor.examine(self._dial, self._key) as (examination, promise):
+            self.capabilities = structs.replace(self.capabilities, promise=promise)
+            yield examination
 
 
 def _start(subscription: Subscription, epoch: str) -> tuple[Any, str]:

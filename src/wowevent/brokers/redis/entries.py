@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wowevent.broker import Attempt, DeadLetter, Lease, Position, Reason
+from wowevent.broker import Attempt, DeadLetter, Lease, Position, Reason, Subscription, SubscriptionInfo
 from wowevent.codec import decode
 from wowevent.errors import BusError, StorageDamaged
 from wowevent.event import Event
@@ -76,3 +76,19 @@ def json_of(text: str) -> bytes:
 def number_of(value: Any) -> int:
     """A number that the server gives as text, or not at all."""
     return int(float(value)) if value else 0
+
+
+def info_of(subscription: Subscription, facts: list[Any], unseen: int, now: float) -> SubscriptionInfo:
+    """The numbers of a subscription, as the script `info` gives them; `unseen` are those of the past still to come."""
+    lost, oldest = number_of(facts[2]), facts[8]
+    return SubscriptionInfo(
+        subscription=subscription,
+        ready=facts[3] + unseen,
+        leased=facts[4],
+        delayed=facts[5],
+        dead=facts[6],
+        consumers=facts[7],
+        oldest=None if oldest is None else max(0.0, now - int(oldest) / 1000),
+        lost=None if lost < 0 else lost,
+        lapsed=facts[1] == b"1",
+    )

@@ -14,9 +14,11 @@ _NEEDS_MEMORY: Final = frozenset({"append", "hold"})  # a full server refuses th
 class Script:
     """One script, known to the server by the hash of its text."""
 
-    def __init__(self, name: str) -> None:
-        parts = ["prelude", *([] if name in _ELSEWHERE else ["same_log"]), name]
-        flags = "" if name in _NEEDS_MEMORY else " flags=allow-oom"
+    def __init__(self, name: str, *, still: bool = False) -> None:
+        """`still`: for who only looks, at whichever log is there; the server refuses what would change something."""
+        before = ["still"] if still else [] if name in _ELSEWHERE else ["same_log"]
+        parts = ["prelude", *before, name]
+        flags = " flags=no-writes" if still else "" if name in _NEEDS_MEMORY else " flags=allow-oom"
         text = "\n".join((_FOLDER / f"{part}.lua").read_text("utf-8") for part in parts)
         self.name: str = name
         self.text: bytes = f"#!lua{flags}\n{text}".encode()
@@ -27,3 +29,4 @@ _NAMES: Final = (
     "append beat cancel declare detach facts fetch fill fold hold info open purge remove reply resolve retain settle"
 )
 SCRIPTS: Final = {name: Script(name) for name in _NAMES.split()}
+LOOKS: Final = {name: Script(name, still=True) for name in ("fold", "info")}

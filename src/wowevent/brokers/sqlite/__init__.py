@@ -6,7 +6,8 @@
                    subscriptions, backfill, dead, retention
     reader         pages of the log and of its facts, on a connection of their own
     registry       who wants what and who is here, cached;   wake: telling other processes
-    schema         the file itself;   opening: what a process may open
+    schema         the file itself;   opening: what a process may open;   doctor: a look from outside
+    backup, check, restore, draft   a log as one file, whether it is sound, and back again
 
 Nothing is polled but for a look once a second by what waits, in case a wake-up got lost.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from wowevent.broker import Capabilities, Ping, Position, Retention
-from wowevent.brokers.sqlite import dead, entries, log, reader, settling, subscriptions
+from wowevent.brokers.sqlite import dead, doctor, entries, log, reader, settling, subscriptions
 from wowevent.brokers.sqlite.jobs import Fetch, GiveUp, Publish
 from wowevent.brokers.sqlite.reader import Place
 from wowevent.brokers.sqlite.session import Session
@@ -29,12 +30,14 @@ from wowevent.reading import Reading, of_facts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from wowevent.broker import (
         Appended,
         DeadLetter,
         DeadQuery,
         Discard,
+        Examination,
         Lease,
         Query,
         Redeliver,
@@ -239,6 +242,10 @@ class SqliteBroker:
         started = self._clock.monotonic()
         newest, _, _ = await session.write(log.head)
         return Ping(self._clock.monotonic() - started, Position(session.epoch, newest))
+
+    def examine(self) -> AbstractAsyncContextManager[Examination]:
+        """See Broker."""
+        return doctor.examine(Path(self._path), self._synchronous)
 
     async def close(self) -> None:
         """See Broker. What was asked for before is carried out."""

@@ -24,19 +24,21 @@ import secrets
 import time
 import zlib
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 import msgspec
 
-from wowevent.brokers.sqlite.opening import opened
-from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, StorageDamaged, StorageFull
+from wowevent.brokers.sqlite.opening import entered, opened
+from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, NotSupported, StorageDamaged, StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FORMAT: Final = 2
 APPLICATION: Final = 0x576F7745  # "WowE": tells the file of another program from a log
+BACKUP: Final = 0x576F7742  # "WowB": tells a backup of a log, which has its positions but is not to give out others
 BUSY_SECONDS: Final = 5.0
 
 _TABLES: Final = """
@@ -197,48 +199,62 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
     Raises FormatTooNew, StorageDamaged for a file that is no log of ours, BrokerUnavailable, and NotSupported in a
     forked child for a file that was open at the fork.
     """
-    db = opened(path, make=True)
-    try:
-        db.set_busy_handler(BusyWait(BUSY_SECONDS))
-        _check_format(db)
-        _persistent_wal(db)
-        # Checkpoints come after the callers were answered, see writer.
-        db.execute(
-            f"PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; "
-            "PRAGMA temp_store=memory; PRAGMA cell_size_check=1; PRAGMA trusted_schema=0"
-        )
-        _make_tables(db)
-    except BaseException:
-        db.close()
-        raise
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with entered(path):
+        db = opened(path, make=True)
+        try:
+            db.set_busy_handler(BusyWait(BUSY_SECONDS))
+            check_format(db)
+            _persistent_wal(db)
+            # Checkpoints come after the callers were answered, see writer.
+            db.execute(
+                f"PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; "
+                "PRAGMA temp_store=memory; PRAGMA cell_size_check=1; PRAGMA trusted_schema=0"
+            ).fetchall()  # what stands behind a row that nobody takes is not carried out
+            _make_tables(db)
+        except BaseException:
+            db.close()
+            raise
     return db
 
 
 def connect_reader(path: str) -> apsw.Connection:
-    """A connection that only reads, beside the one that writes."""
-    db = opened(path)
-    try:
-        db.set_busy_handler(BusyWait(BUSY_SECONDS))
-        db.execute(
-            "PRAGMA query_only=1; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-8192; "
-            "PRAGMA cell_size_check=1; PRAGMA trusted_schema=0"
-        )
-    except BaseException:
-        db.close()
-        raise
+    """A connection that only reads, beside the one that writes, or alone."""
+    with entered(path):
+        db = opened(path)
+        try:
+            db.set_busy_handler(BusyWait(BUSY_SECONDS))
+            db.execute(
+                "PRAGMA query_only=1; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-8192; "
+                "PRAGMA cell_size_check=1; PRAGMA trusted_schema=0"
+            ).fetchall()
+            db.pragma("user_version")  # in a write-ahead log, SQLite's lock on the file stays from here on
+        except BaseException:
+            db.close()
+            raise
     return db
 
 
-def _check_format(db: apsw.Connection) -> None:
-    """All in one look: another process may make the tables meanwhile."""
-    db.execute("BEGIN")
+def check_format(db: apsw.Connection) -> None:
+    """FormatTooNew, StorageDamaged for a file that is no log of ours, NotSupported for a backup of one.
+
+    All in one look: another process may make the tables meanwhile.
+    """
+    db.execute("SAVEPOINT look")
     try:
-        version, application = db.pragma("user_version"), db.pragma("application_id")
-        tables = db.execute("SELECT 1 FROM sqlite_schema").get
+        application, tables = db.pragma("application_id"), db.execute("SELECT 1 FROM sqlite_schema").get
     finally:
-        db.execute("ROLLBACK")
+        db.execute("RELEASE look")
+    if application == BACKUP:
+        raise NotSupported("this file is a backup, which `wowevent restore` makes a log of")
     if application not in (0, APPLICATION) or (application == 0 and tables):
         raise StorageDamaged("this file is a database, but not a log of WowEvent")
+    check_version(db)
+
+
+def check_version(db: apsw.Connection) -> None:
+    """FormatTooNew for tables that we do not know."""
+    version = db.pragma("user_version")
     if version > FORMAT:
         raise FormatTooNew(f"this log has format {version}; this WowEvent knows {FORMAT}")
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from wowevent.brokers.sqlite import entries, log, retention, subscriptions, wake
 from wowevent.brokers.sqlite.jobs import Call, Close, Fetch, GiveUp, Item, Job, Look, Outcome, Publish
-from wowevent.brokers.sqlite.schema import one, translated
+from wowevent.brokers.sqlite.schema import BUSY_SECONDS, BusyWait, one, translated
 from wowevent.brokers.sqlite.store import Store
 from wowevent.errors import BusError, Closed, StorageDamaged, StorageFull
 
@@ -35,12 +35,18 @@ _RESERVE: Final = 8 * 2**20  # bytes of the disk that publishing leaves to ackno
 _PAGE_BYTES: Final = 4_096
 _WAL_PAGES: Final = 1_000
 _WAL_PAGES_TOO_MANY: Final = 16_000
+_RESTART_SECONDS: Final = 0.1
 _JANITOR_SECONDS: Final = 1.0
 _TROUBLE_SECONDS: Final = 1.0
 _logger: Final = logging.getLogger(__name__)
 
 # The trouble is the file's, not one job's: everything in this transaction failed.
 _SHARED_TROUBLE: Final = (apsw.BusyError, apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.NotADBError)
+
+
+def reserve(disk: os.statvfs_result) -> int:
+    """The bytes of a disk that publishing leaves to acknowledgements."""
+    return min(_RESERVE, disk.f_blocks * disk.f_frsize // 16)
 
 
 class Answer(Struct, frozen=True):
@@ -71,6 +77,7 @@ class Writer:
         self._grew = False
         self._janitor_at = 0.0
         self._pages = 0
+        self._too_many = _WAL_PAGES_TOO_MANY
         self._version = 0
         self._directory = ""
 
@@ -331,8 +338,7 @@ class Writer:
         write-ahead log grows with everything that is written, acknowledgements too.
         """
         found = os.statvfs(self._directory)
-        kept = min(_RESERVE, found.f_blocks * found.f_frsize // 16) + self._pages * _PAGE_BYTES
-        return found.f_bavail * found.f_frsize > kept
+        return found.f_bavail * found.f_frsize > reserve(found) + self._pages * _PAGE_BYTES
 
     @staticmethod
     def _fetch(store: Store, fetches: list[Fetch], idle: list[Fetch]) -> list[Outcome]:
@@ -409,17 +415,34 @@ class Writer:
         return float(min(time for time in times if time is not None))
 
     def _checkpoint(self, db: apsw.Connection) -> None:
-        """Bring the write-ahead log's pages into the file; readers may make it wait, but not for ever."""
-        mode = apsw.SQLITE_CHECKPOINT_PASSIVE
-        if self._pages >= _WAL_PAGES_TOO_MANY:
-            mode = apsw.SQLITE_CHECKPOINT_RESTART
-        self._pages = 0
+        """Bring the write-ahead log's pages into the file.
+
+        When there are too many, readers that take turns are waited for, in which time no process can write. One that
+        stays for long (a backup) is not to stop everybody: the next such wait comes when there are twice as many.
+        """
+        pages, self._pages = self._pages, 0
+        if pages < _WAL_PAGES_TOO_MANY:
+            self._too_many = _WAL_PAGES_TOO_MANY
+        if pages < self._too_many:
+            self._try_checkpoint(db, apsw.SQLITE_CHECKPOINT_PASSIVE)
+            return
+        db.set_busy_handler(BusyWait(_RESTART_SECONDS))
+        try:
+            done = self._try_checkpoint(db, apsw.SQLITE_CHECKPOINT_RESTART)
+        finally:
+            db.set_busy_handler(BusyWait(BUSY_SECONDS))
+        self._too_many = _WAL_PAGES_TOO_MANY if done else 2 * pages
+
+    @staticmethod
+    def _try_checkpoint(db: apsw.Connection, mode: int) -> bool:
         try:
             db.wal_checkpoint(mode=mode)
         except (apsw.BusyError, apsw.LockedError):
-            pass  # another process is at it
+            return False  # another process is at it, or reads
         except apsw.Error as error:
             _logger.warning("the write-ahead log cannot be brought into the file now: %s", error)
+            return False
+        return True
 
     def _finish(self, store: Store) -> None:
         """Say good-bye: what was asked for before is done, whoever still waits is told."""
