@@ -295,6 +295,11 @@ class Serving:
             self._context.link.fail(translate(error))
         self.lanes.news.notify()
 
+    @property
+    def due(self) -> bool:
+        """Whether leases have ended that are not where they belong yet."""
+        return bool(self._tasks) or (self._ends is not None and self._ends_at <= self._context.clock.monotonic())
+
     async def flush(self) -> None:
         """Return once the leases that ended by now are where they belong."""
         self._end_now()

@@ -301,7 +301,8 @@ class Session:
 
     async def sync(self) -> None:
         """Know all that was said before; what is due here has happened."""
-        await asyncio.gather(*(serving.flush() for serving in self.servings.values()), self.delays.flush())
+        due = [serving for serving in self.servings.values() if serving.due]  # seldom any, of hundreds
+        await asyncio.gather(*(serving.flush() for serving in due), self.delays.flush())
         await asyncio.gather(self.control.sync(), self.live.sync())
 
     async def _infos(self) -> list[SubscriptionInfo]:
