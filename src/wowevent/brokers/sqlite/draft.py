@@ -24,7 +24,7 @@ class Draft:
         """Where it is. A connection to it is to be closed before it is put in place."""
         self.file = file
         """For bytes that SQLite does not write. It holds the lock, and is not to be closed."""
-        self.placed = False
+        self.placed: bool = False
         self._target = target
 
     def sync(self) -> None:
