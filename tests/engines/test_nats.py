@@ -1452,9 +1452,9 @@ async def test_thousands_of_letters_are_counted_without_being_listed(rig: Rig, m
     request = link_module.Link.request
     longest = 0
 
-    async def measured(self: Link, subject: str, *more: Any) -> tuple[bytes, bytes]:
+    async def measured(self: Link, subject: str, *more: Any, again: bool = False) -> tuple[bytes, bytes]:
         nonlocal longest
-        answer = await request(self, subject, *more)
+        answer = await request(self, subject, *more, again=again)
         longest = max(longest, len(answer[0]))
         return answer
 
@@ -1490,9 +1490,9 @@ async def test_limits_that_take_nothing_read_one_event(rig: Rig, monkeypatch: py
     asked: list[str] = []
     request = link_module.Link.request
 
-    async def noted(self: Link, subject: str, *more: Any) -> tuple[bytes, bytes]:
+    async def noted(self: Link, subject: str, *more: Any, again: bool = False) -> tuple[bytes, bytes]:
         asked.append(subject.removeprefix("$JS.API."))
-        return await request(self, subject, *more)
+        return await request(self, subject, *more, again=again)
 
     monkeypatch.setattr(link_module.Link, "request", noted)
     await session_of(broker)._janitor.trim()
@@ -1509,9 +1509,9 @@ async def test_of_a_stream_with_replicas_nothing_is_to_be_deleted_to_see_whether
     asked: list[str] = []
     request = link_module.Link.request
 
-    async def noted(self: Link, subject: str, *more: Any) -> tuple[bytes, bytes]:
+    async def noted(self: Link, subject: str, *more: Any, again: bool = False) -> tuple[bytes, bytes]:
         asked.append(subject.removeprefix("$JS.API."))
-        return await request(self, subject, *more)
+        return await request(self, subject, *more, again=again)
 
     monkeypatch.setattr(link_module.Link, "request", noted)
     await broker.ping()

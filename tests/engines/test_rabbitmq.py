@@ -36,7 +36,7 @@ from wowevent.broker import (
 from wowevent.brokers import open_broker
 from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
 from wowevent.brokers.rabbitmq.link import Link
-from wowevent.brokers.rabbitmq.registry import Registry
+from wowevent.brokers.rabbitmq.registry import Registry, Returned
 from wowevent.brokers.rabbitmq.tags import number_of
 from wowevent.codec import encode
 from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted, PositionLost, SubscriptionNotFound
@@ -267,6 +267,33 @@ async def test_who_declares_what_is_declared_waits_for_nobody_who_changes_it(rig
         await asyncio.sleep(0.5)
         assert not changing.done()
     assert (await changing).subscription.patterns == ("task.*",)
+
+
+async def test_a_fetch_waits_for_what_a_detach_gives_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies before the others, in its old place."""
+    broker = opened(rig)
+    await declare(broker)
+    coming = asyncio.create_task(broker.fetch(WORKER, limit=2, wait=5))
+    await broker.publish([event(n=0)])
+    leases = [*await coming]
+    await broker.publish([event(n=1)])
+    session = broker._session
+    assert session is not None
+    lanes, append = session.serving(WORKER).lanes, session.control.append
+    await eventually(lambda: len(lanes) == 1)
+
+    async def slow(entry: Any) -> Any:
+        if isinstance(entry, Returned):
+            await asyncio.sleep(0.5)
+        return await append(entry)
+
+    monkeypatch.setattr(session.control, "append", slow)
+    leaving = asyncio.create_task(broker.detach(WORKER))
+    await eventually(lambda: not len(lanes))
+    await broker.publish([event(n=2)])
+    leases += await broker.fetch(WORKER, limit=5, wait=5)
+    await leaving
+    assert numbers(leases) == [0, 1, 2]
 
 
 async def test_a_consumer_that_leaves_while_events_come_makes_no_suspects(rig: Rig) -> None:

@@ -108,8 +108,9 @@ async def test_every_series_that_a_rule_or_a_panel_names_is_exported_with_its_la
 
     exported = await eventually(exports)
     assert exported is not None
+    made = recorded()
     for who, expression in expressions():
-        assert names(expression) <= exported.keys() | recorded(), who
+        assert names(expression) <= exported.keys() | made, who
         for name, label, operator, value in choices(expression):
             if label in {"job", "instance"}:
                 continue

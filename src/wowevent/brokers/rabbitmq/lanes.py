@@ -81,6 +81,7 @@ class Lanes:
         """Tells the server what was answered."""
         self._asked = 0  # messages that the server was asked for, and did not answer yet
         self._heard = Wakeup()
+        self._stopping = 0  # calls of `stop` under way
         self._prefix = uuid4().hex[:8]
         self._numbers = itertools.count()
         self._run = 0
@@ -105,7 +106,12 @@ class Lanes:
         return [0, 1, 2] if known is not None and SUSPECTS in known.made else [1, 2]
 
     async def open(self) -> None:
-        """Have a channel that messages come by. Whoever has leases asks for `lost` before."""
+        """Have a channel that messages come by. Whoever has leases asks for `lost` before.
+
+        What a `stop` is about to give back lies before what would come first: that is waited for.
+        """
+        while self._stopping:
+            await self._heard.wait()
         if self._channel is None or self._channel.is_closed:
             self.forget()
             channel = await self._link.open_channel()
@@ -221,7 +227,7 @@ class Lanes:
         """What was given back, in the order in which it was published."""
         for lane in (1, 2):
             back = [here for here in self.here[lane] if returns_of(here.message)]
-            if len(back) > 1:
+            if back:
                 rest = [here for here in self.here[lane] if not returns_of(here.message)]
                 self.here[lane].clear()
                 self.here[lane].extend([*sorted(back, key=_published), *rest])
@@ -292,6 +298,14 @@ class Lanes:
         if channel is None or channel.is_closed or self._link.error is not None:
             return
         self._wanted = 0
+        self._stopping += 1
+        try:
+            await self._stop(channel, now)
+        finally:
+            self._stopping -= 1
+            self._heard.notify()
+
+    async def _stop(self, channel: Channel, now: float) -> None:
         if self._consumers:
             most = max(Counter(lane for lane, _ in self._consumers.values()).values())
             await self._control.append(Stopped(self._id, now, most))
