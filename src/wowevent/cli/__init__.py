@@ -19,6 +19,7 @@ from wowevent.cli.exits import exit_status, say
 from wowevent.cli.history import history
 from wowevent.cli.info import info
 from wowevent.cli.logs import logs
+from wowevent.cli.mcp import mcp
 from wowevent.cli.monitor import monitor
 from wowevent.cli.publish import publish
 from wowevent.cli.replay import replay
@@ -48,6 +49,7 @@ for _command in (
     configure,
     logs,
     monitor,
+    mcp,
     run,
     publish,
     subscribe,

@@ -182,28 +182,47 @@ def _guarded(said: dict[str, Any]) -> bool:
 
 def _write(file: Path, said: dict[str, Any]) -> None:
     """Check and write it, and say what else there is to know."""
+    notes = save(file, said)
+    print(f"wrote {file}")
+    for each in notes:
+        note(each)
+
+
+def save(file: Path, said: dict[str, Any]) -> list[str]:
+    """Check and write it; what else there is to know. Raises ValueError, NotSupported or NotPermitted."""
     _check(said, file)
     write_private(file, tomli_w.dumps(said).encode())
-    print(f"wrote {file}")
+    notes: list[str] = []
     if str(said.get("url", "")).startswith("sqlite:///") and not said["url"].startswith("sqlite:////"):
-        note(f"{said['url']} is another file in each folder that a command is run in; four slashes begin a full path")
-    for name in said:
-        if variable := next((each for each in variables(name) if each in os.environ), None):
-            note(f"{variable} is set in the environment, and counts more than {name} here")
+        notes.append(
+            f"{masked(said['url'])} is another file in each folder that a command is run in; "
+            "four slashes begin a full path"
+        )
+    counting = {name: next((each for each in variables(name) if each in os.environ), None) for name in said}
+    notes += [
+        f"{by} is set in the environment, and counts more than {name} here" for name, by in counting.items() if by
+    ]
     if find(Settings().data_dir).process is not None:
-        note("a service runs; wowevent restart makes it take this in")
+        notes.append("a service runs; wowevent restart makes it take this in")
+    return notes
+
+
+def described(file: Path) -> dict[str, Any]:
+    """`file`, every one of the `settings`, and of each in `sources` where it comes from; passwords are masked."""
+    said = parse_config(file)
+    settings = Settings()
+    values = {name: _shown(name, getattr(settings, name)) for name in Settings.model_fields}
+    return {"file": str(file), "settings": values, "sources": {name: _source(name, said) for name in values}}
 
 
 def _show(file: Path, *, json: bool) -> None:
     """Every setting, with where it comes from; passwords in URLs are masked."""
-    said = parse_config(file)
-    settings = Settings()
-    values = {name: _shown(name, getattr(settings, name)) for name in Settings.model_fields}
-    sources = {name: _source(name, said) for name in values}
+    found = described(file)
     if json:
-        print_json({"file": str(file), "settings": values, "sources": sources})
+        print_json(found)
         return
-    rows = [(name, f"{_for_people(value)}  ({sources[name]})") for name, value in values.items()]
+    sources = found["sources"]
+    rows = [(name, f"{_for_people(value)}  ({sources[name]})") for name, value in found["settings"].items()]
     facts([("file", f"{file}{'' if file.exists() else ' (not there)'}"), *rows])
 
 

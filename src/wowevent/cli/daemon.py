@@ -74,7 +74,7 @@ def start(  # noqa: PLR0917 - the options of a command
 
 def stop(force: Force = False, timeout: Patience = PATIENCE, json: Json = False) -> None:
     """End the service that runs: it finishes what is under way. None that runs is well, too."""
-    answer = _stop(Settings(), timeout, force=force)
+    answer = end_service(Settings(), timeout, force=force)
     if json:
         print_json(answer)
     elif answer["state"] == "not_running":
@@ -115,7 +115,7 @@ def restart(  # noqa: PLR0917 - the options of a command
     settings = settings_of(anew)
     last = find(settings.data_dir).record
     options = {**(last.options if last else {}), **anew}
-    _stop(settings, timeout, force=force)
+    end_service(settings, timeout, force=force)
     _start(options, Path(last.cwd) if last else Path.cwd(), json=json)
 
 
@@ -131,8 +131,8 @@ def _start(options: dict[str, Any], cwd: Path, *, json: bool) -> None:
     show(facts_of(record))
 
 
-def _stop(settings: Settings, timeout: float, *, force: bool) -> dict[str, Any]:
-    """End what runs, and say what was done."""
+def end_service(settings: Settings, timeout: float, *, force: bool) -> dict[str, Any]:
+    """End what runs, and say what was done; blocks. CommandError (not_stopped) if it is still there."""
     seen = find(settings.data_dir)
     _report(seen)
     if seen.process is None:

@@ -36,12 +36,19 @@ def doctor(
 
     Changes nothing, and ends within 20 seconds. Ends with 0 if nothing fails, 1 if something does.
     """
-    from wowevent.doctor import SETTINGS, examine
-
     logging.disable(logging.CRITICAL)  # what the engines and their drivers would say is found
     given: dict[str, Any] = {
         name: value for name, value in (("url", url), ("namespace", namespace)) if value is not None
     }
+    report = run(look(given))
+    print_json(report) if json else _show(report)
+    return int(report.verdict == Verdict.FAIL)
+
+
+async def look(given: dict[str, Any]) -> Report:
+    """All that is found with the settings that are configured, and these over them."""
+    from wowevent.doctor import SETTINGS, examine
+
     try:
         settings, engine = Settings(**given), True
         first = SETTINGS.ok("valid")
@@ -49,9 +56,7 @@ def doctor(
         settings, engine = _defaults(given)
         change = "wowevent configure --show says where each comes from; what follows goes by the defaults"
         first = SETTINGS.fail(message_of(error), change)
-    report = run(examine(settings, first, engine=engine, holders=lambda: holders(settings.data_dir)))
-    print_json(report) if json else _show(report)
-    return int(report.verdict == Verdict.FAIL)
+    return await examine(settings, first, engine=engine, holders=lambda: holders(settings.data_dir))
 
 
 def _defaults(given: dict[str, Any]) -> tuple[Settings, bool]:

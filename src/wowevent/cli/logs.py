@@ -32,18 +32,25 @@ def logs(
     ] = None,
 ) -> None:
     """Print the last lines of the service's log, whether it runs or not."""
+    if not follow:
+        _print(recent(count, level))
+        return
     file = _file()
     wanted = _Wanted(level)
-    if not follow:
-        if not file.exists():
-            raise CommandError("io_error", f"there is no log yet: {file}")
-        _print(last(file, count, wanted.of))
-        return
     with suppress(KeyboardInterrupt), closing(Follower(file)) as follower:
         _print(last(file, count, wanted.of, until=follower))
         while True:
             _print(wanted.of(follower.more()))
             time.sleep(_LOOK)
+
+
+def recent(count: int, level: str | None = None) -> list[str]:
+    """The last lines of the log of that level and above; CommandError if there is no log yet, or no such level."""
+    file = _file()
+    wanted = _Wanted(level)
+    if not file.exists():
+        raise CommandError("io_error", f"there is no log yet: {file}")
+    return last(file, count, wanted.of)
 
 
 def _file() -> Path:

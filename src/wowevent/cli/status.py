@@ -44,13 +44,17 @@ def status(json: Annotated[bool, typer.Option("--json", help="One object.")] = F
 
     Ends with 0 if it runs and is well, 69 if none runs, 75 if it does not answer or is not well.
     """
-    seen = find(Settings().data_dir)
-    if seen.process is None or seen.record is None:
-        answer: dict[str, Any] = {"state": "not_running", "trouble": seen.trouble or None}
-    else:
-        answer = run(_look(seen.record, _tls(seen.record)))
+    answer = run(look(Settings()))
     print_json(answer) if json else show(answer)
     return _EXITS[answer["state"]]
+
+
+async def look(settings: Settings) -> dict[str, Any]:
+    """Whether the service of that data directory runs, where, and how it is: what `--json` prints."""
+    seen = find(settings.data_dir)
+    if seen.process is None or seen.record is None:
+        return {"state": "not_running", "trouble": seen.trouble or None}
+    return await _look(seen.record, _tls(seen.record))
 
 
 def _tls(record: Record) -> ssl.SSLContext | None:

@@ -1,0 +1,115 @@
+"""Tools that look at how things stand, and pause what should wait: health, subscriptions, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from wowevent.broker import SubscriptionInfo
+from wowevent.bus import EventBus
+from wowevent.errors import BusError
+from wowevent.mcp.call import Call
+from wowevent.mcp.letters import Name
+from wowevent.mcp.problem import problem_of
+from wowevent.mcp.shown import fitting
+from wowevent.mcp.tool import Nothing, Tool
+from wowevent.service.answers import shown_subscription
+
+_MOST: Final = 200  # subscriptions of an answer
+
+
+async def health(call: Call, _: Nothing) -> dict[str, Any]:
+    """Whether the bus is well, as this server sees it: engine, promise, latency, which subscriptions lapsed.
+
+    Answers {status: healthy | degraded | unhealthy, …}, also when the engine is away; then with `problem`: what is
+    wrong and what to do. For the service on this machine see router_status, for the causes troubleshoot.
+    """
+    try:
+        return await (await call.bus()).health()
+    except BusError as error:
+        return {"status": "unhealthy", "problem": msgspec.to_builtins(problem_of(error))}
+
+
+class Which(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which subscriptions."""
+
+    name: Name | None = None
+    troubled: Annotated[
+        bool, Meta(description="Only those with dead letters, a backlog that nobody serves, that are paused or lapsed.")
+    ] = False
+    limit: Annotated[int, Meta(description="At most so many.", ge=1, le=_MOST)] = 50
+
+
+async def subscriptions(call: Call, asked: Which) -> dict[str, Any]:
+    """Who listens to what, and how much waits for them.
+
+    Answers {subscriptions: [{id, agent, durable, patterns, filter, ready, leased, delayed, dead, consumers, oldest,
+    lost, lapsed, paused}], more}, by id. `ready` events wait, `consumers` serve it now (0 with ready > 0: nobody works on the
+    backlog), `dead` are dead letters, `oldest` is seconds; a number is null where the engine cannot tell it.
+    Errors: broker_unavailable.
+    """
+    bus = await call.bus()
+    found = sorted(await bus.subscriptions(), key=lambda info: info.subscription.id)
+    fits = [_shown(bus, info) for info in found if _sees(call, info) and _named(info, asked.name)]
+    wanted = [each for each in fits if not asked.troubled or _troubled(each)]
+    shown = fitting(wanted[: asked.limit])
+    return {"subscriptions": shown, "more": len(shown) < len(wanted)}
+
+
+class Pausing(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What to pause or resume."""
+
+    name: Name
+
+
+async def pause(call: Call, asked: Pausing) -> dict[str, Any]:
+    """Give nobody the events of a subscription, or of an agent's, in any process, until resume; they wait.
+
+    Answers {paused: [ids]}. Other processes heed it within a second; what is being handled is finished.
+    Errors: subscription_not_found, subscription_conflict for a live one, broker_unavailable.
+    """
+    return {"paused": await _apply(call, asked.name, pause=True)}
+
+
+async def resume(call: Call, asked: Pausing) -> dict[str, Any]:
+    """Go on with what was paused. Answers {resumed: [ids]}. Errors: as pause."""
+    return {"resumed": await _apply(call, asked.name, pause=False)}
+
+
+TOOLS: Final = (
+    Tool(call=health),
+    Tool(call=subscriptions, arguments=Which, rights=("subscribe", "admin")),
+    Tool(call=pause, arguments=Pausing, rights=("admin",), changes=True),
+    Tool(call=resume, arguments=Pausing, rights=("admin",), changes=True),
+)
+
+
+async def _apply(call: Call, name: str, *, pause: bool) -> list[str]:
+    bus = await call.bus()
+    ids = [
+        info.subscription.id for info in await bus.subscriptions() if _named(info, name) and info.subscription.durable
+    ]
+    await (bus.pause(name) if pause else bus.resume(name))
+    call.note("pause" if pause else "resume", subscription=name)
+    return sorted(ids)
+
+
+def _named(info: SubscriptionInfo, name: str | None) -> bool:
+    return name is None or name in {info.subscription.id, info.subscription.agent}
+
+
+def _sees(call: Call, info: SubscriptionInfo) -> bool:
+    """Whether the caller may know of it: who may hear all that it hears, and who administers."""
+    return call.caller.administers() or call.may("subscribe", *info.subscription.patterns)
+
+
+def _shown(bus: EventBus, info: SubscriptionInfo) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(shown_subscription(info, paused=bus.paused(info.subscription.id)))
+    return shown
+
+
+def _troubled(shown: dict[str, Any]) -> bool:
+    unserved = shown["durable"] and shown["ready"] and not shown["consumers"]
+    return bool(shown["dead"] or unserved or shown["lapsed"] or shown["paused"] or shown["lost"])
