@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -64,6 +65,8 @@ def _spawn(options: dict[str, Any], settings: Settings, cwd: Path, deadline: flo
         try:
             record = _found(settings.data_dir, process, deadline)
             if record is not None:
+                # who started it may live longer than it: somebody has to ask for its exit status
+                threading.Thread(target=process.wait, name="wowevent:reap", daemon=True).start()
                 return record
             status = process.poll()
         except KeyboardInterrupt:

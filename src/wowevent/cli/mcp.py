@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,12 +39,18 @@ def mcp(  # noqa: PLR0917 - the options of a command
     Without --allow-changes it only looks. It ends when its client closes stdin; with --http on Ctrl-C or SIGTERM.
     """
     given = None if tokens is None else str(tokens.absolute())
-    settings = settle(url=url, namespace=namespace, tokens=given)
+    _pass_on(WOWEVENT_URL=url, WOWEVENT_NAMESPACE=namespace)
+    settings = settle(tokens=given)
     if http is None and tokens is not None:
         raise CommandError("usage", "--tokens goes with --http: over stdio it has the rights of its user")
     _check_extra()
     set_up_logs(settings.log_level, log_file, form=settings.log_format)
     run(_serve(settings, http, name, allow_changes=allow_changes))
+
+
+def _pass_on(**given: str | None) -> None:
+    """By way of the environment, so that what it starts, and what it looks at, is on the same engine."""
+    os.environ.update({name: value for name, value in given.items() if value is not None})
 
 
 def _check_extra() -> None:
@@ -59,8 +65,11 @@ async def _serve(settings: Settings, http: str | None, name: str, *, allow_chang
     from wowevent.bus import EventBus
     from wowevent.cli.router_tools import ROUTER_TOOLS
     from wowevent.event import check_name
+    from wowevent.mcp import http as over_http
+    from wowevent.mcp import stdio
+    from wowevent.mcp.call import Caller
     from wowevent.mcp.line import Line
-    from wowevent.mcp.server import BUS_TOOLS
+    from wowevent.mcp.server import BUS_TOOLS, Server
     from wowevent.schema import SchemaRegistry
 
     check_name(name)
@@ -76,21 +85,19 @@ async def _serve(settings: Settings, http: str | None, name: str, *, allow_chang
             registry=SchemaRegistry(),
         )
     )
-    tools = (*BUS_TOOLS, *ROUTER_TOOLS)
-    if http is None:
-        from wowevent.mcp import stdio
-
-        await stdio.serve(tools, line, allow_changes=allow_changes)
-        return
-    from wowevent.mcp import http as over_http
-
-    host, port = _place(http)
-    settings, keyring = settings.model_copy(update={"host": host}), Keyring.of(settings)
-    listening = over_http.take(host, port, settings, keyring)
-    serving = over_http.serve(
-        tools, line, listening, settings, allow_changes=allow_changes, keyring=keyring, started=_started
-    )
-    await serving
+    keyring = None if http is None else Keyring.of(settings)
+    callers = (lambda _: Caller()) if http is None else over_http.callers(keyring)
+    server = Server((*BUS_TOOLS, *ROUTER_TOOLS), line, allow_changes=allow_changes, caller=callers)
+    try:
+        if http is None:
+            await stdio.serve(server, line)
+        else:
+            host, port = _place(http)
+            settings = settings.model_copy(update={"host": host})
+            listening = over_http.take(host, port, settings, keyring)
+            await over_http.serve(server, listening, settings, keyring=keyring)
+    finally:
+        await line.close()
 
 
 def _place(text: str) -> tuple[str, int]:
@@ -99,8 +106,3 @@ def _place(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdecimal() and len(port) <= len("65535")):
         raise CommandError("usage", f"--http {text!r:.80}: HOST:PORT, such as 127.0.0.1:8090")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
-
-
-def _started(url: str) -> None:
-    print(f"mcp server: {url}")
-    sys.stdout.flush()

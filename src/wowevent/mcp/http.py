@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -20,9 +21,7 @@ from wowevent.access.tls import server_context
 from wowevent.errors import BusError, NotPermitted, Unauthenticated
 from wowevent.log import logger
 from wowevent.mcp.call import Caller
-from wowevent.mcp.line import Line
 from wowevent.mcp.server import Server
-from wowevent.mcp.tool import Tool
 from wowevent.service.access import ANYBODY, admit, asker
 from wowevent.service.failures import answer_bus_error, answer_http_error, answer_unknown
 from wowevent.service.loop import ending
@@ -42,36 +41,34 @@ def take(host: str, port: int, settings: Settings, keyring: Keyring | None) -> L
     return listen(scheme, host, port, allow_anonymous=False, authenticated=keyring is not None)
 
 
-async def serve(
-    tools: Iterable[Tool],
-    line: Line,
-    listening: Listening,
-    settings: Settings,
-    *,
-    allow_changes: bool,
-    keyring: Keyring | None,
-    started: Callable[[str], object],
-) -> None:
-    """Serve until SIGTERM or SIGINT; `started(url)` is called once it does. `settings.host` is where it listens."""
+async def serve(server: Server, listening: Listening, settings: Settings, *, keyring: Keyring | None) -> None:
+    """Serve until SIGTERM or SIGINT; says where on stdout, once it does."""
     told = ending()
-    server = Server(tools, line, allow_changes=allow_changes, caller=lambda request: _caller(request, keyring))
-    manager = StreamableHTTPSessionManager(server.protocol, stateless=True, max_request_body_size=settings.max_body)
+    async with serving(server, listening, settings, keyring=keyring) as url:
+        print(f"mcp server: {url}", flush=True)  # noqa: T201 - a command's output, when there is somebody to answer
+        await told.wait()
+
+
+@asynccontextmanager
+async def serving(
+    server: Server, listening: Listening, settings: Settings, *, keyring: Keyring | None
+) -> AsyncIterator[str]:
+    """Serve as long as this is entered; gives the URL. `settings.host` is where it listens."""
+    manager = StreamableHTTPSessionManager(  # one answer a request: no tool says anything meanwhile, none takes long
+        server.protocol, json_response=True, stateless=True, max_request_body_size=settings.max_body
+    )
     http = http_server(_app(manager, settings, keyring), server_context(settings))
     async with manager.run():
-        serving = asyncio.create_task(http.serve(sockets=[listening.socket]), name="wowevent:mcp:http")
-        waiting = asyncio.create_task(told.wait(), name="wowevent:signal")
+        answering = asyncio.create_task(http.serve(sockets=[listening.socket]), name="wowevent:mcp:http")
         watching = asyncio.create_task(_watch(keyring), name="wowevent:tokens")
         try:
-            while not http.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
+            while not http.started and not answering.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
                 await asyncio.sleep(0.01)
-            started(f"{listening.url}{PATH}")
-            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            yield f"{listening.url}{PATH}"
         finally:
-            waiting.cancel()
             watching.cancel()
             http.should_exit = True
-            await line.close()
-            await asyncio.gather(serving, waiting, watching, return_exceptions=True)
+            await asyncio.gather(answering, watching, return_exceptions=True)
 
 
 def _app(manager: StreamableHTTPSessionManager, settings: Settings, keyring: Keyring | None) -> Starlette:
@@ -103,14 +100,18 @@ class _Door:
         await self._manager.asgi_app(scope, receive, send)
 
 
-def _caller(request: Request, keyring: Keyring | None) -> Caller:
-    """Who was admitted with this request; Unauthenticated for nobody, where tokens are asked for."""
-    if keyring is None:
-        return Caller(remote=True)
-    identity = asker(request)
-    if identity is None:
-        raise Unauthenticated("a token is needed", "not admitted")
-    return Caller(identity, remote=True, stands=lambda: keyring.stands(identity))
+def callers(keyring: Keyring | None) -> Callable[[Request], Caller]:
+    """What tells who was admitted with a request; Unauthenticated for nobody, where tokens are asked for."""
+
+    def caller(request: Request) -> Caller:
+        if keyring is None:
+            return Caller(remote=True)
+        identity = asker(request)
+        if identity is None:
+            raise Unauthenticated("a token is needed", "not admitted")
+        return Caller(identity, remote=True, stands=lambda: keyring.stands(identity))
+
+    return caller
 
 
 async def _watch(keyring: Keyring | None) -> None:

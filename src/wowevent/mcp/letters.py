@@ -40,8 +40,8 @@ async def dead_letters(call: Call, asked: Filters) -> dict[str, Any]:
 
     Answers {count, more, groups, groups_left_out}; a group is {fingerprint, subscription, reason, meaning, count,
     first, last, topics, error, traceback, example}: `meaning` says what the reason means and what helps, `first` and
-    `last` are Unix seconds, `example` the newest letter with its event. The oldest 1,000 that fit are looked at; `more` says that
-    there are others.
+    `last` are Unix seconds, `example` the newest letter with its event. The oldest 1,000 that fit are looked at; `more`
+    says that there are others.
     Errors: subscription_not_found, broker_unavailable.
     """
     call.permit_any("dead_letters")

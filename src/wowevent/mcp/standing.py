@@ -46,8 +46,9 @@ async def subscriptions(call: Call, asked: Which) -> dict[str, Any]:
     """Who listens to what, and how much waits for them.
 
     Answers {subscriptions: [{id, agent, durable, patterns, filter, ready, leased, delayed, dead, consumers, oldest,
-    lost, lapsed, paused}], more}, by id. `ready` events wait, `consumers` serve it now (0 with ready > 0: nobody works on the
-    backlog), `dead` are dead letters, `oldest` is seconds; a number is null where the engine cannot tell it.
+    lost, lapsed, paused}], more}, by id. `ready` events wait, `consumers` serve it now (0 with ready > 0:
+    nobody works on the backlog), `dead` are dead letters, `oldest` is seconds; a number is null where the engine cannot
+    tell it.
     Errors: broker_unavailable.
     """
     bus = await call.bus()

@@ -5,31 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterable
 from typing import Any
 
 from mcp.server.stdio import stdio_server
 
 from wowevent.log import logger
-from wowevent.mcp.call import Caller
 from wowevent.mcp.line import Line
 from wowevent.mcp.server import Server
-from wowevent.mcp.tool import Tool
 
 
-async def serve(tools: Iterable[Tool], line: Line, *, allow_changes: bool) -> None:
-    """Serve until the client closes stdin, or a signal says so; then the bus is closed."""
-    user = Caller()
-    server = Server(tools, line, allow_changes=allow_changes, caller=lambda _: user).protocol
+async def serve(server: Server, line: Line) -> None:
+    """Serve until the client closes stdin; on a signal the bus is closed, and the process ends here."""
     leaving: set[asyncio.Task[Any]] = set()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: leaving.add(asyncio.create_task(_leave(line))))
-    try:
-        async with stdio_server() as (read, write):
-            await server.run(read, write, server.create_initialization_options())
-    finally:
-        await line.close()
+    async with stdio_server() as (read, write):
+        await server.protocol.run(read, write, server.protocol.create_initialization_options())
 
 
 async def _leave(line: Line) -> None:

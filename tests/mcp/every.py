@@ -1,0 +1,100 @@
+"""Every tool, driven once by the official client beside agents that work on the same log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.mcp.clients import Tools, until
+from wowevent import Event, EventBus, Reject
+
+
+@asynccontextmanager
+async def agents(url: str) -> AsyncIterator[EventBus]:
+    """One that answers `ask.*`, and one that cannot handle `bad.*`, on a bus of their own."""
+
+    async def answer(event: Event) -> dict[str, Any]:
+        return {"heard": event.payload}
+
+    async def fail(event: Event) -> None:
+        raise Reject(f"no room for {event.event_id}, attempt 7 of 'x'")
+
+    async with EventBus(url, name="beside") as bus:
+        await bus.subscribe("ask.*", answer, "answerer", subscription="answers")
+        await bus.subscribe("bad.*", fail, "failer", subscription="fails")
+        yield bus
+
+
+async def drive_bus(tools: Tools) -> set[str]:
+    """Every tool that needs a bus; the names of what was driven."""
+    sent = await tools("publish", topic="task.created", payload={"n": 1}, priority=7)
+    assert sent["matched"] == 0
+    waited = await tools("subscribe_and_wait", pattern="task.*", after=_before(sent["position"]), timeout=20)
+    assert [each["event"]["payload"] for each in waited["events"]] == [{"n": 1}]
+    assert waited["position"] == sent["position"]
+    assert (await tools("request", topic="ask.me", payload={"q": 2}, timeout=30))["reply"] == {"heard": {"q": 2}}
+    page = await tools("history", pattern="task.*")
+    assert [each["event"]["event_id"] for each in page["events"]] == [sent["event_id"]]
+    assert (await tools("health"))["status"] == "healthy"
+    for number in range(3):
+        await tools("publish", topic="bad.thing", payload={"n": number})
+    (group,) = await until(lambda: _dead(tools, 3))
+    assert (group["subscription"], group["reason"]) == ("fails", "rejected")
+    (troubled,) = (await tools("subscriptions", troubled=True))["subscriptions"]
+    assert (troubled["id"], troubled["dead"]) == ("fails", 3)
+    await drive_letters(tools, group["fingerprint"])
+    assert await tools("pause", name="fails") == {"paused": ["fails"]}
+    assert (await tools("subscriptions", name="fails"))["subscriptions"][0]["paused"]
+    assert await tools("resume", name="fails") == {"resumed": ["fails"]}
+    return {
+        "publish", "subscribe_and_wait", "request", "history", "health", "subscriptions", "dead_letters", "redeliver",
+        "pause", "resume",
+    }  # fmt: skip
+
+
+async def drive_letters(tools: Tools, fingerprint: str) -> None:
+    """A dry run changes nothing; then it is done, and they die again."""
+    before = await tools("dead_letters")
+    tried = await tools("redeliver", fingerprint=fingerprint)
+    assert (tried["dry_run"], tried["would_redeliver"], tried["groups"][0]["count"]) == (True, 3, 3)
+    await asyncio.sleep(0.2)
+    assert await tools("dead_letters") == before
+    done = await tools("redeliver", fingerprint=fingerprint, limit=2, confirm=True)
+    assert done == {"dry_run": False, "redelivered": 2, "gone": 0, "more": True}
+    await until(lambda: _dead(tools, 3))
+
+
+async def drive_router(tools: Tools) -> set[str]:
+    """Every tool about the service of this machine, which is started and ended."""
+    assert (await tools("router_status"))["state"] == "not_running"
+    assert (await tools.refused("router_logs"))["error"] == "io_error"
+    changed = await tools("router_configure", set={"log_level": "DEBUG"})
+    assert changed["file"].endswith("config.toml")
+    assert (await tools("router_status"))["configuration"]["settings"]["log_level"] == "DEBUG"
+    started = await tools("router_start", port=0, http_port=0)
+    assert started["state"] == "started"
+    assert (await tools("router_start"))["state"] == "running"
+    found = await tools("router_status")
+    assert (found["state"], found["pid"]) == ("running", started["pid"])
+    assert (await tools("router_logs", level="DEBUG"))["lines"] is not None
+    looked = await tools("troubleshoot")
+    assert looked["service"]["state"] == "running"
+    assert all(each["verdict"] != "ok" and each["change"] for each in looked["findings"])
+    assert (await tools("router_stop"))["state"] == "stopped"
+    assert (await tools("router_stop"))["state"] == "not_running"
+    return {
+        "router_status", "router_logs", "router_configure", "router_start", "troubleshoot", "router_stop",
+    }  # fmt: skip
+
+
+async def _dead(tools: Tools, count: int) -> Any:
+    """The groups, once there are so many dead letters."""
+    found = await tools("dead_letters")
+    return found["groups"] if found["count"] == count else None
+
+
+def _before(position: str) -> str:
+    epoch, _, offset = position.rpartition("-")
+    return f"{epoch}-{int(offset) - 1}"
