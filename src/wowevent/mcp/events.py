@@ -80,8 +80,8 @@ class Wait(Struct, forbid_unknown_fields=True, kw_only=True):
 async def subscribe_and_wait(call: Call, asked: Wait) -> dict[str, Any]:
     """Wait for events that are published from now on, and answer with them.
 
-    Answers as soon as `count` have come, else after `timeout` seconds with those that came, which may be none:
-    {events: [{position, stored_at, event}], position, timed_out}. To miss nothing between two calls, give the
+    Answers {events: [{position, stored_at, event}], position, timed_out}: as soon as `count` have come, else after
+    `timeout` seconds with those that came, which may be none. To miss nothing between two calls, give the
     `position` of the last answer, or of a publish, as `after`. Only listens: no event is taken from anybody.
     Errors: invalid_topic, position_lost, broker_unavailable.
     """
