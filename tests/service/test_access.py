@@ -101,10 +101,11 @@ async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Respon
         "/replays": {"topic": "again"},
         "/schemas": {"event_type": "a", "version": "1", "json_schema": {}},
         "/schemas/check": {"event_type": "a", "version": "1", "json_schema": {}},
+        "/schedules/x": {"event": {"topic": "a"}, "every": 60},
         "/dead-letters/redeliver": {"ids": ["x"]},
         "/dead-letters/discard": {"ids": ["x"]},
     }
-    body = bodies.get(path) if operation.method == "POST" else None
+    body = bodies.get(path) if operation.method in {"POST", "PUT"} else None
     async with client:
         if path == "/events/stream":  # its headers are all that is wanted
             return await client.head(path)
