@@ -1,17 +1,11 @@
-"""/schedules: put, shown, removed; and whose they are."""
+"""/schedules: put, shown, removed. Whose they are: test_access.py."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
-from tests.service.test_access import Guarded
-from wowevent import EventBus
-from wowevent.service import drain
 
 EVENT: dict[str, Any] = {"topic": "tick.now", "payload": {"n": 1}, "priority": "high"}
 
@@ -66,48 +60,3 @@ async def test_what_is_wrong_is_refused(client: httpx.AsyncClient, body: Any, er
 
     assert (answer.status_code, answer.json()["error"]) == (400, error)
     assert (await client.get("/schedules")).json() == {"schedules": []}
-
-
-# --- with tokens --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def guarded(bus: EventBus, tmp_path: Path) -> AsyncIterator[Guarded]:
-    guarded = Guarded(bus, tmp_path / "tokens.json")
-    yield guarded
-    await drain(guarded.app)
-
-
-async def test_a_schedule_is_its_owners(guarded: Guarded) -> None:
-    async with (
-        guarded.having("one", publish=["tick.*"]) as one,
-        guarded.having("two", publish=["#"]) as two,
-        guarded.having("ops", admin=["#"]) as ops,
-    ):
-        made = await one.put("/schedules/tick", json=order())
-        assert (made.status_code, made.json()["event"]["source_agent"]) == (200, "one")
-        assert (await two.get("/schedules")).json() == {"schedules": []}
-        for method in ("GET", "DELETE"):
-            assert (await two.request(method, "/schedules/tick")).status_code == 404
-        taken = await two.put("/schedules/tick", json=order(every=1))
-        assert (taken.status_code, taken.json()["error"]) == (403, "not_permitted")
-        assert (await one.put("/schedules/tick", json=order(every=700))).json()["every"] == 700
-        assert (await ops.get("/schedules/tick")).json()["every"] == 700
-        assert len((await ops.get("/schedules")).json()["schedules"]) == 1
-        assert (await ops.put("/schedules/other", json=order())).status_code == 403  # that is to publish
-        assert (await ops.delete("/schedules/tick")).status_code == 204
-
-
-async def test_who_fires_may_publish_there_and_as_nobody_else(guarded: Guarded) -> None:
-    async with guarded.having("one", publish=["tick.*"]) as one:
-        for event in ({"topic": "pay.out"}, {**EVENT, "source_agent": "two"}):
-            answer = await one.put("/schedules/tick", json=order(event=event))
-            assert (answer.status_code, answer.json()["error"]) == (403, "not_permitted")
-    assert await guarded.bus.schedules.list() == []
-
-
-async def test_who_may_not_publish_there_any_more_does_not_see_it(guarded: Guarded) -> None:
-    async with guarded.having("one", publish=["tick.*"]) as before, guarded.having("one", publish=["task.*"]) as now:
-        await before.put("/schedules/tick", json=order())
-        assert (await now.get("/schedules")).json() == {"schedules": []}
-        assert (await now.delete("/schedules/tick")).status_code == 404
