@@ -133,9 +133,7 @@ def make(
     return schedule
 
 
-def _check(
-    *, every: float | None, cron: str | None, tz: str, start: datetime | None, until: datetime | None
-) -> None:
+def _check(*, every: float | None, cron: str | None, tz: str, start: datetime | None, until: datetime | None) -> None:
     """InvalidSchedule for what cannot be worked out."""
     if (every is None) == (cron is None):
         raise InvalidSchedule("a schedule says either every= so many seconds, or cron=")

@@ -8,7 +8,7 @@ lets it go when it is due. When that moment has passed, the next one is planned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -172,8 +172,11 @@ class Schedules:
         return info_of(schedule, now, self._last(schedule.name, now))
 
     def _last(self, name: str, now: datetime) -> datetime | None:
-        note = self._notes.get(name)
-        return None if note is None else note.moment if note.moment <= now else note.before
+        """What others have noted, which may be a second old, and what this process had planned itself."""
+        note, plan = self._notes.get(name), self._plans.get(name)
+        known = [] if note is None else [note.moment, note.before]
+        known += [] if plan is None else [plan.moment]
+        return max((moment for moment in known if moment is not None and moment <= now), default=None)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock.time(), UTC)
@@ -259,25 +262,24 @@ class Schedules:
         events = [schedule.event_at(moment) for schedule, moment in found if moment is not None]
         receipts = await self._send(events) if events else ()
         mine = {receipt.event_id for receipt in receipts if not receipt.duplicate}
-        said, planned = self._clock.monotonic(), list[tuple[str, datetime]]()
+        said, notes = self._clock.monotonic(), dict[str, _Note]()
         for schedule, moment in found:
             known = self._known.get(schedule.name)
             if known is None or known.revision != schedule.revision:  # it was replaced meanwhile
                 self._forget(schedule, moment)
                 continue
-            self._plans[schedule.name] = _Plan(schedule, moment, said)
             if moment is not None and schedule.id_at(moment) in mine:
-                planned.append((schedule.name, moment))
-        await self._note(planned, now)
+                notes[schedule.name] = _Note(moment, self._last(schedule.name, now))
+            self._plans[schedule.name] = _Plan(schedule, moment, said)
+        await self._note(notes)
 
-    async def _note(self, planned: Sequence[tuple[str, datetime]], now: datetime) -> None:
-        """Say what will have been fired; one of those who plan has done it for the first time, and says it."""
-        notes = {
-            name: _Note(moment, self._last(name, now))
-            for name, moment in planned
-            if (note := self._notes.get(name)) is None or not timedelta(0) <= moment - note.moment < _NOTED
-        }
-        puts = (self._directory.put(_FIRED, name, msgspec.to_builtins(note)) for name, note in notes.items())
+    async def _note(self, notes: Mapping[str, _Note]) -> None:
+        """Say what will have been fired; one of those who plan it was the first, and says it."""
+        puts = (
+            self._directory.put(_FIRED, name, msgspec.to_builtins(note))
+            for name, note in notes.items()
+            if (said := self._notes.get(name)) is None or not timedelta(0) <= note.moment - said.moment < _NOTED
+        )
         for problem in await asyncio.gather(*puts, return_exceptions=True):
             if isinstance(problem, BaseException):
                 logger.info("when a schedule fires is not noted", error=problem)

@@ -28,7 +28,12 @@ def test_one_is_added_listed_and_removed(tmp_path: Path) -> None:
     (found,) = said(tmp_path, "schedule", "list")
     assert (found["name"], found["every"], found["cron"], found["last"]) == ("tick", 600.0, None, None)
     event = found["event"]
-    assert (event["topic"], event["payload"], event["priority"], event["source_agent"]) == ("tick.now", {"n": 1}, 7, "me")
+    assert (event["topic"], event["payload"], event["priority"], event["source_agent"]) == (
+        "tick.now",
+        {"n": 1},
+        7,
+        "me",
+    )
     assert event["ttl_seconds"] == 30.0
     assert datetime.fromisoformat(found["next"]) > datetime.fromisoformat(found["added"])
     lines = [line.split() for line in wowevent(tmp_path, "schedule", "list", *URL).stdout.decode().splitlines()]
