@@ -14,7 +14,7 @@ from tests.conformance.engines import url_of
 from tests.processes import running, until
 from wowevent import EventBus
 
-EVERY = 2.0
+EVERY = 1.5
 
 
 def seen(home: Path) -> list[dict[str, str]]:
