@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from tests.conformance.engines import eventually
 from wowevent import (
     BrokerUnavailable,
     Closed,
@@ -198,6 +200,37 @@ async def test_who_had_planned_it_takes_it_back_when_it_is_replaced() -> None:
         assert crowd.log.held == {}
         await crowd.advance(300)
         assert await fired(right) == []
+
+
+async def test_who_removes_it_takes_back_what_those_planned_who_are_gone() -> None:
+    clock, log = ManualClock(EPOCH), MemoryLog()
+    for step in ("add", "replace", "remove"):
+        broker = MemoryBroker(log, clock=clock)
+        async with EventBus(broker, clock=clock) as bus:
+            if step == "remove":
+                await bus.schedules.remove("tick")
+            else:
+                await bus.schedules.add("tick", TICK, every=60 if step == "add" else 70)
+            assert len(log.held) == (0 if step == "remove" else 1)
+        await broker.close()
+
+
+async def test_who_does_not_want_what_comes_late_gives_it_a_ttl() -> None:
+    clock, log, handled = ManualClock(EPOCH), MemoryLog(), list[Event]()
+    for step in ("add", "come back"):
+        broker = MemoryBroker(log, clock=clock)
+        async with EventBus(broker, clock=clock) as bus:
+            await bus.subscribe("tick.*", handled.append, "worker")
+            if step == "add":
+                await bus.schedules.add("tick", structs.replace(TICK, ttl_seconds=30.0), every=60)
+            else:
+                await clock.advance(59)
+                assert (await fired(bus), handled) == ([60], [])
+                await clock.advance(2)
+                await eventually(lambda: len(handled) == 1)
+                assert await fired(bus) == [60, 660]
+        await broker.close()
+        await clock.advance(600 if step == "add" else 0)
 
 
 async def test_one_that_has_ended_costs_nothing_any_more(bus: TestBus) -> None:
