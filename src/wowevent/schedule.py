@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from hashlib import blake2b
-from math import isfinite
 from typing import Annotated, Any, Final
 from uuid import NAMESPACE_URL, uuid5
 from zoneinfo import ZoneInfo
@@ -28,7 +27,6 @@ HEADER: Final = "schedule"
 _LEAST: Final = 1.0  # seconds between two firings
 _MOST: Final = 366 * 86_400.0
 _EXPRESSION: Final = re.compile(r"[0-9A-Za-z*/,#\- ]{1,200}")
-_ZONE: Final = re.compile(r"[A-Za-z0-9_+\-]+(?:/[A-Za-z0-9_+\-]+)*")
 _IDS: Final = uuid5(NAMESPACE_URL, "urn:wowevent:schedule")
 _INSTANT: Final = timedelta(microseconds=1)
 _OWN: Final = ("event_id", "timestamp")  # what each firing has of its own
@@ -142,7 +140,7 @@ def _check(*, every: float | None, cron: str | None, tz: str, start: datetime | 
     if every is None:
         _check_cron(cron, _zone(tz))
         return
-    if not isinstance(every, float) or not isfinite(every) or not _LEAST <= every <= _MOST:
+    if not isinstance(every, float) or not _LEAST <= every <= _MOST:
         raise InvalidSchedule(f"every: {shown(every)} is not a number of seconds from 1 to {_MOST:.0f} (366 days)")
     if tz != "UTC":
         raise InvalidSchedule("tz: only what cron says goes by a time zone")
@@ -160,7 +158,7 @@ def _check_cron(expression: object, zone: tzinfo) -> None:
 def _zone(name: object) -> tzinfo:
     if name == "UTC":
         return UTC
-    if not isinstance(name, str) or not _ZONE.fullmatch(name):
+    if not isinstance(name, str):
         raise InvalidSchedule(f"tz: {shown(name)} is not a time zone such as Europe/Berlin")
     try:
         return ZoneInfo(name)

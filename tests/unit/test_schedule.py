@@ -196,6 +196,24 @@ def test_what_does_not_say_when_is_refused(timing: dict[str, Any]) -> None:
         schedule(**timing)
 
 
+def test_it_is_said_what_is_wrong() -> None:
+    with pytest.raises(InvalidSchedule, match="until lies before start"):
+        schedule(every=60, start="2026-05-01", until="2026-04-01")
+    with pytest.raises(InvalidSchedule, match="'61 . . . .' is not a cron expression: Bad minute"):
+        schedule(cron="61 * * * *")
+
+
+def test_a_folder_of_zones_may_be_found_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where time zones come as a package and not with the system."""
+
+    def found(name: str) -> None:
+        raise IsADirectoryError(name)
+
+    monkeypatch.setattr("wowevent.schedule.ZoneInfo", found)
+    with pytest.raises(InvalidSchedule):
+        schedule(cron="* * * * *", tz="Europe")
+
+
 def test_names_and_events_that_cannot_be() -> None:
     for name in ("", "a b", "x" * 129, None):
         with pytest.raises(InvalidEvent):

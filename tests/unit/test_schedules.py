@@ -317,17 +317,17 @@ async def test_a_bus_that_does_not_run_adds_nothing() -> None:
 async def test_a_plan_that_is_overtaken_by_a_removal_is_taken_back() -> None:
     """The schedule goes while its next moment is on the way to the engine."""
     clock, log = ManualClock(EPOCH), MemoryLog()
-    line, other = Line(MemoryBroker(log, clock=clock)), EventBus(MemoryBroker(log, clock=clock), clock=clock)
-    await other.start()
+    line = Line(MemoryBroker(log, clock=clock))
     async with EventBus(line, clock=clock) as bus:
         await bus.schedules.add("tick", TICK, every=60)
         line.slow = asyncio.Event()
         await clock.advance(61)  # the plan for 120 is under way
-        await other.schedules.remove("tick")
-        await bus.schedules.list()
+        directory = Directory(bus.broker)
+        await directory.drop("schedule", "tick")
+        assert await bus.schedules.list() == []
         line.slow.set()
         await clock.advance(5)
+        assert len(line.planned) == 2
         assert log.held == {}
-    await other.stop()
-    await other.broker.close()
+        await directory.close()
     await line.broker.close()
