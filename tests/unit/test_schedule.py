@@ -199,7 +199,7 @@ def test_what_does_not_say_when_is_refused(timing: dict[str, Any]) -> None:
 def test_it_is_said_what_is_wrong() -> None:
     with pytest.raises(InvalidSchedule, match="until lies before start"):
         schedule(every=60, start="2026-05-01", until="2026-04-01")
-    with pytest.raises(InvalidSchedule, match="'61 . . . .' is not a cron expression: Bad minute"):
+    with pytest.raises(InvalidSchedule, match="is not a cron expression: Bad minute"):
         schedule(cron="61 * * * *")
 
 
