@@ -90,8 +90,9 @@ class Schedules:
     # --- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Plan from now on."""
-        self._keeping = asyncio.create_task(self._keep(), name="wowevent:schedules")
+        """Plan from now on. Starting twice is starting once."""
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep(), name="wowevent:schedules")
 
     async def close(self) -> None:
         """Plan no more; what is planned is fired all the same."""
