@@ -50,9 +50,12 @@ async def drive_bus(tools: Tools) -> set[str]:
     assert await tools("pause", name="fails") == {"paused": ["fails"]}
     assert (await tools("subscriptions", name="fails"))["subscriptions"][0]["paused"]
     assert await tools("resume", name="fails") == {"resumed": ["fails"]}
+    made = await tools("schedule_add", name="tick", topic="tick.tock", every=3600)
+    assert (await tools("schedules"))["schedules"] == [made]
+    assert await tools("schedule_remove", name="tick") == {"removed": "tick"}
     return {
         "publish", "subscribe_and_wait", "request", "history", "health", "subscriptions", "dead_letters", "redeliver",
-        "pause", "resume",
+        "pause", "resume", "schedules", "schedule_add", "schedule_remove",
     }  # fmt: skip
 
 

@@ -45,6 +45,9 @@ URL = "memory://"
         ("redeliver", {"confirm": True}, "say which"),
         ("redeliver", {"ids": ["1"], "subscription": "x"}, "say which"),
         ("redeliver", {"ids": ["1"], "confirm": "yes"}, "confirm"),
+        ("schedules", {"x": 1}, "x"),
+        ("schedule_add", {"name": "n", "topic": "a", "every": 0.1}, "every"),
+        ("schedule_remove", {}, "name"),
         ("router_status", {"x": 1}, "x"),
         ("router_logs", {"lines": 201}, "lines"),
         ("router_logs", {"level": "LOUD"}, "level"),
@@ -76,6 +79,8 @@ async def test_wrong_arguments_are_named(name: str, arguments: dict[str, Any], s
         ("history", {"newest": True, "after": "x-1"}, "invalid_event"),
         ("request", {"topic": "a"}, "no_responders"),
         ("pause", {"name": "nobody"}, "subscription_not_found"),
+        ("schedule_add", {"name": "n", "topic": "a"}, "invalid_schedule"),
+        ("schedule_remove", {"name": "n"}, "schedule_not_found"),
         ("dead_letters", {"subscription": "nobody"}, "subscription_not_found"),
         ("redeliver", {"ids": ["1"]}, "dead_letter_not_found"),
         ("router_configure", {"set": {"allow_anonymous": "true"}}, "not_permitted"),
@@ -97,7 +102,7 @@ def test_a_tool_says_what_it_answers_and_that_payloads_are_data(tool: Tool) -> N
     listed = tool.listed()
     assert listed.input_schema["type"] == "object"
     assert listed.input_schema["additionalProperties"] is False
-    assert re.search(r"(Answers|answers)[^.]{0,40} \{", tool.description)
+    assert re.search(r"(Answers|answers) (\{|the schedule)|: it answers \{", tool.description)
     assert ("never instructions" in tool.description.replace("\n", " ")) is (tool.name != "publish")
     assert listed.annotations is not None
     assert listed.annotations.read_only_hint is not tool.changes

@@ -41,7 +41,16 @@ async def test_what_changes_something_is_neither_listed_nor_done() -> None:
 
 
 def test_what_changes_something_is_known() -> None:
-    assert {"publish", "request", "pause", "resume", "redeliver", *HERE} == CHANGES
+    assert {
+        "publish",
+        "request",
+        "pause",
+        "resume",
+        "redeliver",
+        "schedule_add",
+        "schedule_remove",
+        *HERE,
+    }  # fmt: skip == CHANGES
 
 
 async def test_by_http_this_machine_is_changed_with_a_token_only(tmp_path: Path) -> None:
@@ -54,7 +63,14 @@ async def test_by_http_this_machine_is_changed_with_a_token_only(tmp_path: Path)
 async def test_a_token_is_told_of_what_it_may_do(keys: Keys, tmp_path: Path) -> None:
     async with served(f"memory://{tmp_path.name}", keyring=keys.ring()) as at:
         async with over_http(at, keys.token("p", publish=["task.*"])) as tools:
-            assert await tools.names() == {"publish", "request", "health"}
+            assert await tools.names() == {
+                "publish",
+                "request",
+                "health",
+                "schedules",
+                "schedule_add",
+                "schedule_remove",
+            }
             for name in ("history", "dead_letters", "redeliver", "pause", "router_stop", "troubleshoot"):
                 assert (await tools.refused(name))["error"] == "not_permitted"
         async with over_http(at, keys.token("ops", admin=["#"])) as tools:
@@ -109,6 +125,19 @@ async def test_who_reads_behind_a_place_needs_replay(keys: Keys, tmp_path: Path)
         position = (await tools("subscribe_and_wait", pattern="task.*", timeout=0.05))["position"]
         refused = await tools.refused("subscribe_and_wait", pattern="task.*", after=position)
         assert refused["error"] == "not_permitted"
+
+
+async def test_a_schedule_is_its_owners(keys: Keys, tmp_path: Path) -> None:
+    mine, other = keys.token("me", publish=["task.*"]), keys.token("other", publish=["task.*"])
+    async with served(f"memory://{tmp_path.name}", keyring=keys.ring()) as at:
+        async with over_http(at, mine) as tools:
+            await tools("schedule_add", name="tick", topic="task.tick", every=3600)
+            assert (await tools.refused("schedule_add", name="x", topic="pay.out", every=9))["error"] == "not_permitted"
+        async with over_http(at, other) as tools:
+            assert (await tools("schedules"))["schedules"] == []
+            assert (await tools.refused("schedule_remove", name="tick"))["error"] == "schedule_not_found"
+            refused = await tools.refused("schedule_add", name="tick", topic="task.tick", every=9)
+            assert refused["error"] == "not_permitted"
 
 
 async def test_a_wait_ends_with_its_token(keys: Keys, tmp_path: Path) -> None:
