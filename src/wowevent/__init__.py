@@ -57,6 +57,7 @@ from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
+from wowevent.storm import Step, Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
@@ -108,7 +109,10 @@ __all__ = [
     "SchemaNotFound",
     "SchemaRegistry",
     "StorageDamaged",
+    "Step",
     "StorageFull",
+    "Storm",
+    "StormPolicy",
     "Stored",
     "Subscription",
     "SubscriptionConflict",

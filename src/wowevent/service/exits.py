@@ -23,6 +23,7 @@ STATUS: Final = {
     "unroutable": 69,
     "subscription_not_found": 69,
     "dead_letter_not_found": 69,
+    "storm_not_found": 69,
     "schema_not_found": 69,
     "token_not_found": 69,
     "address_in_use": 69,
