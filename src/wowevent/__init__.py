@@ -57,7 +57,7 @@ from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
-from wowevent.storm import Step, Storm, StormPolicy
+from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
@@ -109,11 +109,10 @@ __all__ = [
     "SchemaNotFound",
     "SchemaRegistry",
     "StorageDamaged",
-    "Step",
     "StorageFull",
+    "Stored",
     "Storm",
     "StormPolicy",
-    "Stored",
     "Subscription",
     "SubscriptionConflict",
     "SubscriptionInfo",
