@@ -299,8 +299,9 @@ class EventBus:
     ) -> Receipt:
         """Hand an event to the engine; returns once it has it durably, whether or not anybody listens.
 
-        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent and hops are inherited, and
-        its lineage. Raises InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine refuses.
+        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent, hops and lineage are inherited.
+        Raises InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine
+        refuses.
         """
         return (await self._publish((self._stamp(event, delay, at),), require_match=require_match))[0]
 
