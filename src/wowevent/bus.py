@@ -825,9 +825,7 @@ def _storm_policy(given: StormPolicy | bool | None, settings: Settings) -> Storm
         return given
     if given is False:
         return None
-    return StormPolicy(
-        max_hops=settings.max_hops, max_visits=settings.max_visits, max_events=settings.max_events
-    )
+    return StormPolicy(max_hops=settings.max_hops, max_visits=settings.max_visits, max_events=settings.max_events)
 
 
 async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterator[Stored]:

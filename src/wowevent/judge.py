@@ -68,7 +68,7 @@ class Judge:
         return self._max_age is not None or (self._guard is not None and self._guard.alert)
 
     def beforehand(self, lease: Lease) -> Settlement | None:
-        """The settlement of what is not to be handled: it expired, is of a storm, or has crashed its process too often."""
+        """The settlement of what is not to be handled: it expired, is of a storm, or has crashed too often."""
         event = lease.event
         if self._expired(lease):
             self.counts.expired += 1

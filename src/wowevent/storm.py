@@ -1,7 +1,7 @@
 """Storms: how far a conversation may go, and whether an event has gone further. Pure.
 
-    an event      hops, lineage  -> exceeded(policy, …)  -> the limit that it is beyond, or None
-    a parked one  Storm          <-> what the processes share of it (`stored`, `storm_of`)
+an event      hops, lineage  -> exceeded(policy, …)  -> the limit that it is beyond, or None
+a parked one  Storm          <-> what the processes share of it (`stored`, `storm_of`)
 """
 
 from __future__ import annotations

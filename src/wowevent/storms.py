@@ -1,4 +1,4 @@
-"""Storms of a namespace: the conversations that are parked, shared by all processes, and the counts that park them here.
+"""Storms of a namespace: the conversations that are parked, shared by all processes, and the counts that do so here.
 
     publish in a handler  -> count  ─┐
     lease, about to be handled       ├─ beyond a limit -> parked: here at once, everywhere within a second
@@ -22,7 +22,7 @@ from wowevent.event import Event
 from wowevent.lineage import LINEAGE, Lineage, lineage_of
 from wowevent.log import logger
 from wowevent.roll import Roll
-from wowevent.storm import Limit, Storm, StormPolicy, exceeded, path_of, storm_of, stored
+from wowevent.storm import Limit, Storm, StormPolicy, exceeded, path_of, stored, storm_of
 
 KEPT: Final = 86_400.0
 """Seconds after which a conversation is parked, or released, no longer."""

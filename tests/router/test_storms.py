@@ -59,7 +59,7 @@ async def test_two_named_ones_that_answer_each_other_are_stopped(
     await clients[0].publish("a.go")
     await eventually(bus.storms.list)
     assert [agent.handled for agent in agents] == [4, 4]
-    await eventually(lambda: bus.dead_letters.list())
+    await eventually(bus.dead_letters.list)
     (letter,) = await bus.dead_letters.list()
     assert (letter.subscription, letter.reason) == ("one~a.*", FailureReason.LOOP_DETECTED)
     assert letter.error.endswith("one~a.* (a.go) x4 -> two (b.go) x4")

@@ -9,7 +9,7 @@ import pytest
 from wowevent import Event, Storm, StormPolicy
 from wowevent.lineage import LINEAGE, Lineage, extended, lineage_of
 from wowevent.settings import Settings
-from wowevent.storm import Step, exceeded, in_words, path_of, storm_of, stored
+from wowevent.storm import Step, exceeded, in_words, path_of, stored, storm_of
 
 POLICY = StormPolicy(max_hops=20, max_visits=4)
 

@@ -14,6 +14,7 @@ from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.delivery import inherited
 from wowevent.directory import Directory
 from wowevent.errors import BrokerUnavailable
+from wowevent.roll import Roll
 from wowevent.storms import KEPT, QUIET, Storms
 from wowevent.testing import ManualClock, settle
 
@@ -59,9 +60,7 @@ async def there(log: MemoryLog) -> AsyncIterator[Process]:
 def caused(event: Event, by: str = "a", topic: str = "ping") -> Event:
     """What `by` publishes while it handles that event."""
     fields = inherited(Event(topic=topic), event, by)
-    return Event(
-        topic=topic, hops=fields["hops"], correlation_id=fields["correlation_id"], headers=fields["head"]
-    )
+    return Event(topic=topic, hops=fields["hops"], correlation_id=fields["correlation_id"], headers=fields["head"])
 
 
 def row(root: Event, length: int) -> Event:
@@ -175,9 +174,7 @@ async def test_who_is_quiet_for_an_hour_begins_anew(here: Process):
     assert here.storms.list() == []
 
 
-async def test_of_too_many_conversations_the_quietest_is_forgotten(
-    here: Process, monkeypatch: pytest.MonkeyPatch
-):
+async def test_of_too_many_conversations_the_quietest_is_forgotten(here: Process, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("wowevent.storms._CONVERSATIONS", 3)
     roots = [Event(topic="ping") for _ in range(4)]
     for root in roots:
@@ -228,7 +225,7 @@ async def test_an_engine_that_is_away_changes_nothing_here(here: Process, monkey
 
 @pytest.mark.parametrize("value", [{}, {"storm": 3}, {"storm": {"id": "x"}}, {"storm": None, "released": "often"}])
 async def test_what_somebody_else_wrote_there_is_left_out(here: Process, value: dict[str, Any]):
-    await here.storms._roll.add("root", value)
+    await Roll(here.directory, "storm", here.clock).add("root", value)
     assert here.storms.list() == []
     assert here.storms.stops("a", row(Event(topic="ping", event_id="root"), 2)) is None
     assert here.storms.stops("a", row(Event(topic="ping", event_id="root"), 3)) is not None
