@@ -185,7 +185,7 @@ class Storms:
             self._released.pop(root, None)
         if storm is not None:
             if root not in self._parked:
-                logger.warning("conversation is parked as a storm by another process", root=root, why=storm.why)
+                logger.info("conversation is parked as a storm by another process", root=root, why=storm.why)
             self._keep(storm)
         else:
             self._parked.pop(root, None)

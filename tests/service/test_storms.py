@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -62,6 +63,7 @@ async def test_what_is_not_parked_is_not_found(client: httpx.AsyncClient) -> Non
 async def test_who_may_see_all_dead_letters_of_the_path_sees_it_and_who_administers_releases_it(
     bus: EventBus, guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     await stormy(bus)
     for grants, count in (
         ({"dead_letters": ("loop.*",)}, 1),
