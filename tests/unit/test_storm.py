@@ -88,5 +88,6 @@ def test_a_storm_is_told_as_json():
     assert storm.why == (
         "storm: a subscription handled one topic more than 32 times in a row of causes (max_visits): a (t) x32"
     )
-    for other in (None, {}, {"id": 3}, [], "storm"):
+    others: list[Any] = [None, {}, {"id": 3}, [], "storm"]
+    for other in others:
         assert storm_of(other) is None
