@@ -67,8 +67,6 @@ class Storms:
         await self._directory.refresh()
         found = [storm for storm in self.list() if id in {storm.id, storm.correlation_id}]
         for storm in found:
-            if (telling := self._telling.get(storm.id)) is not None:  # else it would be parked by that again
-                await asyncio.wait([telling])
             await self._roll.add(storm.id, {"storm": None, "released": self._released.get(storm.id, 0) + 1})
         return found
 

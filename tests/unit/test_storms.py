@@ -128,6 +128,14 @@ async def test_a_release_comes_behind_the_news_that_it_takes_back(here: Process,
     assert (here.storms.list(), there.storms.list()) == ([], [])
 
 
+async def test_who_ends_says_first_what_it_has_to(here: Process, there: Process):
+    root = Event(topic="ping")
+    here.storms.stops("a", row(root, 3))
+    await here.storms.close()
+    await there.look()
+    assert [storm.id for storm in there.storms.list()] == [root.event_id]
+
+
 async def test_a_redelivered_letter_is_handled_until_it_went_as_far_again(here: Process):
     root = Event(topic="ping")
     assert here.storms.stops("a", row(root, 3)) is not None
@@ -158,8 +166,9 @@ async def test_a_conversation_that_causes_too_much_is_parked_by_who_counts(here:
 
 
 async def test_what_nothing_caused_is_not_counted(here: Process):
+    again = Event(topic="a", correlation_id="c", hops=3)
     for _ in range(100):
-        here.storms.count(Event(topic="a", correlation_id="c", hops=3), "a")
+        here.storms.count(again, "a")
     assert here.storms.list() == []
 
 
