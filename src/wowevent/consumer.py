@@ -415,7 +415,7 @@ class Consumer:
         """One call of the handler, and what follows from it for each event of the call."""
         first = leases[0]
         events = [_as_seen(lease) for lease in leases]
-        enter(self._delivery(first, events[0]))
+        enter(self._delivery(first, events[0], 0 if len(leases) == 1 else max(event.hops for event in events)))
         self._gate.running += 1
         started = self._clock.monotonic()
         reply: Any = None
@@ -449,7 +449,7 @@ class Consumer:
         if reply is not None and first.event.reply_to is not None and self._options.batch is None:
             await self._reply(first.event, reply, None)
 
-    def _delivery(self, lease: Lease, event: Event) -> Delivery:
+    def _delivery(self, lease: Lease, event: Event, hops: int) -> Delivery:
         return Delivery(
             event,
             lease.failures + lease.crashes + 1,
@@ -459,6 +459,7 @@ class Consumer:
             lease.redelivered,
             lease.token,
             self._extend,
+            hops=hops,
         )
 
     async def _extend(self, token: str, seconds: float) -> None:

@@ -31,6 +31,8 @@ class Delivery(Struct, frozen=True):
     _extend: Callable[[str, float], Awaitable[None]] | None = None
     via: str | None = None
     """What stands for the subscription in the lineage of what follows, where that is another name."""
+    hops: int = 0
+    """Of a batch: the most of any of its events. What follows has more, whichever of them it follows from."""
     outer: Delivery | None = None
     """Of a replay that a handler began: that handler's."""
 
@@ -80,7 +82,8 @@ def followed() -> Delivery | None:
 
 def following(event: Event, delivery: Delivery) -> dict[str, Any]:
     """`inherited`, for what is published while a delivery is handled."""
-    return inherited(event, delivery.event, delivery.via or delivery.subscription)
+    changes = inherited(event, delivery.event, delivery.via or delivery.subscription)
+    return changes | {"hops": max(changes["hops"], delivery.hops + 1)} if delivery.hops else changes
 
 
 enter: Final[Callable[[Delivery | None], object]] = _current.set

@@ -106,9 +106,7 @@ async def test_what_never_comes_twice_to_the_same_is_stopped_by_its_hops(rig: Ri
     assert await letters(bus) == [("wanderer", "way.31")]
 
 
-async def test_one_that_doubles_its_output_is_stopped_and_that_is_said_once(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-):
+async def test_one_that_doubles_its_output_is_stopped_and_that_is_said_once(rig: Rig, caplog: pytest.LogCaptureFixture):
     bus = await rig.bus(storms=StormPolicy(max_visits=None, max_events=40))
     doubler = Agent(bus, "double.it", "double.it")
     await bus.subscribe("double.*", doubler, subscription="doubler")
@@ -190,6 +188,20 @@ async def test_nothing_that_a_handler_does_shakes_its_lineage_off(rig: Rig, way:
     assert len(hops) == 4
     assert hops == sorted(hops)
     assert ("looper", "loop.it") in await letters(bus)
+
+
+async def test_a_batch_does_not_though_something_new_stands_first_in_it(rig: Rig):
+    bus, seen = await rig.bus(storms=POLICY), Seen()
+
+    async def loop(events: list[Event]) -> None:
+        assert [event.hops for event in events] == [0, 12]
+        await bus.publish(Event(topic="out.it"))
+
+    await bus.publish_many([Event(topic="loop.it"), Event(topic="loop.it", hops=12)])
+    await bus.subscribe("out.*", seen, subscription="out")
+    await bus.subscribe("loop.*", loop, subscription="looper", batch=2, start="first")
+    await eventually(seen.count(1))
+    assert [event.hops for event in seen.events] == [13]
 
 
 async def test_a_delay_does_not(rig: Rig):

@@ -82,6 +82,11 @@ def test_a_client_says_by_which_name_the_bus_knows_its_subscription():
     assert following(Event(topic="b"), delivery(via="worker~a.*"))["head"][LINEAGE].endswith('{"worker~a.* a":1}}')
 
 
+def test_what_follows_from_a_batch_has_more_hops_than_any_of_it():
+    assert following(Event(topic="b"), delivery(hops=7))["hops"] == 8
+    assert following(Event(topic="b"), delivery())["hops"] == 1
+
+
 async def test_what_is_published_in_a_replay_follows_from_the_handler_that_began_it():
     outer = delivery()
     seen: list[Delivery | None] = []
