@@ -75,7 +75,7 @@ class Storm(Struct, frozen=True, kw_only=True):
 
 _SAID: Final[Mapping[Limit, str]] = {
     "max_hops": "more than {:,} events caused one by another",
-    "max_visits": "a subscription handled one topic more than {:,} times in a row of causes",
+    "max_visits": "a subscription was to handle one topic more than {:,} times in a row of causes",
     "max_events": "more than {:,} events caused in one conversation",
 }
 

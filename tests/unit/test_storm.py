@@ -86,7 +86,7 @@ def test_a_storm_is_told_as_json():
     )
     assert storm_of(stored(storm)) == storm
     assert storm.why == (
-        "storm: a subscription handled one topic more than 32 times in a row of causes (max_visits): a (t) x32"
+        "storm: a subscription was to handle one topic more than 32 times in a row of causes (max_visits): a (t) x32"
     )
     others: list[Any] = [None, {}, {"id": 3}, [], "storm"]
     for other in others:
