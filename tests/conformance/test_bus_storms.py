@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -210,6 +211,22 @@ async def test_a_delay_does_not(rig: Rig):
     async def loop(event: Event) -> None:
         handled.append(event.hops)
         await bus.publish(Event(topic="loop.it"), delay=1)
+
+    await bus.subscribe("loop.*", loop, subscription="looper")
+    await bus.publish(Event(topic="loop.it"))
+    async with asyncio.timeout(30):
+        while not bus.storms.list():
+            await rig.advance(1.1)
+    assert handled == [0, 1, 2, 3]
+
+
+async def test_a_schedule_does_not(rig: Rig):
+    bus, handled = await rig.bus(storms=POLICY), list[int]()
+
+    async def loop(event: Event) -> None:
+        handled.append(event.hops)
+        soon = datetime.fromtimestamp(rig.clock.time() + 2, UTC)
+        await bus.schedules.add(f"again-{event.hops}", Event(topic="loop.it"), every=3600, start=soon)
 
     await bus.subscribe("loop.*", loop, subscription="looper")
     await bus.publish(Event(topic="loop.it"))
