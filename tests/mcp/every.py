@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.mcp.clients import Tools, until
-from wowevent import Event, EventBus, Reject
+from wowevent import Event, EventBus, Reject, StormPolicy
 
 
 @asynccontextmanager
 async def agents(url: str) -> AsyncIterator[EventBus]:
-    """One that answers `ask.*`, and one that cannot handle `bad.*`, on a bus of their own."""
+    """One that answers `ask.*`, one that cannot handle `bad.*`, and one that talks to itself, on a bus of their own."""
 
     async def answer(event: Event) -> dict[str, Any]:
         return {"heard": event.payload}
@@ -21,7 +21,11 @@ async def agents(url: str) -> AsyncIterator[EventBus]:
     async def fail(event: Event) -> None:
         raise Reject(f"no room for {event.event_id}, attempt 7 of 'x'")
 
-    async with EventBus(url, name="beside") as bus:
+    async def echo(event: Event) -> None:
+        await bus.publish(Event(topic="echo.again"))
+
+    async with EventBus(url, name="beside", storms=StormPolicy(max_visits=4)) as bus:
+        await bus.subscribe("echo.*", echo, "echo", subscription="echoes")
         await bus.subscribe("ask.*", answer, "answerer", subscription="answers")
         await bus.subscribe("bad.*", fail, "failer", subscription="fails")
         yield bus
@@ -47,15 +51,19 @@ async def drive_bus(tools: Tools) -> set[str]:
     (troubled,) = (await tools("subscriptions", troubled=True))["subscriptions"]
     assert (troubled["id"], troubled["dead"]) == ("fails", 3)
     await drive_letters(tools, group["fingerprint"])
+    await tools("publish", topic="echo.first")
     assert await tools("pause", name="fails") == {"paused": ["fails"]}
     assert (await tools("subscriptions", name="fails"))["subscriptions"][0]["paused"]
     assert await tools("resume", name="fails") == {"resumed": ["fails"]}
+    (storm,) = await until(lambda: _parked(tools))
+    assert storm["limit"] == "max_visits"
+    assert await tools("storm_release", id=storm["correlation_id"]) == {"released": [storm["id"]]}
     made = await tools("schedule_add", name="tick", topic="tick.tock", every=3600)
     assert (await tools("schedules"))["schedules"] == [made]
     assert await tools("schedule_remove", name="tick") == {"removed": "tick"}
     return {
         "publish", "subscribe_and_wait", "request", "history", "health", "subscriptions", "dead_letters", "redeliver",
-        "pause", "resume", "schedules", "schedule_add", "schedule_remove",
+        "pause", "resume", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
     }  # fmt: skip
 
 
@@ -92,6 +100,11 @@ async def drive_router(tools: Tools) -> set[str]:
     return {
         "router_status", "router_logs", "router_configure", "router_start", "troubleshoot", "router_stop",
     }  # fmt: skip
+
+
+async def _parked(tools: Tools) -> Any:
+    """The storms, once there is one."""
+    return (await tools("storms"))["storms"]
 
 
 async def _dead(tools: Tools, count: int) -> Any:

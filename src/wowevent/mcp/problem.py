@@ -24,6 +24,7 @@ _DO: Final = {
     "subscription_conflict": "It is a live one, for which nothing is kept: it cannot be paused.",
     "dead_letter_not_found": "Call dead_letters: it was redelivered or discarded meanwhile.",
     "conversation_not_found": "Call history for the ids that there are; retention may have taken this one.",
+    "storm_not_found": "Call storms for those that are parked.",
     "schedule_not_found": "Call schedules for the names that there are.",
     "position_lost": "The log holds that place no more. Call again without `after`.",
     "no_responders": "Nobody serves that topic now. Call subscriptions or agents to see who could.",
