@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from tests.keys import Keys
-from tests.mcp.clients import EVERY_TOOL, over_http, served, until, within
+from tests.mcp.clients import EVERY_TOOL, Tools, over_http, served, until, within
 from tests.mcp.every import agents
 from tests.processes import end, running, wowevent
 from tests.processes import until as wait_for
@@ -41,16 +42,8 @@ async def test_what_changes_something_is_neither_listed_nor_done() -> None:
 
 
 def test_what_changes_something_is_known() -> None:
-    assert {
-        "publish",
-        "request",
-        "pause",
-        "resume",
-        "redeliver",
-        "schedule_add",
-        "schedule_remove",
-        *HERE,
-    }  # fmt: skip == CHANGES
+    known = "publish request pause resume redeliver storm_release schedule_add schedule_remove"
+    assert {*known.split(), *HERE} == CHANGES
 
 
 async def test_by_http_this_machine_is_changed_with_a_token_only(tmp_path: Path) -> None:
@@ -125,6 +118,22 @@ async def test_who_reads_behind_a_place_needs_replay(keys: Keys, tmp_path: Path)
         position = (await tools("subscribe_and_wait", pattern="task.*", timeout=0.05))["position"]
         refused = await tools.refused("subscribe_and_wait", pattern="task.*", after=position)
         assert refused["error"] == "not_permitted"
+
+
+async def test_a_storm_is_seen_by_who_may_see_its_letters(keys: Keys, tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}"
+    one, other = keys.token("one", dead_letters=["echo.*"]), keys.token("other", dead_letters=["task.*"])
+    async with agents(url) as bus, served(url, keyring=keys.ring()) as at:
+        await bus.publish(Event(topic="echo.first"))
+        async with over_http(at, one) as tools:
+            await until(lambda: _parked(tools))
+            assert (await tools.refused("storm_release", id="x"))["error"] == "not_permitted"
+        async with over_http(at, other) as tools:
+            assert await _parked(tools) == []
+
+
+async def _parked(tools: Tools) -> Any:
+    return (await tools("storms"))["storms"]
 
 
 async def test_a_schedule_is_its_owners(keys: Keys, tmp_path: Path) -> None:
