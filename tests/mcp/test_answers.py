@@ -234,3 +234,14 @@ async def test_two_clients_of_one_server(tmp_path: Path) -> None:
 
 def test_a_line_opens_nothing_by_itself() -> None:
     line_of("redis://nowhere.invalid")
+
+
+def test_the_page_and_the_agent_name_every_tool() -> None:
+    names = {tool.name for tool in EVERY_TOOL}
+    root = Path(__file__).parents[2]
+    agent = (root / "agents" / "wowevent-operator.md").read_text()
+    head = next(line for line in agent.splitlines() if line.startswith("tools: "))
+    rows = re.findall(r"^\| (`.+?`) \|", (root / "docs" / "mcp.md").read_text(), re.MULTILINE)
+
+    assert set(re.findall(r"mcp__wowevent__(\w+)", head)) == names
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == names
