@@ -20,8 +20,9 @@ from wowevent.errors import NotPermitted
 from wowevent.mcp import http
 from wowevent.settings import Settings
 
+NAMES = {tool.name for tool in EVERY_TOOL}
 CHANGES = {tool.name for tool in EVERY_TOOL if tool.changes}
-HERE = {"router_start", "router_stop", "router_configure"}
+HERE = {tool.name for tool in EVERY_TOOL if tool.here}
 
 
 @pytest.fixture
@@ -43,10 +44,11 @@ async def test_what_changes_something_is_neither_listed_nor_done() -> None:
 
 def test_what_changes_something_is_known() -> None:
     known = "publish request pause resume redeliver storm_release schedule_add schedule_remove"
-    assert {*known.split(), *HERE} == CHANGES
+    assert {*known.split(), "router_start", "router_stop", "router_configure"} == CHANGES
+    assert {*HERE} == {name for name in NAMES if name.startswith("router_")} | {"troubleshoot"}
 
 
-async def test_by_http_this_machine_is_changed_with_a_token_only(tmp_path: Path) -> None:
+async def test_by_http_this_machine_is_for_who_shows_a_token(tmp_path: Path) -> None:
     async with served(f"memory://{tmp_path.name}") as at, over_http(at) as tools:
         assert await tools.names() == {tool.name for tool in EVERY_TOOL} - HERE
         for name in sorted(HERE):

@@ -165,11 +165,11 @@ def _lines(count: int, level: str) -> list[str]:
 
 
 ROUTER_TOOLS: Final = (
-    Tool(call=_telling(router_status), rights=("admin",)),
-    Tool(call=_telling(router_logs), arguments=Logs, rights=("admin",)),
-    Tool(call=_telling(troubleshoot), rights=("admin",)),
+    Tool(call=_telling(router_status), rights=("admin",), here=True),
+    Tool(call=_telling(router_logs), arguments=Logs, rights=("admin",), here=True),
+    Tool(call=_telling(troubleshoot), rights=("admin",), here=True),
     Tool(call=_telling(router_start), arguments=Start, rights=("admin",), changes=True, here=True),
     Tool(call=_telling(router_stop), arguments=Stop, rights=("admin",), changes=True, here=True),
     Tool(call=_telling(router_configure), arguments=Configure, rights=("admin",), changes=True, here=True),
 )
-"""By HTTP for who administers; what changes this machine never for who shows no token."""
+"""By HTTP for who administers, and never for who shows no token: the log file is for its owner to read."""

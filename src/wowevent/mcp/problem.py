@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from wowevent.errors import BusError, NotPermitted, PositionLost, Unauthenticated, printable
+from wowevent.errors import BusError, PositionLost, printable
 from wowevent.service.exits import code_of, message_of
 
 _LONGEST: Final = 2000  # characters of a message
@@ -78,11 +78,6 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, PositionLost) and error.lost is not None:
         message += f" ({error.lost} events)"
     return Problem(error=code, message=message, retryable=retryable, do=do)
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether it is about who may do what, which the audit log is told."""
-    return isinstance(error, NotPermitted) and not isinstance(error, Unauthenticated)
 
 
 def as_text(problem: Problem) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Server:
 
 def _closed(tool: Tool, caller: Caller) -> str:
     if tool.here and caller.identity is None:
-        return f"{tool.name} changes this machine: by HTTP that takes a token that grants admin (--tokens)"
+        return f"{tool.name} is about this machine: by HTTP that takes a token that grants admin (--tokens)"
     return f"this token does not grant {' or '.join(tool.rights)}"
 
 

@@ -35,7 +35,7 @@ class Tool(Struct, frozen=True, kw_only=True):
     changes: bool = False
     """It changes something: it is there with --allow-changes only."""
     here: bool = False
-    """It changes this machine: by HTTP it takes a token that grants admin, also where others are asked for none."""
+    """It is about this machine, whose other users reach the port, too: by HTTP it takes a token, always."""
     data: bool = True
     """Its answer shows what others wrote."""
 
