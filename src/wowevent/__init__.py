@@ -56,10 +56,12 @@ from wowevent.event_store import EventReplayer, EventStore
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
+from wowevent.roster import AgentInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
+    "AgentInfo",
     "Attempt",
     "BreakerPolicy",
     "BrokerError",

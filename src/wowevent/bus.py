@@ -15,9 +15,11 @@ from typing import Any, Final, Literal, Self, cast
 
 from msgspec import Struct, structs
 
+from wowevent.attendance import Attendance, Guests
 from wowevent.batch import Batch
 from wowevent.breaker import Breaker, BreakerPolicy
 from wowevent.broker import (
+    CONTROL,
     Appended,
     Broker,
     Capabilities,
@@ -29,6 +31,7 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.brokers import RedisClient, open_broker, open_client
+from wowevent.census import Census
 from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
 from wowevent.dead_letter import DeadLetters
@@ -70,12 +73,14 @@ from wowevent.replay import (
 )
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
+from wowevent.roster import AgentInfo, whose
 from wowevent.routing import Routes, wants
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
 from wowevent.settings import Settings
 from wowevent.shared_schemas import SharedSchemas
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.tally import Tally
+from wowevent.tellings import Tellings
 from wowevent.topic import is_reserved
 from wowevent.tracing import Tracer, tracer
 from wowevent.valve import Valve
@@ -94,6 +99,9 @@ class Receipt(Struct, frozen=True, gc=False):
     """An event of that id was there already; nothing was added."""
     matched: int
     """How many known subscriptions it goes to."""
+    unserved: tuple[str, ...] = ()
+    """The ids of those of them that nobody serves now, as far as this bus knows: it asks the engine every 5 seconds while
+    it publishes, and of those named here every second; of a process that was killed the engine knows 15 s later."""
 
     def __bool__(self) -> bool:
         """Always true: what is not stored raises."""
@@ -158,6 +166,11 @@ class EventBus:
         self._requests = Requests(self._broker, self._batch.call, self._clock)
         self._directory = Directory(self._broker)
         self._pauses = Pauses(self._directory, self._clock)
+        self._census = Census(self._broker)
+        self.tellings: Tellings = Tellings(self._census, self._batch.call)
+        """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
+        self.attendance: Attendance = Attendance(self._broker, self._directory, self._clock, self._present)
+        """Says that this process is there, for who builds on the bus."""
         self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
         self._tracer: Tracer | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -204,6 +217,7 @@ class EventBus:
             await subscribe()
         for served in list(self._served.values()):
             await self._serve(served)
+        self.attendance.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
         """Take no new publishes, finish what is under way within `timeout` seconds, close; stopping twice is once.
@@ -236,6 +250,9 @@ class EventBus:
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
         self._state = "stopped"
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
+        await self.tellings.close(max(_LEAST, until - self._clock.monotonic()))
+        await self.attendance.close()
+        await self._census.close()
         await self._feed.close()
         await self._requests.close()
         if self._schemas is not None:
@@ -365,10 +382,33 @@ class EventBus:
                 if event_id not in stored:  # it was, or will be, handled as the one that came first
                     consumer.unexpect(event_id)
         self._count_published(events, results)
-        return [
-            Receipt(event.event_id, result.position, result.duplicate, len(result.matched))
-            for event, result in zip(events, results, strict=True)
-        ]
+        if self.attendance.front:
+            self.attendance.heard(events)
+        if not self._census.kept and any(result.matched for result in results):
+            await self._census.keep()
+        return self._receipts(events, results)
+
+    def _receipts(self, events: Sequence[Event], results: Sequence[Appended]) -> Sequence[Receipt]:
+        """What became of each, with what the last look at the engine says of who is served."""
+        census, topics = self._census, self.attendance.topics
+        census.asked, served = True, census.served
+        receipts = []
+        for event, result in zip(events, results, strict=True):
+            matched, unserved = result.matched, tuple[str, ...]()
+            if event.source_agent and event.topic not in topics.get(event.source_agent, ()):
+                self.attendance.learn(event)
+            if not matched:
+                if event.target_agent is not None:
+                    self._unmatched(event, result)
+            elif served is not None and not served.issuperset(matched):
+                unserved = tuple(id for id in census.unserved(matched) if id not in self._served)
+            receipts.append(Receipt(event.event_id, result.position, result.duplicate, len(matched), unserved))
+        return receipts
+
+    def _unmatched(self, event: Event, result: Appended) -> None:
+        """An event with a target that goes to nobody; of a delayed one that is not known before it leaves."""
+        if not result.duplicate and (event.not_before is None or event.not_before.timestamp() <= self._clock.time()):
+            self.tellings.unmatched(event)
 
     def _count_published(self, events: Sequence[Event], results: Sequence[Appended]) -> None:
         if len(events) == 1:
@@ -554,11 +594,17 @@ class EventBus:
             gate=self._gate,
             reply=self._requests.answer,
             observe=tally.observe,
-            check=None if self._validator is None else self._validator.validate_event,
+            check=None if self._validator is None else self._check,
             info=self._broker.info if spec.durable else None,
+            buried=self.tellings.buried,
         )
         tally.counts = consumer.counts
         return consumer
+
+    def _check(self, event: Event) -> None:
+        """ValidationError for what is not as it was agreed to be; the bus's own events nobody registers."""
+        if self._validator is not None and not event.topic.startswith(CONTROL):
+            self._validator.validate_event(event)
 
     async def _serve(self, served: Handle) -> None:
         if served.active:
@@ -566,6 +612,7 @@ class EventBus:
         if not served.spec.durable:
             await self._broker.declare(served.spec)
         await served.consumer.start()
+        self.attendance.change()
 
     async def _cancel(self, id: str) -> None:
         served = self._served.get(id)
@@ -579,6 +626,7 @@ class EventBus:
         finally:
             served.tally.close()
             self._served.pop(served.spec.id, None)
+            self.attendance.change()
         if not served.spec.durable:
             self._feed.forget(served.spec.id)
             try:
@@ -740,6 +788,22 @@ class EventBus:
             oldest=max(ages, default=None),
             lapsed=any(info.lapsed for info in infos),
         )
+
+    async def agents(self) -> Sequence[AgentInfo]:
+        """Everybody who is there, or has a subscription that is remembered, by name.
+
+        The first call takes a second and a half, in which all who are there answer; the others are answered at once.
+        An agent is `online` while a process that stands for it was heard of in the last 7.5 s, `suspect` up to 15 s,
+        then, or once it said goodbye, `offline`. Raises Closed, BrokerError.
+        """
+        if self._state != "running":
+            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        return await self.attendance.agents()
+
+    def _present(self) -> Guests:
+        """Whom this bus stands for, and what it serves."""
+        specs = [handle.spec for handle in self._served.values() if handle.active]
+        return Guests(agents=[self.name, *map(whose, specs)], serves=[spec.id for spec in specs])
 
     async def pause(self, name: str) -> None:
         """Hand out nothing of a subscription, or of an agent's, in any process, until `resume`; nothing is lost.

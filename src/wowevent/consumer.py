@@ -15,12 +15,13 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct, structs
 
 from wowevent.breaker import BreakerPolicy
-from wowevent.broker import Ack, Attempt, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
+from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, enter
 from wowevent.errors import (
@@ -96,11 +97,13 @@ class Consumer:
         observe: Observer | None = None,
         check: Callable[[Event], object] | None = None,
         info: Callable[[str], Awaitable[SubscriptionInfo | None]] | None = None,
+        buried: Callable[[str, Event, Bury], None] | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
         `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
-        subscription's numbers, where other members of the group may share the work.
+        subscription's numbers, where other members of the group may share the work. `buried(id, event, bury)` is told of
+        each dead letter, once it is one.
         """
         self.id = id
         self._judge = Judge(
@@ -110,7 +113,9 @@ class Consumer:
             fail=self._fail,
             dead_letters=options.dead_letters and not options.auto_ack,
             max_age=options.max_age,
+            buried=None if buried is None else self._announce,
         )
+        self._buried = buried
         self.counts: Counts = self._judge.counts
         self._settler = Settler(id, source, lease=options.lease, clock=clock, counts=self.counts)
         self._source = source
@@ -541,6 +546,10 @@ class Consumer:
             self.unexpect(lease.event.event_id)
         if self._room.waiting and self._credit() > 0:
             self._room.notify()
+
+    def _announce(self, event: Event, bury: Bury) -> None:
+        if self._buried is not None:
+            self._settler.burials[bury.token] = partial(self._buried, self.id, event, bury)
 
     def _note_attempt(self, lease: Lease) -> None:
         if lease.event.event_id in self._expected:

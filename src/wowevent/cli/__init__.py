@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wowevent.cli.agents import agents
 from wowevent.cli.backup import backup, restore, verify
 from wowevent.cli.configure import configure
 from wowevent.cli.copy import copy
@@ -58,6 +59,7 @@ for _command in (
     restore,
     verify,
     info,
+    agents,
     doctor,
     version,
 ):

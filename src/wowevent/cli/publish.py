@@ -85,7 +85,8 @@ async def _one(settings: Settings, event: Event, delay: float | None) -> None:
         receipt = await bus.publish(event, delay=delay)
     where = f"position={receipt.position}" if receipt.position is not None else f"delay={delay:g}"
     again = " duplicate" if receipt.duplicate else ""
-    print(f"published {receipt.event_id} {where} matched={receipt.matched}{again}")
+    alone = f" unserved={','.join(receipt.unserved)}" if receipt.unserved else ""
+    print(f"published {receipt.event_id} {where} matched={receipt.matched}{again}{alone}")
 
 
 async def _stream(settings: Settings, make: Maker, delay: float | None) -> None:

@@ -19,6 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from wowevent.broker import Ack, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
@@ -150,13 +151,15 @@ class Courier:
         fail: Callable[[Event, str], None],
         abandoned: Callable[[Courier], None],
         removed: Callable[[Courier], None],
+        buried: Callable[[str, Event, Bury], None],
     ) -> None:
         """`lasting`: a lease is good at any router, whoever handed it out (see Capabilities).
 
         `fail(request, error)` answers a request that failed for good.
 
         `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more;
-        `removed(courier)` when somebody has removed the subscription.
+        `removed(courier)` when somebody has removed the subscription, `buried(id, event, bury)` once an event is a dead
+        letter.
         """
         self.spec: Subscription = spec
         self.seats: list[Seat] = []
@@ -167,7 +170,8 @@ class Courier:
         self._removed = removed
         self._source: Source = tally.valve
         self._clock = clock
-        self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
+        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, buried=self._announce)
+        self._buried = buried
         self.counts: Counts = self._judge.counts
         self._tally = tally
         tally.counts = self.counts
@@ -290,6 +294,9 @@ class Courier:
             settlement = self._judge.verdict(lease, outcome)
         self._tally.observe([lease], seconds, outcome or _DONE)
         return settlement
+
+    def _announce(self, event: Event, bury: Bury) -> None:
+        self._settler.burials[bury.token] = partial(self._buried, self.spec.id, event, bury)
 
     # --- fetch --------------------------------------------------------------------------------------------------
 

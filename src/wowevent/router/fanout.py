@@ -196,6 +196,11 @@ class Fanout:
     def __len__(self) -> int:
         return sum(map(len, self._audiences.values()))
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the live subscriptions that stand for them, with the engine."""
+        return [audience.spec.id for audience in self._audiences.values()]
+
     def note(self, position: Position | None) -> None:
         """We published up to here; the feed may not have come so far."""
         if position is not None and (self._newest is None or not self._newest.covers(position)):

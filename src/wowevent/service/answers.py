@@ -13,6 +13,7 @@ from wowevent.broker import Attempt, DeadLetter, Reason, Stored, SubscriptionInf
 from wowevent.bus import Receipt
 from wowevent.codec import to_fields
 from wowevent.errors import printable
+from wowevent.roster import AgentInfo
 from wowevent.schema import EventSchema, SchemaBreak
 
 _LINE_ENDS: Final = "\u2028\u2029\u0085"  # JSON escapes the others itself
@@ -31,6 +32,7 @@ class ReceiptShown(Struct):
     position: PositionText | None
     duplicate: Annotated[bool, Meta(description="An event of that id was there already; nothing was added.")]
     matched: Annotated[int, Meta(description="How many known subscriptions it goes to.")]
+    unserved: Annotated[int, Meta(description="How many of those nobody serves now, as was known some seconds ago.")]
 
 
 class Receipts(Struct):
@@ -102,6 +104,12 @@ class Subscriptions(Struct):
     """All that the engine remembers, and the live ones that are there now, by id."""
 
     subscriptions: list[SubscriptionShown]
+
+
+class Agents(Struct):
+    """Who is there or has a subscription that is remembered, by name."""
+
+    agents: list[AgentInfo]
 
 
 class Purged(Struct):
@@ -266,7 +274,7 @@ def line(body: Struct) -> bytes:
 def shown_receipt(receipt: Receipt) -> ReceiptShown:
     """A receipt for outside."""
     position = None if receipt.position is None else str(receipt.position)
-    return ReceiptShown(receipt.event_id, position, receipt.duplicate, receipt.matched)
+    return ReceiptShown(receipt.event_id, position, receipt.duplicate, receipt.matched, len(receipt.unserved))
 
 
 def shown_stored(stored: Stored) -> StoredEvent:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from wowevent.broker import Reason
 from wowevent.service import (
+    agents,
     answers,
     dead_letters,
     events,
@@ -185,6 +186,10 @@ OPERATIONS: Final = (
                 {"type": "integer", "minimum": 1, "maximum": topics.MOST, "default": topics.USUAL},
             ),
         ),
+    ),
+    Operation(
+        method="GET", path="/agents", call=agents.agents, rights=_LOOK, content=_json(answers.Agents),
+        about="Who is there, what it hears and what it publishes; the first request of a process takes 1.5 s.",
     ),
     Operation(
         method="GET", path="/subscriptions", call=subscriptions.subscriptions, rights=_LOOK,

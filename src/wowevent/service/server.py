@@ -84,6 +84,8 @@ async def serve(
 
     Raises BrokerError for an engine that refuses for good. One that is away only makes the service not ready.
     """
+    if bus is not None:
+        bus.attendance.front = True
     told = ending(None if place is None else place.parent)
     app = create_app(
         bus,

@@ -1,0 +1,103 @@
+"""Which subscriptions there are, and which of them somebody serves: the engine's answer, kept for a few seconds.
+
+A receipt must not wait for a question of its own, so it is told by the last answer. As long as somebody wants to know,
+it is asked for again every 5 seconds, and every second while a receipt names one that is not served. A process that was
+killed is counted by the engine for up to 15 more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from wowevent.broker import Broker
+from wowevent.errors import BrokerError, Closed
+from wowevent.log import logger
+from wowevent.routing import Routes
+from wowevent.shared import Shared
+
+_PERIOD: Final = 5.0  # seconds between two looks, while somebody wants to know
+_SOON: Final = 1.0  # seconds, while a receipt says that one is not served
+_PATIENCE: Final = 1.0  # seconds that the first receipt waits for the first look
+_SHARE: Final = 100  # a look that takes long is taken less often: of the time, one part in so many
+
+
+class Census:
+    """The last answer, if there is one."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.asked: bool = False
+        """Somebody wanted to know; set by whoever does."""
+        self.served: frozenset[str] | None = None
+        """Ids of the subscriptions that somebody serves; None where it is not known."""
+        self.routes: Routes = Routes()
+        """All of them."""
+        self._broker = broker
+        self._look = Shared(self._ask)
+        self._keeping: asyncio.Task[None] | None = None
+        self._doubt = False
+        self._took = 0.0
+        self._at = float("-inf")
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is asked for again and again by now."""
+        return self._keeping is not None
+
+    async def keep(self) -> None:
+        """Know it, if that takes no longer than a second, and go on knowing it while somebody wants to."""
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep(), name="wowevent:census")
+            await self._try(_PATIENCE)
+
+    async def look(self, age: float = 0.0) -> Routes:
+        """All subscriptions, as they were at most `age` seconds ago. Raises BrokerError."""
+        if asyncio.get_running_loop().time() - self._at > age or age <= 0:
+            await self._look()
+        return self.routes
+
+    def unserved(self, matched: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of them that nobody serves, as far as is known."""
+        served = self.served
+        if served is None:
+            return ()
+        found = tuple(id for id in matched if id not in served and id in self.routes)
+        self._doubt = self._doubt or bool(found)
+        return found
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        await self._look.close()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(max(_SOON, _SHARE * self._took))
+            if not self._doubt and loop.time() - self._at < _PERIOD:
+                continue
+            if not self.asked:
+                self._keeping, self.served = None, None  # whoever asks next begins anew
+                return
+            self.asked = self._doubt = False
+            await self._try(None)
+
+    async def _try(self, patience: float | None) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._look()
+        except (BrokerError, Closed, TimeoutError) as error:
+            self.served = None  # no answer is better than one of long ago
+            logger.info("who is served is not known now", error=error)
+
+    async def _ask(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        infos = await self._broker.subscriptions()
+        routes = Routes()
+        for info in infos:
+            routes.add(info.subscription)
+        self.routes, self._at, self._took = routes, began, loop.time() - began
+        self.served = frozenset(info.subscription.id for info in infos if info.consumers)
