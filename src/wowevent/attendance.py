@@ -22,7 +22,7 @@ from wowevent.broker import LIVE, Broker
 from wowevent.clock import Clock
 from wowevent.directory import Directory
 from wowevent.ear import Ear
-from wowevent.errors import BrokerError, BusError, Closed
+from wowevent.errors import BrokerError, BrokerUnavailable, BusError, Closed
 from wowevent.event import Event, new_id
 from wowevent.log import logger
 from wowevent.roster import AgentInfo, Beat, Roster, Source
@@ -35,6 +35,7 @@ PERIOD: Final = 5.0
 _KIND: Final = "roster"
 _HELLO: Final = "hello"
 _ANSWERS: Final = 1.5  # seconds for all to see a hello, a look at the control log each second, and to answer
+_HEARS: Final = 10.0  # seconds until something must be heard of what is said
 _TOGETHER: Final = 0.05  # seconds: what changes at about the same time is said together,
 _APART: Final = 0.5  # and two beats are no nearer than this
 _AGAIN: Final = 1.0  # seconds after a beat that did not reach the engine
@@ -168,6 +169,9 @@ class Attendance:
 
     async def _say(self, beat: Beat) -> None:
         self._said = self._said or not beat.gone
+        await self._publish(beat)
+
+    async def _publish(self, beat: Beat) -> None:
         await self._broker.publish([Event(topic=TOPIC, payload=to_builtins(beat))])
 
     def _greeted(self, _key: str, hello: dict[str, Any] | None) -> None:
@@ -205,9 +209,17 @@ class Attendance:
         meeting.result()
 
     async def _greet(self) -> None:
-        await self._ear.start()
+        try:
+            async with asyncio.timeout(_HEARS):
+                await self._ear.start(self._knock)
+        except TimeoutError:
+            raise BrokerUnavailable(f"nothing is heard on the live path within {_HEARS:.0f} s") from None
         await self._directory.put(_KIND, _HELLO, {"from": self.process, "at": self._clock.time()})
         await asyncio.sleep(_ANSWERS)
+
+    async def _knock(self) -> None:
+        """Say something, to hear it; a process that has nothing to say is not taken to be there for that."""
+        await self._publish(self.beat() if self._said else Beat(self.process, gone=True))
 
     def _hear(self, event: Event) -> None:
         try:

@@ -1,10 +1,10 @@
-"""One topic of the live path, followed as long as the bus runs: what is heard there is passed on, trouble is waited out."""
+"""One topic of the live path, followed until it is closed: what is heard there is passed on, trouble is waited out."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Final
 
 from wowevent.broker import Broker, Position, Query
@@ -13,6 +13,7 @@ from wowevent.errors import BrokerError, Closed, PositionLost
 from wowevent.event import Event
 from wowevent.log import logger
 
+_TRY: Final = (0.05, 1.0)  # seconds, the first and the longest time, until it is tried again whether anything is heard
 _PAUSE: Final = 0.2  # seconds before it is listened again after trouble
 
 
@@ -27,14 +28,29 @@ class Ear:
         self._take = take
         self._what = what
         self._reader: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()
 
-    async def start(self) -> None:
-        """Return once it listens. Twice is once. Raises BrokerError."""
+    @property
+    def hears(self) -> bool:
+        """Whether something was heard by now."""
+        return self._heard.is_set()
+
+    async def start(self, knock: Callable[[], Awaitable[object]]) -> None:
+        """Begin to read, and return once what is said is heard: until then it would be lost.
+
+        `knock()` says something there. Raises what that raises; who calls has a timeout.
+        """
         if self._reader is None:
             head = (await self._broker.ping()).head
             if self._reader is None:  # nobody else began while the engine answered
                 self._reader = asyncio.create_task(self._read(head), name=f"wowevent:{self._what}")
-                await asyncio.sleep(0)  # its read is under way before somebody is asked
+        pause, longest = _TRY
+        while not self.hears:
+            await knock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._heard.wait()
+            pause = min(2 * pause, longest)
 
     async def close(self) -> None:
         """Listen no more."""
@@ -50,6 +66,7 @@ class Ear:
                 async with aclosing(self._broker.read(query, after=head, follow=True)) as words:  # type: ignore[type-var]  # an async generator
                     async for stored in words:
                         head = stored.position
+                        self._heard.set()
                         self._take(stored.event)
                 return
             except Closed:

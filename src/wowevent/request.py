@@ -38,7 +38,8 @@ class Requests:
 
     async def ask(self, event: Event, publish: Callable[[Event], Awaitable[object]]) -> Any:
         """Publish a question and wait for its answer; RequestFailed if the answer says so."""
-        await self._ear.start()
+        if not self._ear.hears:
+            await self._ear.start(lambda: self._send((Event(topic=self.topic),)))
         future = self._open[event.event_id] = asyncio.get_running_loop().create_future()
         try:
             await publish(event)
