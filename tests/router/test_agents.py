@@ -1,0 +1,88 @@
+"""Clients of the router are agents as others are: there while they are connected, and told what became of their events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.router.conftest import Join, Serve, bus_of, eventually
+from wowevent import AgentInfo, EventBus
+
+
+@pytest.fixture
+async def asking(url: str) -> AsyncIterator[EventBus]:
+    """One more process, which wants to know."""
+    async with EventBus(url) as bus:
+        yield bus
+
+
+async def states(bus: EventBus) -> dict[str, str]:
+    return {info.name: info.state for info in await bus.agents()}
+
+
+async def agent(bus: EventBus, name: str) -> AgentInfo:
+    (found,) = [info for info in await bus.agents() if info.name == name]
+    return found
+
+
+async def test_clients_are_there_while_they_are_connected(serve: Serve, join: Join, asking: EventBus):
+    router = await serve()
+    named, silent = await join(router, agent="planner"), await join(router, agent="listener")
+    subscribed = await named.subscribe("task.*", name="worker")
+    await silent.subscribe("task.*")
+    await named.publish("plan.made", source_agent="planner")
+    found = {info.name: info for info in await asking.agents()}
+    assert {name: info.state for name, info in found.items()} == dict.fromkeys(
+        ("listener", "planner", "worker"), "online"
+    )
+    assert found["planner"].publishes == ("plan.made",)
+    (process,) = found["worker"].processes
+    assert process.id == bus_of(router).attendance.process
+    assert process.serves == tuple(each.id for each in found["worker"].subscriptions)
+    assert subscribed["subscription_id"] in process.serves
+    await silent.socket.close()
+
+    async def has_left() -> bool:
+        return (await states(asking)).get("listener") == "offline"
+
+    await eventually(has_left)
+    assert (await states(asking))["worker"] == "online"
+
+
+async def test_who_published_through_a_router_and_left_is_not_there_for_that(serve: Serve, join: Join, asking: EventBus):
+    client = await join(await serve())
+    await client.publish("plan.made", source_agent="planner")
+    found = await agent(asking, "planner")
+    assert found.last_seen is not None
+    assert (await agent(asking, "planner")).last_seen == pytest.approx(found.last_seen, abs=0.5)
+
+
+async def test_a_message_to_nobody_is_reported_to_the_client_that_sent_it(serve: Serve, join: Join):
+    router = await serve()
+    client, other = await join(router, agent="planner"), await join(router, agent="other")
+    await client.subscribe("_bus.undeliverable")
+    await other.subscribe("_bus.undeliverable")
+    sent = await client.publish("task.created", source_agent="planner", target_agent="nobody")
+    told = (await client.event())["event"]
+    assert (told["topic"], told["target_agent"]) == ("_bus.undeliverable", "planner")
+    assert (told["parent_event_id"], told["payload"]["target"]) == (sent["event_id"], "nobody")
+    await other.nothing()
+
+
+async def test_a_client_is_told_of_the_dead_letter_that_another_client_made(serve: Serve, join: Join):
+    router = await serve()
+    client, worker = await join(router, agent="planner"), await join(router)
+    await client.subscribe("_bus.dead_letter")
+    subscribed = await worker.subscribe("task.*", name="worker")
+    sent = await client.publish("task.created", source_agent="planner")
+    got = await worker.event()
+    await worker.ask("nack", subscription_id=got["subscription_id"], tokens=[got["token"]], reject=True, error="never")
+    told = (await client.event())["event"]
+    assert told["payload"] == {
+        "event_id": sent["event_id"],
+        "topic": "task.created",
+        "subscription": subscribed["subscription_id"],
+        "reason": "rejected",
+        "error": "never",
+    }
