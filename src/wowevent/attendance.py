@@ -108,7 +108,9 @@ class Attendance:
     # --- what is said -------------------------------------------------------------------------------------------
 
     def learn(self, event: Event) -> None:
-        """Its source publishes on its topic."""
+        """Its source publishes on its topic; whose event is replayed here need not be here."""
+        if event.replay_of is not None:
+            return
         known = self.topics.get(event.source_agent)
         if known is None:
             if len(self.topics) >= _SOURCES:

@@ -384,7 +384,7 @@ class EventBus:
         self._count_published(events, results)
         if self.attendance.front:
             self.attendance.heard(events)
-        if not self._census.kept and any(result.matched for result in results):
+        if not self._census.ready and any(result.matched for result in results):
             await self._census.keep()
         return self._receipts(events, results)
 
@@ -407,7 +407,8 @@ class EventBus:
 
     def _unmatched(self, event: Event, result: Appended) -> None:
         """An event with a target that goes to nobody; of a delayed one that is not known before it leaves."""
-        if not result.duplicate and (event.not_before is None or event.not_before.timestamp() <= self._clock.time()):
+        due = event.not_before is None or event.not_before.timestamp() <= self._clock.time()
+        if due and not result.duplicate and event.replay_of is None:
             self.tellings.unmatched(event)
 
     def _count_published(self, events: Sequence[Event], results: Sequence[Appended]) -> None:

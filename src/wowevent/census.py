@@ -18,7 +18,8 @@ from wowevent.shared import Shared
 
 _PERIOD: Final = 5.0  # seconds between two looks, while somebody wants to know
 _SOON: Final = 1.0  # seconds, while a receipt says that one is not served
-_PATIENCE: Final = 1.0  # seconds that the first receipt waits for the first look
+_PATIENCE: Final = 1.0  # seconds that the first receipt waits for the first look,
+_QUICK: Final = 0.05  # and a later one for the first one after a pause, if the last one took no longer than this
 _SHARE: Final = 100  # a look that takes long is taken less often: of the time, one part in so many
 
 
@@ -32,6 +33,8 @@ class Census:
         """Ids of the subscriptions that somebody serves; None where it is not known."""
         self.routes: Routes = Routes()
         """All of them."""
+        self.ready: bool = False
+        """It was waited for as long as it is; else `keep`."""
         self._broker = broker
         self._look = Shared(self._ask)
         self._keeping: asyncio.Task[None] | None = None
@@ -39,16 +42,13 @@ class Census:
         self._took = 0.0
         self._at = float("-inf")
 
-    @property
-    def kept(self) -> bool:
-        """Whether it is asked for again and again by now."""
-        return self._keeping is not None
-
     async def keep(self) -> None:
-        """Know it, if that takes no longer than a second, and go on knowing it while somebody wants to."""
+        """Know it, if that does not take long, and go on knowing it while somebody wants to."""
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(), name="wowevent:census")
+        if self._took < _QUICK:
             await self._try(_PATIENCE)
+        self.ready = True
 
     async def look(self, age: float = 0.0) -> Routes:
         """All subscriptions, as they were at most `age` seconds ago. Raises BrokerError."""
@@ -74,12 +74,13 @@ class Census:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._try(None)
         while True:
             await asyncio.sleep(max(_SOON, _SHARE * self._took))
             if not self._doubt and loop.time() - self._at < _PERIOD:
                 continue
             if not self.asked:
-                self._keeping, self.served = None, None  # whoever asks next begins anew
+                self._keeping, self.served, self.ready = None, None, False  # whoever asks next begins anew
                 return
             self.asked = self._doubt = False
             await self._try(None)

@@ -199,6 +199,12 @@ async def facts(state: State, query: Query, after: Position | None) -> Items:
     return items
 
 
+def _live_subjects(names: Names, patterns: Sequence[str]) -> set[str]:
+    """Where these are heard on the live path: all of it for a wildcard, which is seldom."""
+    wild = any("*" in pattern or "#" in pattern for pattern in patterns)
+    return {names.live(">")} if wild else {names.live(pattern) for pattern in patterns}
+
+
 class Tail:
     """The log's end as it grows, and the live path."""
 
@@ -237,8 +243,8 @@ class Tail:
     async def _start(self) -> PositionLost | None:
         state = self._state
         state.tails.add(self)
-        if self._live:
-            self._numbers.append(await self._link.hear(f"{state.names.prefix}p.>", self._hear))
+        for subject in _live_subjects(state.names, self._live):
+            self._numbers.append(await self._link.hear(subject, self._hear))
         where = subjects(state.names, self._query.patterns)
         if not where:
             self._at = 0 if self._after is None else self._after.offset
