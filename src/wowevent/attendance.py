@@ -39,7 +39,7 @@ _HEARS: Final = 10.0  # seconds until something must be heard of what is said
 _TOGETHER: Final = 0.05  # seconds: what changes at about the same time is said together,
 _APART: Final = 0.5  # and two beats are no nearer than this
 _AGAIN: Final = 1.0  # seconds after a beat that did not reach the engine
-_GOODBYE: Final = 1.0  # seconds that a goodbye may take
+_GOODBYE: Final = 1.0  # seconds that a goodbye may take at most
 _MOST: Final = 2_000  # subscriptions and agents that a beat names
 _SOURCES: Final = 200
 _TOPICS: Final = 32  # of one source, the latest
@@ -92,17 +92,18 @@ class Attendance:
         """Somebody came or went: say it soon."""
         self._news.set()
 
-    async def close(self) -> None:
-        """Say goodbye, and hear nobody any more."""
-        tasks = [task for task in (self._beating, self._meeting) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def leave(self, timeout: float) -> None:
+        """Say goodbye, and nothing behind it."""
+        await _end(self._beating)
         if self._said:
             self._said = False
             with suppress(BusError, TimeoutError):  # then it is missed after some seconds
-                async with asyncio.timeout(_GOODBYE):
-                    await self._say(Beat(self.process, gone=True))
+                async with asyncio.timeout(min(timeout, _GOODBYE)):
+                    await self._publish(Beat(self.process, gone=True))
+
+    async def close(self) -> None:
+        """Say nothing, and hear nobody any more."""
+        await _end(self._beating, self._meeting)
         await self._ear.close()
 
     # --- what is said -------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ class Attendance:
                     await asyncio.sleep(_TOGETHER)
 
     async def _say(self, beat: Beat) -> None:
-        self._said = self._said or not beat.gone
+        self._said = True
         await self._publish(beat)
 
     async def _publish(self, beat: Beat) -> None:
@@ -237,6 +238,13 @@ def _alike(beat: Beat, other: Beat) -> bool:
     """Whether both say the same, but for times."""
     said = [(each.agents, each.serves, [(one.agent, one.topics) for one in each.publishes]) for each in (beat, other)]
     return said[0] == said[1]
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    there = [task for task in tasks if task is not None]
+    for task in there:
+        task.cancel()
+    await asyncio.gather(*there, return_exceptions=True)
 
 
 def _seen(meeting: asyncio.Task[None]) -> None:

@@ -248,9 +248,12 @@ class EventBus:
                     logger.warning("stop did not wait for every delivery, the engine does not say", error=error)
             left = max(0.1, until - self._clock.monotonic())
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
+            left = max(_LEAST, until - self._clock.monotonic())
+            await self.tellings.flush(left)
+            await self.attendance.leave(left)
         self._state = "stopped"
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
-        await self.tellings.close(max(_LEAST, until - self._clock.monotonic()))
+        await self.tellings.close()
         await self.attendance.close()
         await self._census.close()
         await self._feed.close()

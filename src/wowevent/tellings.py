@@ -70,13 +70,16 @@ class Tellings:
             }
             self._put(_About(event, DEAD_LETTER, said))
 
-    async def close(self, timeout: float) -> None:
-        """Return when all of it was told; what is left after `timeout` seconds is dropped, and said."""
-        telling = self._telling
-        if telling is not None and not telling.done():
-            await asyncio.wait([telling], timeout=timeout)
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+    async def flush(self, timeout: float) -> None:
+        """Return when all of it was told, or after so many seconds."""
+        if self._telling is not None and not self._telling.done():
+            await asyncio.wait([self._telling], timeout=timeout)
+
+    async def close(self) -> None:
+        """Tell no more; what is left is dropped, and said."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
         self._drop(len(self._waiting), "the bus was stopped")
         self._waiting.clear()
 

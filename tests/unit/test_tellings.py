@@ -49,7 +49,7 @@ async def told(broker: MemoryBroker, way: Way) -> AsyncIterator[Tellings]:
     census = Census(broker)
     told = Tellings(census, way.send)
     yield told
-    await told.close(1)
+    await told.close()
     await census.close()
 
 
@@ -60,7 +60,7 @@ def sent(topic: str = "task.created", **fields: object) -> Event:
 async def test_a_telling_follows_from_its_event(told: Tellings, way: Way) -> None:
     event = sent(correlation_id="job-1", trace_id="a" * 32, hops=3)
     told.unmatched(event)
-    await told.close(1)
+    await told.flush(1)
     (telling,) = way.sent
     assert (telling.topic, telling.target_agent) == ("_bus.undeliverable", "planner")
     assert (telling.correlation_id, telling.parent_event_id, telling.hops) == ("job-1", event.event_id, 4)
@@ -74,14 +74,14 @@ async def test_a_telling_follows_from_its_event(told: Tellings, way: Way) -> Non
 async def test_nobody_is_told_of_nobodys_events_nor_of_tellings(told: Tellings, way: Way, event: Event) -> None:
     told.unmatched(event)
     told.buried("worker", event, BURY)
-    await told.close(1)
+    await told.flush(1)
     assert way.sent == []
 
 
 async def test_who_came_meanwhile_makes_it_deliverable(told: Tellings, way: Way, broker: MemoryBroker) -> None:
     told.unmatched(sent())
     await broker.declare(Subscription(id="worker", patterns=("task.*",), agent="worker"))
-    await told.close(1)
+    await told.flush(1)
     assert way.sent == []
 
 
@@ -90,7 +90,7 @@ async def test_of_dead_letters_only_who_asks_is_told(told: Tellings, way: Way, b
     event = sent()
     told.buried("worker~task.*", event, BURY)
     told.buried("worker~task.*", sent(source_agent="other"), BURY)
-    await told.close(1)
+    await told.flush(1)
     (telling,) = way.sent
     assert (telling.topic, telling.target_agent, telling.parent_event_id) == (
         "_bus.dead_letter", "planner", event.event_id,
@@ -131,5 +131,6 @@ async def test_closing_waits_for_what_is_to_be_told_and_not_for_ever(told: Telli
     way.free.clear()
     told.unmatched(sent())
     async with asyncio.timeout(1):
-        await told.close(0.05)
+        await told.flush(0.05)
+        await told.close()
     assert (way.sent, told.dropped) == ([], 1)
