@@ -11,6 +11,7 @@ import pydantic
 
 import wowevent
 from wowevent import (
+    AgentInfo,
     BreakerPolicy,
     DeadLetter,
     DeadLetterQueue,
@@ -90,6 +91,8 @@ async def use(bus: EventBus) -> None:
 
     receipt = await bus.publish(Event(topic="task.created", payload={"n": 1}, priority="high", source="api"), delay=5)
     assert_type(receipt, Receipt)
+    assert_type(receipt.unserved, tuple[str, ...])
+    assert_type(await bus.agents(), Sequence[AgentInfo])
     assert_type(receipt.position, Position | None)
     assert_type(await bus.publish_many([create_task_event(EventType.TASK_CREATED, "a", "t")]), Sequence[Receipt])
     assert_type(await bus.cancel(receipt.event_id), bool)
