@@ -213,7 +213,7 @@ def _topic_of(kind: str, key: str) -> str:
 
 
 def _fact_of(stored: Stored) -> _Fact | None:
-    """The fact of an event; None for a removal, for what is none, and for what somebody else wrote there: that is said."""
+    """The fact of an event; None for a removal and for what is none. What somebody else wrote there is said."""
     topic, payload = stored.event.topic, stored.event.payload
     if topic in _EVENTS:
         return None

@@ -1,7 +1,7 @@
 """What senders are told: that nobody takes an event that they sent, and that one of theirs became a dead letter.
 
-A telling is an event on `_bus.undeliverable` or `_bus.dead_letter`, targeted to the sender, so that its subscriptions to
-these topics get its own ones and no others. It follows from the event that it is about: same correlation, child of it.
+A telling is an event on `_bus.undeliverable` or `_bus.dead_letter`, targeted to the sender, so that its subscriptions
+to these topics get its own ones and no others. It follows from the event that it is about: same correlation, child of it.
 Nobody waits for it: what is to be told goes, with what else gathered, behind the publish or the settlement.
 """
 
@@ -24,7 +24,9 @@ from wowevent.routing import Routes
 
 _MOST: Final = 1_000  # that wait; of more the newest are dropped, and counted
 _TOGETHER: Final = 200
-_AGE: Final = 1.0  # seconds that the answer may be old by which is decided whether a sender wants to hear of dead letters
+_AGE: Final = (
+    1.0  # seconds that the answer may be old by which is decided whether a sender wants to hear of dead letters
+)
 _LONGEST: Final = 1_000  # characters of an error
 _NOBODY: Final = "no subscription of that agent takes it"
 

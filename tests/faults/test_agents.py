@@ -1,4 +1,4 @@
-"""Who is there, told by three processes, of which one is killed and one says goodbye, and through a restart of the engine.
+"""Who is there, told by three processes, of which one is killed and one says goodbye; through a restart of the engine.
 
 The stated times: a word in 5 s; suspect after 7.5 s of silence, offline after 15; a goodbye is heard at once.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.engines import eventually
 from tests.processes import Process, end, running
 from tests.servers import Server
 from wowevent import AgentInfo, EventBus
@@ -70,9 +71,7 @@ async def test_three_processes_a_kill_a_goodbye_and_a_restart_of_the_engine(
             async def heard_anew() -> bool:
                 return await last_seen(bus, "staying") > restarted
 
-            async with asyncio.timeout(5 + LATE):
-                while not await heard_anew():
-                    await asyncio.sleep(0.05)
+            await eventually(heard_anew, 5 + LATE)
             again = time.time() - restarted
             assert (await agent(bus, "staying")).state == "online"
             assert (await agent(bus, "killed")).state == "offline"

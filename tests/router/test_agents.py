@@ -1,4 +1,4 @@
-"""Clients of the router are agents as others are: there while they are connected, and told what became of their events."""
+"""Clients of the router are agents as others are: there while they are connected, told what became of their events."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ async def test_clients_are_there_while_they_are_connected(serve: Serve, join: Jo
     assert (await states(asking))["worker"] == "online"
 
 
-async def test_who_published_through_a_router_and_left_is_not_there_for_that(serve: Serve, join: Join, asking: EventBus):
+async def test_who_published_through_a_router_and_left_is_not_there_for_that(
+    serve: Serve, join: Join, asking: EventBus
+):
     client = await join(await serve())
     await client.publish("plan.made", source_agent="planner")
     found = await agent(asking, "planner")

@@ -27,7 +27,7 @@ async def agents(request: Request) -> Response:
 
 
 def _seen(identity: Identity, info: AgentInfo) -> AgentInfo | None:
-    """What may be known of it by who does not administer: of itself all; of others what may be heard, not where it is."""
+    """What may be known of it by who does not administer: of itself all; of others what may be heard, and not where."""
     if info.name == identity.name:
         return info
     subscriptions = tuple(each for each in info.subscriptions if identity.may("subscribe", *each.patterns))
