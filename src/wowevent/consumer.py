@@ -102,8 +102,8 @@ class Consumer:
         """`handler` takes an event, or a list of events with `options.batch`.
 
         `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
-        subscription's numbers, where other members of the group may share the work. `buried(id, event, bury)` is told of
-        each dead letter, once it is one.
+        subscription's numbers, where other members of the group may share the work. `buried(id, event, bury)` is told
+        of each dead letter, once it is one.
         """
         self.id = id
         self._judge = Judge(

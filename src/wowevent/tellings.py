@@ -1,7 +1,7 @@
 """What senders are told: that nobody takes an event that they sent, and that one of theirs became a dead letter.
 
 A telling is an event on `_bus.undeliverable` or `_bus.dead_letter`, targeted to the sender, so that its subscriptions
-to these topics get its own ones and no others. It follows from the event that it is about: same correlation, child of it.
+to these topics get its own ones and no others. It follows from the event that it is about: same correlation, its child.
 Nobody waits for it: what is to be told goes, with what else gathered, behind the publish or the settlement.
 """
 

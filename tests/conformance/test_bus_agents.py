@@ -8,7 +8,7 @@ import pytest
 
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event
-from wowevent import AgentInfo, EventBus, EventSchema, Reject, SchemaRegistry, attendance, census
+from wowevent import AgentInfo, EventBus, EventSchema, Reject, SchemaRegistry, census
 from wowevent.broker import Subscription
 
 WITHIN = 5.0  # seconds for others to hear of a change, of which they are told at once
@@ -170,12 +170,3 @@ async def test_what_is_told_is_no_fact(rig: Rig, caplog: pytest.LogCaptureFixtur
     await other.pause("planner")  # which reads what is new in the control log
     assert other.paused("planner~_bus.undeliverable")
     assert "none of ours" not in caplog.text
-
-
-async def test_a_beat_that_none_of_ours_wrote_is_left_out(rig: Rig, caplog: pytest.LogCaptureFixture):
-    asking, working = await rig.bus(), await rig.bus()
-    await working.subscribe("task.*", Seen(), "worker")
-    assert (await agent(asking, "worker")).state == "online"
-    await working.broker.publish([event(attendance.TOPIC)])
-    await eventually(lambda: "a beat that is none of ours" in caplog.text, WITHIN)
-    assert (await agent(asking, "worker")).state == "online"

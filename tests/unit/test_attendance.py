@@ -171,3 +171,15 @@ async def test_who_cannot_ask_is_told_and_may_ask_again(bus: EventBus, line: Lin
         await bus.agents()
     line.down = False
     assert await bus.agents() == []
+
+
+async def test_a_beat_that_none_of_ours_wrote_is_left_out(
+    bus: EventBus, line: Line, log: MemoryLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bus.subscribe("a.*", nothing, "one")
+    async with EventBus(MemoryBroker(log)) as asking:
+        await asking.agents()
+        for payload in ({}, {"process": 5}, {"process": "p", "agents": "x"}, {"process": "p", "gone": "yes"}):
+            await line.broker.publish([Event(topic=attendance.TOPIC, payload=payload)])
+        await eventually(lambda: caplog.text.count("a beat that is none of ours") == 4, 1)
+        assert [(info.name, info.state) for info in await asking.agents()] == [("one", "online")]
