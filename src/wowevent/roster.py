@@ -66,7 +66,7 @@ class ProcessInfo(Struct, frozen=True):
     state: State
     last_seen: float
     """When it was last heard of, Unix seconds."""
-    serves: tuple[str, ...] = ()
+    serves: tuple[str, ...]
     """Which of the agent's subscriptions."""
 
 
@@ -93,9 +93,9 @@ class AgentInfo(Struct, frozen=True):
     state: State
     last_seen: float | None
     """When it was last heard of, Unix seconds; None: never, as far as is known here."""
-    processes: tuple[ProcessInfo, ...] = ()
-    subscriptions: tuple[Served, ...] = ()
-    publishes: tuple[str, ...] = ()
+    processes: tuple[ProcessInfo, ...]
+    subscriptions: tuple[Served, ...]
+    publishes: tuple[str, ...]
     """Topics on which it published of late, as far as the processes that are there know."""
 
 

@@ -140,7 +140,17 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await bus.join(5)
         letters = [letter.id for letter in await bus.dead_letters.list()]
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
-        for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
+        for path in (
+            "/health",
+            "/live",
+            "/ready",
+            "/events",
+            "/topics",
+            "/agents",
+            "/subscriptions",
+            "/dead-letters",
+            "/replays",
+        ):
             await client.get(path)
         await client.get("/openapi.json")
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
