@@ -37,15 +37,16 @@ class Census:
         """It was waited for as long as it is; else `keep`."""
         self._broker = broker
         self._look = Shared(self._ask)
-        self._keeping: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._doubt = False
         self._took = 0.0
         self._at = float("-inf")
 
     async def keep(self) -> None:
         """Know it, if that does not take long, and go on knowing it while somebody wants to."""
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep(), name="wowevent:census")
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_on(), name="wowevent:census")
         if self._took < _QUICK:
             await self._try(_PATIENCE)
         self.ready = True
@@ -67,23 +68,30 @@ class Census:
 
     async def close(self) -> None:
         """Ask no more."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._look.close()
 
-    async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _look_on(self) -> None:
+        """Look once, and see later whether to look again."""
         await self._try(None)
-        while True:
-            await asyncio.sleep(max(_SOON, _SHARE * self._took))
-            if not self._doubt and loop.time() - self._at < _PERIOD:
-                continue
-            if not self.asked:
-                self._keeping, self.served, self.ready = None, None, False  # whoever asks next begins anew
-                return
+        self._wait()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(max(_SOON, _SHARE * self._took), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._doubt and asyncio.get_running_loop().time() - self._at < _PERIOD:
+            self._wait()
+        elif self.asked:
             self.asked = self._doubt = False
-            await self._try(None)
+            self._looking = asyncio.create_task(self._look_on(), name="wowevent:census")
+        else:
+            self._looking, self.served, self.ready = None, None, False  # whoever asks next begins anew
 
     async def _try(self, patience: float | None) -> None:
         try:

@@ -32,7 +32,9 @@ async def until(bus: EventBus, name: str, state: str, within: float) -> float:
 
 
 async def agent(bus: EventBus, name: str) -> AgentInfo:
-    (found,) = [info for info in await bus.agents() if info.name == name] or [AgentInfo(name, "offline", None, (), (), ())]
+    (found,) = [info for info in await bus.agents() if info.name == name] or [
+        AgentInfo(name, "offline", None, (), (), ())
+    ]
     return found
 
 

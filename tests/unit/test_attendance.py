@@ -56,7 +56,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def bus(line: Line) -> AsyncIterator[EventBus]:
-    async with EventBus(line) as bus:  # type: ignore[arg-type]
+    async with EventBus(line) as bus:
         yield bus
 
 
@@ -66,7 +66,7 @@ async def nothing(event: Event) -> None:
 
 async def test_who_has_nothing_to_say_says_nothing(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attendance, "PERIOD", 0.02)
-    async with EventBus(line) as bus:  # type: ignore[arg-type]
+    async with EventBus(line) as bus:
         await bus.publish(Event(topic="a.b"))
         await asyncio.sleep(0.1)
     assert line.beats == []
@@ -75,7 +75,7 @@ async def test_who_has_nothing_to_say_says_nothing(line: Line, monkeypatch: pyte
 async def test_where_nobody_else_can_hear_it_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attendance, "PERIOD", 0.02)
     line = Line(None)
-    async with EventBus(line, name="alone") as bus:  # type: ignore[arg-type]
+    async with EventBus(line, name="alone") as bus:
         await asyncio.sleep(0.1)
         (info,) = await bus.agents()
         assert (info.name, info.state) == ("alone", "online")
@@ -84,7 +84,7 @@ async def test_where_nobody_else_can_hear_it_nothing_is_said(monkeypatch: pytest
 
 async def test_it_is_said_again_and_again(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attendance, "PERIOD", 0.02)
-    async with EventBus(line, name="planner"):  # type: ignore[arg-type]
+    async with EventBus(line, name="planner"):
         await eventually(line.said(5), 2)
     assert {tuple(beat["agents"]) for beat in line.beats[:-1]} == {("planner",)}
     assert line.beats[-1] == {"process": line.beats[0]["process"], "gone": True}
@@ -140,7 +140,7 @@ async def test_an_engine_that_is_away_is_said_once_and_the_next_beat_makes_up_fo
 
 
 async def test_a_goodbye_that_cannot_be_said_keeps_nobody(line: Line) -> None:
-    bus = EventBus(line)  # type: ignore[arg-type]
+    bus = EventBus(line)
     await bus.start()
     await bus.subscribe("a.*", nothing, "one")
     await eventually(line.said(1), 1)

@@ -45,7 +45,7 @@ def engine() -> Engine:
 async def known(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Census]:
     monkeypatch.setattr(census, "_PERIOD", 0.05)
     monkeypatch.setattr(census, "_SOON", 0.01)
-    known = Census(engine)  # type: ignore[arg-type]
+    known = Census(engine)
     yield known
     await known.close()
 
@@ -101,7 +101,7 @@ async def test_an_old_answer_is_none_once_the_engine_is_away(known: Census, engi
 
 async def test_many_first_receipts_ask_little(engine: Engine) -> None:
     await declare(engine, "idle")
-    async with EventBus(engine) as bus:  # type: ignore[arg-type]
+    async with EventBus(engine) as bus:
         receipts = await asyncio.gather(*(bus.publish(Event(topic="a.b", payload={"n": n})) for n in range(100)))
     assert {receipt.matched for receipt in receipts} == {1}
     assert {receipt.unserved for receipt in receipts} == {("idle",)}
