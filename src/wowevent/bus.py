@@ -100,8 +100,8 @@ class Receipt(Struct, frozen=True, gc=False):
     matched: int
     """How many known subscriptions it goes to."""
     unserved: tuple[str, ...] = ()
-    """The ids of those of them that nobody serves now, as far as this bus knows: it asks the engine every 5 seconds
-    while it publishes, and of those named here each second; of a process that was killed the engine knows 15 s later."""
+    """The ids of those of them that nobody serves now, as far as this bus knows: it asks the engine every 5 s
+    while it publishes, and of those named here each second; of a killed process the engine knows 15 s later."""
 
     def __bool__(self) -> bool:
         """Always true: what is not stored raises."""

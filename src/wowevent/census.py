@@ -20,7 +20,7 @@ _PERIOD: Final = 5.0  # seconds between two looks, while somebody wants to know
 _SOON: Final = 1.0  # seconds, while a receipt says that one is not served
 _PATIENCE: Final = 1.0  # seconds that the first receipt waits for the first look,
 _QUICK: Final = 0.05  # and a later one for the first one after a pause, if the last one took no longer than this
-_SHARE: Final = 100  # a look that takes long is taken less often: of the time, one part in so many
+_SHARE: Final = 20  # a look that takes long is taken less often: of the time, one part in so many
 
 
 class Census:
