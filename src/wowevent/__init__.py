@@ -28,6 +28,7 @@ from wowevent.errors import (
     Closed,
     FormatTooNew,
     InvalidEvent,
+    InvalidSchedule,
     InvalidTopic,
     NoResponders,
     NotPermitted,
@@ -41,6 +42,7 @@ from wowevent.errors import (
     RequestFailed,
     RequestTimeout,
     RetryAfter,
+    ScheduleNotFound,
     SchemaConflict,
     SchemaNotFound,
     StorageDamaged,
@@ -57,6 +59,7 @@ from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
 from wowevent.roster import AgentInfo
+from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.subscription import Handle as Subscription
 
@@ -86,6 +89,7 @@ __all__ = [
     "FailureReason",
     "FormatTooNew",
     "InvalidEvent",
+    "InvalidSchedule",
     "InvalidTopic",
     "NoResponders",
     "NotPermitted",
@@ -105,6 +109,8 @@ __all__ = [
     "Retention",
     "RetryAfter",
     "RetryPolicy",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaBreak",
     "SchemaConflict",
     "SchemaNotFound",
