@@ -218,12 +218,12 @@ class EventBus:
         self._tracer = tracer()
         self._state = "running"
         self.schedules.start()
+        self.attendance.start()
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
             await subscribe()
         for served in list(self._served.values()):
             await self._serve(served)
-        self.attendance.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
         """Take no new publishes, finish what is under way within `timeout` seconds, close; stopping twice is once.
