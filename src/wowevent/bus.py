@@ -19,7 +19,6 @@ from wowevent.attendance import Attendance, Guests
 from wowevent.batch import Batch
 from wowevent.breaker import Breaker, BreakerPolicy
 from wowevent.broker import (
-    CONTROL,
     Appended,
     Broker,
     Capabilities,
@@ -613,17 +612,12 @@ class EventBus:
             gate=self._gate,
             reply=self._requests.answer,
             observe=tally.observe,
-            check=None if self._validator is None else self._check,
+            check=None if self._validator is None else self._validator.validate_event,
             info=self._broker.info if spec.durable else None,
             buried=self.tellings.buried,
         )
         tally.counts = consumer.counts
         return consumer
-
-    def _check(self, event: Event) -> None:
-        """ValidationError for what is not as it was agreed to be; the bus's own events nobody registers."""
-        if self._validator is not None and not event.topic.startswith(CONTROL):
-            self._validator.validate_event(event)
 
     async def _serve(self, served: Handle) -> None:
         if served.active:

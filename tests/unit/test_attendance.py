@@ -12,6 +12,7 @@ from tests.conformance.engines import eventually
 from wowevent import BrokerUnavailable, Event, EventBus, attendance
 from wowevent.broker import Appended
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
+from wowevent.testing import ManualClock
 
 
 class Line:
@@ -125,6 +126,19 @@ async def test_what_is_said_of_sources_is_bounded(bus: EventBus, monkeypatch: py
         await bus.publish(Event(topic=f"a.u{n}", source_agent=f"s{n}"))
     said = {each.agent: each.topics for each in bus.attendance.beat().publishes}
     assert said == {f"s{n}": (f"a.t{n}", f"a.u{n}") for n in (2, 3, 4)}
+
+
+async def test_who_publishes_for_others_says_when(log: MemoryLog) -> None:
+    clock = ManualClock()
+    async with EventBus(MemoryBroker(log, clock=clock), clock=clock) as bus:
+        bus.attendance.front = True
+        await bus.publish(Event(topic="a.b", source_agent="early"))
+        await clock.advance(9)
+        await bus.publish(Event(topic="a.b", source_agent="late"))
+        await clock.advance(3)
+        assert {each.agent: each.ago for each in bus.attendance.beat().publishes} == {"early": 12, "late": 3}
+        bus.attendance.front = False
+        assert {each.ago for each in bus.attendance.beat().publishes} == {0}
 
 
 async def test_an_engine_that_is_away_is_said_once_and_the_next_beat_makes_up_for_it(

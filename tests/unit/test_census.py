@@ -63,7 +63,10 @@ async def test_what_nobody_serves_is_named_once_it_is_known(known: Census, engin
     assert known.unserved(("idle", "busy", "later")) == ("idle",)
 
 
-async def test_what_is_named_is_looked_at_again_soon(known: Census, engine: Engine) -> None:
+async def test_what_is_named_is_looked_at_again_soon(
+    known: Census, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census, "_PERIOD", 60)
     await declare(engine, "idle")
     await known.keep()
     known.asked = True

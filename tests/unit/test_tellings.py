@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from tests.conformance.engines import eventually
-from wowevent import BrokerUnavailable, Event, FailureReason, tellings
-from wowevent.broker import Appended, Bury, Subscription
-from wowevent.brokers.memory import MemoryBroker
+from wowevent import BrokerUnavailable, Event, EventBus, FailureReason, tellings
+from wowevent.broker import Appended, Bury, Query, Subscription
+from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.census import Census
 from wowevent.tellings import Tellings
 
@@ -71,7 +71,10 @@ async def test_a_telling_follows_from_its_event(told: Tellings, way: Way) -> Non
 
 
 @pytest.mark.parametrize("event", [sent(source_agent=""), sent("_bus.undeliverable"), sent("_bus.dead_letter")])
-async def test_nobody_is_told_of_nobodys_events_nor_of_tellings(told: Tellings, way: Way, event: Event) -> None:
+async def test_nobody_is_told_of_nobodys_events_nor_of_tellings(
+    told: Tellings, way: Way, broker: MemoryBroker, event: Event
+) -> None:
+    await broker.declare(Subscription(id="p", patterns=("_bus.#",), agent="planner"))
     told.unmatched(event)
     told.buried("worker", event, BURY)
     await told.flush(1)
@@ -125,6 +128,14 @@ async def test_an_engine_that_is_away_costs_the_tellings_and_no_more(told: Telli
     way.down = False
     told.unmatched(sent())
     await eventually(lambda: len(way.sent) == 1, 1)
+
+
+async def test_a_bus_that_stops_tells_what_is_to_be_told() -> None:
+    log = MemoryLog()
+    async with EventBus(MemoryBroker(log)) as bus:
+        await bus.publish(sent())
+    left = [stored.event async for stored in MemoryBroker(log).read(Query(patterns=("_bus.undeliverable",)))]
+    assert [event.target_agent for event in left] == ["planner"]
 
 
 async def test_closing_waits_for_what_is_to_be_told_and_not_for_ever(told: Tellings, way: Way) -> None:
