@@ -12,6 +12,7 @@ from wowevent import BrokerUnavailable, Event, EventBus, FailureReason, tellings
 from wowevent.broker import Appended, Bury, Query, Subscription
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.census import Census
+from wowevent.routing import Routes
 from wowevent.tellings import Tellings
 
 BURY = Bury("t", FailureReason.HANDLER_ERROR, "ValueError: no")
@@ -130,8 +131,14 @@ async def test_an_engine_that_is_away_costs_the_tellings_and_no_more(told: Telli
     await eventually(lambda: len(way.sent) == 1, 1)
 
 
-async def test_a_bus_that_stops_tells_what_is_to_be_told() -> None:
-    log = MemoryLog()
+async def test_a_bus_that_stops_tells_what_is_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, look = MemoryLog(), Census.look
+
+    async def slowly(census: Census, age: float = 0.0) -> Routes:
+        await asyncio.sleep(0.2)
+        return await look(census, age)
+
+    monkeypatch.setattr(Census, "look", slowly)
     async with EventBus(MemoryBroker(log)) as bus:
         await bus.publish(sent())
     left = [stored.event async for stored in MemoryBroker(log).read(Query(patterns=("_bus.undeliverable",)))]
