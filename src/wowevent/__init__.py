@@ -61,6 +61,7 @@ from wowevent.retry import RetryPolicy
 from wowevent.roster import AgentInfo
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
+from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
@@ -118,6 +119,8 @@ __all__ = [
     "StorageDamaged",
     "StorageFull",
     "Stored",
+    "Storm",
+    "StormPolicy",
     "Subscription",
     "SubscriptionConflict",
     "SubscriptionInfo",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct, structs
 
-from wowevent.broker import CONTROL, Appended, Bury
+from wowevent.broker import CONTROL, Appended, Bury, Reason
 from wowevent.census import Census
 from wowevent.delivery import inherited
 from wowevent.directory import DEAD_LETTER, UNDELIVERABLE
@@ -61,7 +61,9 @@ class Tellings:
             self._put(_About(event, UNDELIVERABLE, said))
 
     def buried(self, subscription: str, event: Event, bury: Bury) -> None:
-        """An event is a dead letter of that subscription now."""
+        """An event is a dead letter of that subscription now. Of a storm the guard tells: ours would be part of it."""
+        if bury.reason is Reason.LOOP_DETECTED:
+            return
         if event.source_agent and not event.topic.startswith(CONTROL):
             said = {
                 "event_id": event.event_id,
