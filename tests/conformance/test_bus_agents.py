@@ -8,7 +8,7 @@ import pytest
 
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event
-from wowevent import AgentInfo, EventBus, Reject, census
+from wowevent import AgentInfo, Delivery, Event, EventBus, Reject, StormPolicy, census
 from wowevent.broker import Subscription
 
 WITHIN = 10.0  # seconds for others to hear of a change, of which they are told at once
@@ -153,6 +153,20 @@ async def test_a_sender_that_asks_for_it_is_told_of_its_dead_letters(rig: Rig):
     await eventually(is_buried)  # that telling is a dead letter itself, of which nobody is told
     await asyncio.sleep(0.1)
     assert (len(told.events), overheard.events) == (1, [])
+
+
+async def test_who_answers_each_telling_with_the_same_mistake_is_stopped(rig: Rig):
+    bus, told = await rig.bus(storms=StormPolicy(max_hops=8, max_visits=3)), Seen()
+
+    async def again(telling: Event) -> None:
+        await told(telling, Delivery(telling, 1, "", None))
+        await bus.publish(event(source_agent="planner", target_agent="nobody"))
+
+    await bus.subscribe("_bus.undeliverable", again, "planner")
+    await bus.publish(event(source_agent="planner", target_agent="nobody"))
+    await eventually(lambda: len(bus.storms.list()) == 1)
+    await bus.join(10)
+    assert 1 < len(told.events) <= 8
 
 
 async def test_what_is_told_is_no_fact(rig: Rig, caplog: pytest.LogCaptureFixture):
