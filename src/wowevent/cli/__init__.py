@@ -29,6 +29,7 @@ from wowevent.cli.status import status
 from wowevent.cli.subscribe import subscribe
 from wowevent.cli.subscriptions import app as subscriptions
 from wowevent.cli.token import app as token
+from wowevent.cli.trace import trace
 from wowevent.cli.version import version
 from wowevent.settings import CONFIG
 
@@ -52,6 +53,7 @@ for _command in (
     publish,
     subscribe,
     history,
+    trace,
     replay,
     copy,
     backup,

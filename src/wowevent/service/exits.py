@@ -24,6 +24,7 @@ STATUS: Final = {
     "subscription_not_found": 69,
     "dead_letter_not_found": 69,
     "schema_not_found": 69,
+    "conversation_not_found": 69,
     "token_not_found": 69,
     "address_in_use": 69,
     "not_running": 69,

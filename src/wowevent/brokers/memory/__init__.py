@@ -332,6 +332,8 @@ class MemoryBroker:
             if after is not None:
                 log.check(after)
             offset = log.start if after is None else after.offset + 1
+            if query.since is not None and after is None:
+                offset = log.reached(query.since)
             if follow:
                 log.readers.add(reader)
         try:
@@ -354,6 +356,8 @@ class MemoryBroker:
                         left = None if left is None else left - 1
                         if left == 0:
                             return
+                if not follow and len(chunk) > _TURN:  # who looks for little in a long log lets others run
+                    await asyncio.sleep(0)
         finally:
             with log.lock:
                 log.readers.discard(reader)
