@@ -35,13 +35,12 @@ async def find(broker: Broker, id: str, limit: int, now: float) -> Found:
     else:
         id, stored, unreadable = await _named_by_letters(broker, id), [], 0
     letters = await broker.dead(DeadQuery(correlation_id=id, limit=limit + 1))
-    return Found(
-        id=id,
-        stored=stored[:limit],
-        letters=letters[:limit],
-        unreadable=unreadable,
-        more=len(stored) > limit or len(letters) > limit,
-    )
+    more = len(stored) > limit or len(letters) > limit
+    stored, letters = stored[:limit], letters[:limit]
+    if more:  # whose event is not among these may still be in the log
+        known = {each.event.event_id for each in stored}
+        letters = [letter for letter in letters if letter.event.event_id in known]
+    return Found(id=id, stored=stored, letters=letters, unreadable=unreadable, more=more)
 
 
 async def _first(broker: Broker, id: str, now: float) -> Stored | None:
