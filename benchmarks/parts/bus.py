@@ -262,7 +262,8 @@ async def tracer(setting: Setting, signal: Signal) -> Record:
 
     Half a minute lies before the last one, so that its ids say where it is.
     """
-    async with EventBus(_keeping_all(setting)) as bus:
+    broker = _keeping_all(setting)
+    async with EventBus(broker) as bus:
         await signal.ready()
         record = Record(started=time.monotonic())
         early, named = await _talk(bus), await _talk(bus, "order-7")
@@ -277,6 +278,7 @@ async def tracer(setting: Setting, signal: Signal) -> Record:
         }.items():  # fmt: skip
             record.values[f"{name}_ms"], found = await _traced(bus, id)
             record.values["lost"] = record.values.get("lost", 0) + (found != len(early))
+    await broker.close()
     return record
 
 

@@ -28,7 +28,7 @@ async def run(bench: Bench) -> list[Row]:
             place=place,
             parts=(Part("benchmarks.parts.bus:tracer"),),
             count=many,
-            options={"apart": 0 if tiny else 31, "keep": many + 1_000},
+            options={"apart": 0 if tiny else 31},
             timeout=900.0,
         )
         for name, place in ENGINES.items()
