@@ -25,7 +25,7 @@ async def _told(file: Path) -> str:
 
         async def work(event: Event) -> None:
             if event.payload["n"]:
-                raise ConnectionError(f"no answer {EVIL} [red]")
+                raise ConnectionError(f"no answer {EVIL} [red] :boom:")
             await bus.publish(Event(topic="task.done", event_type="done", source_agent="worker", target="boss"))
 
         await bus.subscribe("plan.made", plan, "planner")
@@ -52,7 +52,7 @@ def test_the_tree_for_a_person(tmp_path: Path, root: str) -> None:
         r"├─ task\.made planner  \+\d+ ms  [0-9a-f-]{36}",
         r"│  └─ task\.done \(done\) worker → boss  \+\d+ ms  [0-9a-f-]{36}",
         r"├─ task\.made planner  \+\d+ ms  [0-9a-f-]{36}",
-        r"│     ✗ worker~task\.made: handler_error after 2 attempts, .*: ConnectionError: no answer .* \[red\]",
+        r"│     ✗ worker~task\.made: handler_error after 2 attempts, .*: ConnectionError: no answer .* \[red\] :boom:",
         r"└─ stray  orphan of gone  [0-9a-f-]{36}",
         r"5 events, 3 agents, \d+ ms from first to last, 1 failure, 1 orphan",
     ]

@@ -44,12 +44,16 @@ async def _trace(settings: Settings, id: str, limit: int) -> Conversation:
 
 def _show(found: Conversation) -> None:
     console = open_console()
-    console.print(f"[bold]conversation[/] {found.id}  [dim]{local_time(found.started)}[/]")
+
+    def line(text: str) -> None:
+        console.print(text, emoji=False)  # a name may have what would be one
+
+    line(f"[bold]conversation[/] {found.id}  [dim]{local_time(found.started)}[/]")
     for guide, below, step in _drawn(found.steps):
-        console.print(f"[dim]{guide}[/]{_line(step)}")
+        line(f"[dim]{guide}[/]{_line(step)}")
         for failure in step.failures:
-            console.print(f"[dim]{below}[/][red]✗ {escape(plain(_failed(failure)))}[/]")
-    console.print(f"[{'red' if found.failures else 'green'}]{_summary(found)}[/]")
+            line(f"[dim]{below}[/][red]✗ {escape(plain(_failed(failure)))}[/]")
+    line(f"[{'red' if found.failures else 'green'}]{_summary(found)}[/]")
     console.file.flush()
 
 
