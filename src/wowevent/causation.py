@@ -23,7 +23,7 @@ _IN_A_ROW: Final = 1_000  # events that cannot be read: it is the log that canno
 
 
 async def find(broker: Broker, id: str, limit: int, now: float) -> Found:
-    """The conversation of an event or of a correlation id, at most so many of its events and dead letters, oldest first.
+    """The conversation of an event or of a correlation id: its first events, at most so many, and their dead letters.
 
     `now` is the time by the bus's clock. Raises ConversationNotFound, InvalidEvent for what is no id, BrokerError.
     """

@@ -118,7 +118,14 @@ def conversation(found: Found) -> Conversation:
     causes, orphans = _causes(found.id, {id: seen.event.parent_event_id for id, seen in events.items()})
     failures = _failures(found.letters)
     steps = tuple(
-        _step(events, id, depth, causes[id], id in orphans, failures.get(id, ())) for id, depth in _walk(causes)
+        _step(
+            events[id],
+            depth=depth,
+            above=None if (cause := causes[id]) is None else events[cause],
+            orphan=id in orphans,
+            failures=failures.get(id, ()),
+        )
+        for id, depth in _walk(causes)
     )
     times = [seen.time for seen in events.values()]
     return Conversation(
@@ -207,15 +214,12 @@ def _failures(letters: Sequence[DeadLetter]) -> dict[str, list[FailedDelivery]]:
     return found
 
 
-def _step(  # noqa: PLR0917 - what is known of one event
-    events: Mapping[str, _Seen], id: str, depth: int, cause: str | None, orphan: bool, failures: Sequence[FailedDelivery]
-) -> Step:
-    seen = events[id]
+def _step(seen: _Seen, *, depth: int, above: _Seen | None, orphan: bool, failures: Sequence[FailedDelivery]) -> Step:
     event = seen.event
     return Step(
-        event_id=id,
+        event_id=event.event_id,
         depth=depth,
-        cause=cause,
+        cause=None if above is None else above.event.event_id,
         parent_event_id=event.parent_event_id,
         orphan=orphan,
         topic=event.topic,
@@ -225,7 +229,7 @@ def _step(  # noqa: PLR0917 - what is known of one event
         hops=event.hops,
         timestamp=event.timestamp,
         time=seen.time,
-        after=None if cause is None or orphan else round(seen.time - events[cause].time, 6),
+        after=None if above is None or orphan else round(seen.time - above.time, 6),
         delayed_until=event.not_before,
         position=seen.position,
         replay_of=event.replay_of,

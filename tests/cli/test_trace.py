@@ -76,7 +76,9 @@ def test_a_limit_is_said(tmp_path: Path, root: str) -> None:
     assert b"there is more than these 1" in wowevent(tmp_path, "trace", root, "-n", "1", *URL).stderr
 
 
-@pytest.mark.parametrize(("id", "status", "code"), [("job-9", 69, "conversation_not_found"), ("a b", 65, "invalid_event")])
+@pytest.mark.parametrize(
+    ("id", "status", "code"), [("job-9", 69, "conversation_not_found"), ("a b", 65, "invalid_event")]
+)
 def test_what_is_not_there(tmp_path: Path, id: str, status: int, code: str) -> None:
     done = wowevent(tmp_path, "trace", id)
     assert (done.returncode, done.stderr.decode().partition(":")[0]) == (status, f"error[{code}]")
@@ -91,9 +93,9 @@ def test_what_came_with_an_event_is_not_obeyed(tmp_path: Path) -> None:
     json.loads(wowevent(tmp_path, "trace", "job-1", "--json", *URL).stdout)
 
 
-def _step(depth: int, **fields: Any) -> Step:
-    known = dict.fromkeys(Step.__struct_fields__) | {"event_id": "x", "depth": depth, "failures": ()}
-    return Step(**(known | fields))
+def _step(depth: int) -> Step:
+    known: dict[str, Any] = dict.fromkeys(Step.__struct_fields__)
+    return Step(**known | {"depth": depth, "failures": ()})
 
 
 def test_what_is_drawn_left_of_each_step() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,8 +20,14 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ROOT = "root"
 
 
-def stored(place: int, id: str, parent: str | None = None, **fields: object) -> Stored:
-    known = {"event_id": id, "correlation_id": ROOT, "parent_event_id": parent, "timestamp": NOON, **fields}
+def stored(place: int, id: str, parent: str | None = None, **fields: Any) -> Stored:
+    known: dict[str, Any] = {
+        "event_id": id,
+        "correlation_id": ROOT,
+        "parent_event_id": parent,
+        "timestamp": NOON,
+        **fields,
+    }
     return Stored(Event(topic="a", **known), Position("e", place), NOON.timestamp() + place)
 
 
@@ -89,9 +96,7 @@ def test_what_is_told_of_one_event() -> None:
 
 def test_an_event_that_only_a_dead_letter_has_kept() -> None:
     gone = Event(topic="a", event_id=ROOT, correlation_id=ROOT, timestamp=NOON)
-    found = conversation(
-        Found(id=ROOT, stored=[stored(5, "a", ROOT)], letters=[letter(gone), letter(gone, "other")])
-    )
+    found = conversation(Found(id=ROOT, stored=[stored(5, "a", ROOT)], letters=[letter(gone), letter(gone, "other")]))
 
     root, step = found.steps
     assert (root.event_id, root.position, root.time) == (ROOT, None, NOON.timestamp())

@@ -180,7 +180,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="GET", path="/conversations/{id:path}", call=conversations.conversation, rights=("replay",),
-        about="The conversation that an event, or a correlation id, belongs to: who caused what, when, and what failed.",
+        about="The conversation of an event or of a correlation id, as a tree: who caused what, when, and what failed.",
         content=_json(Conversation), problems=(404,),
         parameters=(_limit("At most so many events.", maximum=MOST, default=MOST),),
     ),

@@ -329,11 +329,7 @@ class MemoryBroker:
         reader = Reader(query.patterns)
         with log.lock:
             self._enter()
-            if after is not None:
-                log.check(after)
-            offset = log.start if after is None else after.offset + 1
-            if query.since is not None and after is None:
-                offset = log.reached(query.since)
+            offset = log.first(after, query.since)
             if follow:
                 log.readers.add(reader)
         try:

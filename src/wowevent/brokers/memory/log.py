@@ -180,9 +180,12 @@ class MemoryLog:
         first = offset - self.start
         return list(itertools.islice(self.ring, first, first + most))
 
-    def reached(self, moment: float) -> int:
-        """The offset of the first event that was stored then or later."""
-        return self.start + bisect_left(self.ring, moment, key=_stored_at)
+    def first(self, after: Position | None, since: float | None) -> int:
+        """Where a read begins: behind a position, or with what was stored at a moment and later. PositionLost."""
+        if after is not None:
+            self.check(after)
+            return after.offset + 1
+        return self.start if since is None else self.start + bisect_left(self.ring, since, key=_stored_at)
 
     def backfill(self, cursor: Cursor) -> None:
         """Give a new subscription what its start asks for of the past."""

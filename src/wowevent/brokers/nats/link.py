@@ -281,9 +281,7 @@ class Link:
             await self.reach(SILENCE - _UNHEARD)
         return headers is not _NOTHING and status_of(headers) != NOBODY
 
-    async def get(
-        self, stream: str, *, seq: int = 0, subject: str = "", onward: bool = False
-    ) -> Found | None:
+    async def get(self, stream: str, *, seq: int = 0, subject: str = "", onward: bool = False) -> Found | None:
         """A message by its sequence (`onward`: or the next one behind), or the newest of a subject; None if none."""
         by: dict[str, Any] = {"seq": seq, "next_by_subj": ">"} if onward else {"seq": seq}
         asked = (subject, b"") if subject else ("", _encode(by))

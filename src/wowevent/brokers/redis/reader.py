@@ -101,7 +101,6 @@ class Pages:
             self._at = self._upto
         return items
 
-
     async def _before(self, session: Session, moment: float) -> int:
         """The position behind which lies what was stored then and later."""
         log = f"{session.key}:log"
