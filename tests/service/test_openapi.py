@@ -138,7 +138,9 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         events = [{"topic": "task.created", "payload": {"n": n}} for n in range(6)]
         await client.post("/events", json=events)
         await bus.join(5)
-        letters = [letter.id for letter in await bus.dead_letters.list()]
+        failed = await bus.dead_letters.list()
+        letters = [letter.id for letter in failed]
+        await client.get(f"/conversations/{failed[0].event.event_id}")
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
         for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
             await client.get(path)
