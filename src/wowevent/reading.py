@@ -32,6 +32,15 @@ def named(query: Query) -> bytes | None:
     return None if id is None else id.encode(errors="backslashreplace")
 
 
+def narrowed(query: Query, found: list[Stored]) -> list[Stored]:
+    """Those of many among which the wanted ones are, by a first look that costs a fifth of `wanted`."""
+    if (id := query.conversation) is not None:
+        found = [each for each in found if each.event.correlation_id == id or each.event.event_id == id]
+    if (id := query.correlation_id) is not None:
+        found = [each for each in found if each.event.correlation_id == id]
+    return found
+
+
 async def reached(at: Callable[[int], Awaitable[float | None]], first: int, last: int, moment: float) -> int:
     """The place, from `first` to `last`, at which a log comes to a moment; behind `last` if it does not.
 

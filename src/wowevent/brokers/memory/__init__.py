@@ -41,7 +41,7 @@ from wowevent.brokers.memory.log import MemoryLog, Reader, shared_log
 from wowevent.clock import Clock, SystemClock, Timer
 from wowevent.errors import Closed, SubscriptionNotFound
 from wowevent.event import Event
-from wowevent.reading import asked_for, of_facts, wanted
+from wowevent.reading import asked_for, narrowed, of_facts, wanted
 
 __all__ = ["MemoryBroker", "MemoryLog", "shared_log"]
 
@@ -346,7 +346,7 @@ class MemoryBroker:
                     await future
                     continue
                 offset += len(chunk)
-                for stored in itertools.chain(live, chunk):
+                for stored in itertools.chain(live, narrowed(query, chunk)):
                     if wanted(query, stored.event):
                         yield Stored(stored.event.__copy__(), stored.position, stored.stored_at)
                         left = None if left is None else left - 1

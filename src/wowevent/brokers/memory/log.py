@@ -171,14 +171,14 @@ class MemoryLog:
         """Up to a chunk of the log from `offset` on; PositionLost if some of it is gone."""
         if offset < self.start:
             raise PositionLost(f"events {offset} to {self.start - 1} are gone from the log", self.start - offset)
-        behind = self.head - offset + 1
+        first, behind = offset - self.start, self.head - offset + 1
         most = max(_CHUNK, len(self.ring) // _WALKS)
-        if behind <= most:  # from the near end: a reader that keeps up must not walk over what it has read
-            newest = list(itertools.islice(reversed(self.ring), max(0, behind)))
-            newest.reverse()
-            return newest
-        first = offset - self.start
-        return list(itertools.islice(self.ring, first, first + most))
+        if behind - most > first:
+            return list(itertools.islice(self.ring, first, first + most))
+        # From the near end: a reader that keeps up must not walk over what it has read.
+        newest = list(itertools.islice(reversed(self.ring), max(0, behind - most), max(0, behind)))
+        newest.reverse()
+        return newest
 
     def first(self, after: Position | None, since: float | None) -> int:
         """Where a read begins: behind a position, or with what was stored at a moment and later. PositionLost."""
