@@ -35,7 +35,7 @@ def named(query: Query) -> bytes | None:
 def narrowed(query: Query, found: list[Stored]) -> list[Stored]:
     """Those of many among which the wanted ones are, by a first look that costs a fifth of `wanted`."""
     if (id := query.conversation) is not None:
-        found = [each for each in found if each.event.correlation_id == id or each.event.event_id == id]
+        found = [each for each in found if id in (each.event.correlation_id, each.event.event_id)]
     if (id := query.correlation_id) is not None:
         found = [each for each in found if each.event.correlation_id == id]
     return found
