@@ -155,7 +155,7 @@ def _events(found: Found) -> dict[str, _Seen]:
 
 def _causes(root: str, parents: Mapping[str, str | None]) -> tuple[dict[str, str | None], set[str]]:
     """What each stands under, None at the top; and which ones are orphans."""
-    causes = {id: parent if parent in parents and parent != id else None for id, parent in parents.items()}
+    causes = {id: parent if parent in parents else None for id, parent in parents.items()}
     for id in _ring_ends(causes):
         causes[id] = None
     top = [id for id, cause in causes.items() if cause is None]

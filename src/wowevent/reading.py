@@ -44,7 +44,8 @@ def narrowed(query: Query, found: list[Stored]) -> list[Stored]:
 async def reached(at: Callable[[int], Awaitable[float | None]], first: int, last: int, moment: float) -> int:
     """The place, from `first` to `last`, at which a log comes to a moment; behind `last` if it does not.
 
-    `at` says when the event of a place was stored, or the next one behind it; None if there is none.
+    `at` says when the event of a place was stored; None if none is there, and then the place that is found may be one of
+    before.
     """
     while first <= last:
         middle = (first + last) // 2

@@ -106,7 +106,7 @@ async def test_what_names_a_parent_that_is_not_there_is_an_orphan(rig: Rig):
         (root.event_id, 0, False),
         (child.event_id, 1, True),
     ]
-    assert found.orphans == 1
+    assert (found.orphans, found.steps[1].cause, found.steps[1].after) == (1, root.event_id, None)
 
 
 async def test_an_id_that_nobody_knows(rig: Rig):

@@ -150,14 +150,14 @@ async def test_what_the_log_let_go_and_a_dead_letter_kept() -> None:
     [
         ({}, 5.0, 1),
         ({1: 4.0, 2: 5.0, 3: 5.0, 4: 6.0}, 5.0, 2),
-        ({1: 4.0, 4: 6.0}, 5.0, 2),
-        ({1: 1.0, 2: 2.0}, 5.0, 3),
+        ({1: 4.0, 2: 4.5, 4: 6.0}, 5.0, 3),
+        ({1: 4.0, 3: 4.5, 4: 6.0}, 5.0, 2),
         ({1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}, 5.0, 5),
-        ({1: 7.0, 2: 8.0}, 5.0, 1),
+        ({1: 7.0, 2: 8.0, 3: 9.0, 4: 9.0}, 5.0, 1),
     ],
 )
 async def test_where_a_log_comes_to_a_moment(times: dict[int, float], moment: float, place: int) -> None:
     async def at(offset: int) -> float | None:
-        return next((times[each] for each in sorted(times) if each >= offset), None)
+        return times.get(offset)
 
     assert await reached(at, 1, 4, moment) == place

@@ -127,7 +127,7 @@ async def _reached(state: State, first: int, last: int, moment: float) -> int:
     """The place from `first` on at which the log comes to a moment, by the clocks of who published; behind `last`."""
 
     async def at(seq: int) -> float | None:
-        found = await state.link.get(state.names.log, seq=seq, onward=True)
+        found = await state.link.get(state.names.log, seq=seq)
         return None if found is None else tag_of(found.headers).at
 
     return await reached(at, first, last, moment)

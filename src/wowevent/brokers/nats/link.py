@@ -281,17 +281,16 @@ class Link:
             await self.reach(SILENCE - _UNHEARD)
         return headers is not _NOTHING and status_of(headers) != NOBODY
 
-    async def get(self, stream: str, *, seq: int = 0, subject: str = "", onward: bool = False) -> Found | None:
-        """A message by its sequence (`onward`: or the next one behind), or the newest of a subject; None if none."""
-        by: dict[str, Any] = {"seq": seq, "next_by_subj": ">"} if onward else {"seq": seq}
-        asked = (subject, b"") if subject else ("", _encode(by))
+    async def get(self, stream: str, *, seq: int = 0, subject: str = "") -> Found | None:
+        """A message by its sequence, or the newest of a subject; None if there is none."""
+        asked = (subject, b"") if subject else ("", b'{"seq":%d}' % seq)
         question = f"$JS.API.DIRECT.GET.{stream}.{asked[0]}".removesuffix(".")
         body, headers = await self.request(question, asked[1], again=True)
         if not status_of(headers):
             where = header_of(headers, b"Nats-Subject")
             return Found(where, int(header_of(headers, b"Nats-Sequence")), body, headers)
         try:  # a replica that lags may have answered: its leader knows
-            wish: dict[str, Any] = {"last_by_subj": subject} if subject else by
+            wish: dict[str, Any] = {"last_by_subj": subject} if subject else {"seq": seq}
             told = (await self.ask(f"STREAM.MSG.GET.{stream}", **wish))["message"]
         except BrokerError as error:
             if is_missing(error):
