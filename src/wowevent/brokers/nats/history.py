@@ -128,7 +128,7 @@ async def _reached(state: State, first: int, last: int, moment: float) -> int:
 
     async def at(seq: int) -> float | None:
         found = await state.link.get(state.names.log, seq=seq)
-        return None if found is None else tag_of(found.headers).at
+        return None if found is None else tag_of(found.headers).at or None  # a stranger's does not say
 
     return await reached(at, first, last, moment)
 
