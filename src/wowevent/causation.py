@@ -9,7 +9,9 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Final
 
-from wowevent.broker import Broker, DeadLetter, DeadQuery, Query, Stored
+from msgspec import structs
+
+from wowevent.broker import Broker, DeadLetter, DeadQuery, Position, Query, Stored
 from wowevent.conversation import Found
 from wowevent.errors import ConversationNotFound, FormatTooNew, PositionLost, StorageDamaged, shown
 from wowevent.event import check_name, made_at
@@ -28,12 +30,15 @@ async def find(broker: Broker, id: str, limit: int, now: float) -> Found:
     `now` is the time by the bus's clock. Raises ConversationNotFound, InvalidEvent for what is no id, BrokerError.
     """
     check_name(id)
-    first = await _first(broker, id, now)
-    if first is not None:
-        id, since = first.event.correlation_id, _begin(first, id, now)
-        stored, unreadable = await _stored(broker, Query(correlation_id=id, since=since, limit=limit + 1))
+    stored, unreadable = list[Stored](), 0
+    if (first := await _first(broker, id, now)) is None:
+        id = await _named_by_letters(broker, id)
+    elif first.event.correlation_id == id:
+        stored, unreadable = await _begun(broker, first, limit + 1)
     else:
-        id, stored, unreadable = await _named_by_letters(broker, id), [], 0
+        id = first.event.correlation_id
+        query = Query(correlation_id=id, since=_begin(first, now), limit=limit + 1)
+        stored, unreadable = await _stored(broker, query)
     letters = await broker.dead(DeadQuery(correlation_id=id, limit=limit + 1))
     more = len(stored) > limit or len(letters) > limit
     stored, letters = stored[:limit], letters[:limit]
@@ -54,10 +59,18 @@ async def _first(broker: Broker, id: str, now: float) -> Stored | None:
     return found[0] if found else None
 
 
-def _begin(first: Stored, id: str, now: float) -> float | None:
+async def _begun(broker: Broker, first: Stored, limit: int) -> tuple[list[Stored], int]:
+    """A conversation of which this is the first event: what lies before was looked at."""
+    query = Query(correlation_id=first.event.correlation_id, limit=limit)
+    try:
+        found, unreadable = await _read(broker, structs.replace(query, limit=limit - 1), first.position)
+    except PositionLost:  # it is gone meanwhile
+        return await _stored(broker, query)
+    return [first, *found], unreadable
+
+
+def _begin(first: Stored, now: float) -> float | None:
     """Where to begin in a log that is looked through; None is its beginning."""
-    if first.event.correlation_id == id:  # what lies before was looked at
-        return first.stored_at - _APART
     made = made_at(first.event.correlation_id)
     if made is None or made > now + _APART:
         return None
@@ -76,10 +89,10 @@ async def _stored(broker: Broker, query: Query) -> tuple[list[Stored], int]:
     return await _read(broker, query)
 
 
-async def _read(broker: Broker, query: Query) -> tuple[list[Stored], int]:
+async def _read(broker: Broker, query: Query, after: Position | None = None) -> tuple[list[Stored], int]:
     found: list[Stored] = []
     unreadable = in_a_row = 0
-    async with aclosing(broker.read(query)) as log:  # type: ignore[type-var]  # it can be closed, whatever is promised
+    async with aclosing(broker.read(query, after=after)) as log:  # type: ignore[type-var]  # it can be closed, whatever is promised
         while True:
             try:
                 found.append(await anext(log))

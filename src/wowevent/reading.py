@@ -44,8 +44,8 @@ def narrowed(query: Query, found: list[Stored]) -> list[Stored]:
 async def reached(at: Callable[[int], Awaitable[float | None]], first: int, last: int, moment: float) -> int:
     """The place, from `first` to `last`, at which a log comes to a moment; behind `last` if it does not.
 
-    `at` says when the event of a place was stored; None if none is there, and then the place that is found may be one of
-    before.
+    `at` says when the event of a place was stored; None where nothing says so, and then the search may end too early,
+    never too late.
     """
     while first <= last:
         middle = (first + last) // 2

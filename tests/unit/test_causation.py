@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wowevent import ConversationNotFound, Event, EventBus, InvalidEvent, PositionLost, Retention, StorageDamaged
-from wowevent.broker import Query, Stored
+from wowevent.broker import Position, Query, Stored
 from wowevent.brokers.memory import MemoryBroker
 from wowevent.causation import find
 from wowevent.errors import BusError
@@ -23,14 +23,16 @@ class Watched:
     def __init__(self, *trouble: BusError) -> None:
         self.broker = MemoryBroker()
         self.queries: list[Query] = []
+        self.places: list[Position | None] = []
         self.trouble: list[BusError] = list(trouble)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.broker, name)
 
-    def read(self, query: Query) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None) -> AsyncIterator[Stored]:
         self.queries.append(query)
-        log = self.broker.read(query)
+        self.places.append(after)
+        log = self.broker.read(query, after=after)
 
         async def turn() -> Sequence[Stored | BusError] | None:
             if self.trouble and query.limit != 1:
@@ -61,12 +63,17 @@ async def test_a_log_is_read_from_when_the_id_was_made() -> None:
     leaf = Event(topic="a", correlation_id=root)
     await engine.publish([Event(topic="a", event_id=root), leaf])
 
-    for asked in (root, leaf.event_id):
-        engine.queries.clear()
-        assert len((await find(engine, asked, 10, now)).stored) == 2  # type: ignore[arg-type]  # what it does not note it passes on
-        first, second = (query.since or 0.0 for query in engine.queries)
-        assert first == pytest.approx((made_at(asked) or 0) - 30)
-        assert now - 131 < second < now
+    found = await find(engine, root, 10, now)  # type: ignore[arg-type]  # what it does not note it passes on
+    assert [each.event.event_id for each in found.stored] == [root, leaf.event_id]
+    assert [query.since for query in engine.queries] == [pytest.approx(now - 130, abs=0.01), None]
+    assert engine.places == [None, found.stored[0].position]  # what lies before was looked at
+
+    engine.queries.clear()
+    assert (await find(engine, leaf.event_id, 10, now)) == found  # type: ignore[arg-type]  # as above
+    assert [query.since for query in engine.queries] == [
+        pytest.approx((made_at(leaf.event_id) or 0) - 30),
+        pytest.approx(now - 130, abs=0.01),
+    ]
 
 
 @pytest.mark.parametrize("asked", ["job-1", id_of(4e9)], ids=["says nothing", "says a time to come"])
