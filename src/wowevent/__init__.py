@@ -30,6 +30,7 @@ from wowevent.errors import (
     ConversationNotFound,
     FormatTooNew,
     InvalidEvent,
+    InvalidSchedule,
     InvalidTopic,
     NoResponders,
     NotPermitted,
@@ -43,6 +44,7 @@ from wowevent.errors import (
     RequestFailed,
     RequestTimeout,
     RetryAfter,
+    ScheduleNotFound,
     SchemaConflict,
     SchemaNotFound,
     StorageDamaged,
@@ -58,6 +60,7 @@ from wowevent.event_store import EventReplayer, EventStore
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
+from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.subscription import Handle as Subscription
 
@@ -88,6 +91,7 @@ __all__ = [
     "FailureReason",
     "FormatTooNew",
     "InvalidEvent",
+    "InvalidSchedule",
     "InvalidTopic",
     "NoResponders",
     "NotPermitted",
@@ -107,6 +111,8 @@ __all__ = [
     "Retention",
     "RetryAfter",
     "RetryPolicy",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaBreak",
     "SchemaConflict",
     "SchemaNotFound",
