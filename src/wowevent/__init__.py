@@ -62,6 +62,7 @@ from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
+from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
@@ -120,6 +121,8 @@ __all__ = [
     "StorageDamaged",
     "StorageFull",
     "Stored",
+    "Storm",
+    "StormPolicy",
     "Subscription",
     "SubscriptionConflict",
     "SubscriptionInfo",

@@ -34,7 +34,7 @@ from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
 from wowevent.conversation import Conversation, conversation
 from wowevent.dead_letter import DeadLetters
-from wowevent.delivery import current, inherited
+from wowevent.delivery import current, followed, following
 from wowevent.directory import Directory
 from wowevent.errors import (
     BrokerError,
@@ -77,6 +77,8 @@ from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
 from wowevent.settings import Settings
 from wowevent.shared_schemas import SharedSchemas
+from wowevent.storm import StormPolicy
+from wowevent.storms import Storms
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.tally import Tally
 from wowevent.topic import is_reserved
@@ -121,12 +123,14 @@ class EventBus:
         max_payload: int | None = None,
         registry: SchemaRegistry | None = None,
         strict_schemas: bool = False,
+        storms: StormPolicy | bool | None = None,
         clock: Clock | None = None,
     ) -> None:
         """`name` stands as the source of events that have none. Nothing is opened before `start` or the first call.
 
         With a `registry`, events are validated when they are published and before they are handled; `strict_schemas`
-        refuses those whose type has no schema.
+        refuses those whose type has no schema. `storms` is how far what handlers publish may go, WOWEVENT_MAX_HOPS,
+        _MAX_VISITS and _MAX_EVENTS unless it is given; False lets everything go on for ever.
         """
         settings = Settings()
         self.namespace: str = namespace or settings.namespace
@@ -161,6 +165,8 @@ class EventBus:
         self._requests = Requests(self._broker, self._batch.call, self._clock)
         self._directory = Directory(self._broker)
         self._pauses = Pauses(self._directory, self._clock)
+        self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
+        """The conversations that went too far and are parked."""
         self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
         self.schedules: Schedules = Schedules(
             self._directory, self._clock, model=self._model, send=self._send, cancel=self._broker.cancel
@@ -249,6 +255,7 @@ class EventBus:
         await self._requests.close()
         if self._schemas is not None:
             await self._schemas.close()
+        await self.storms.close()
         await self._directory.close()
         for job in self._jobs:
             job.cancel()
@@ -301,8 +308,9 @@ class EventBus:
     ) -> Receipt:
         """Hand an event to the engine; returns once it has it durably, whether or not anybody listens.
 
-        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent and hops are inherited. Raises
-        InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine refuses.
+        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent, hops and lineage are inherited.
+        Raises InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine
+        refuses.
         """
         return (await self._publish((self._stamp(event, delay, at),), require_match=require_match))[0]
 
@@ -324,17 +332,21 @@ class EventBus:
             raise PayloadTooLarge(f"payload of {len(memoryview(event.body))} bytes; {self._max_payload} is the most")
         if self._validator is not None:
             self._validator.validate_event(event)
-        delivery = current()
-        if delivery is None and delay is None and at is None and (event.source_agent or not self.name):
+        delivery = followed()
+        plain = delivery is None and delay is None and at is None and not event.hops
+        if plain and (event.source_agent or not self.name):
             return event
         changes: dict[str, Any] = {}
         if not event.source_agent and self.name:
             changes["source_agent"] = self.name
         if delay is not None or at is not None:
             changes["not_before"] = self._moment(delay, at)
-        if delivery is not None and not delivery.replayed:
-            changes |= inherited(event, delivery.event)
-        return structs.replace(event, **changes) if changes else event
+        if delivery is not None:
+            changes |= following(event, delivery)
+        stamped = structs.replace(event, **changes) if changes else event
+        if stamped.hops:
+            self.storms.count(stamped, stamped.source_agent if delivery is None else delivery.subscription)
+        return stamped
 
     def _moment(self, delay: float | timedelta | None, at: datetime | str | None) -> datetime:
         if at is not None:
@@ -573,6 +585,7 @@ class EventBus:
             observe=tally.observe,
             check=None if self._validator is None else self._validator.validate_event,
             info=self._broker.info if spec.durable else None,
+            guard=self.storms.guard,
         )
         tally.counts = consumer.counts
         return consumer
@@ -831,6 +844,15 @@ class EventBus:
         found = await look(self._broker, state, self._served)
         found["details"]["namespace"] = self.namespace
         return found
+
+
+def _storm_policy(given: StormPolicy | bool | None, settings: Settings) -> StormPolicy | None:
+    """What was given, else what the environment says; None for nothing."""
+    if isinstance(given, StormPolicy):
+        return given
+    if given is False:
+        return None
+    return StormPolicy(max_hops=settings.max_hops, max_visits=settings.max_visits, max_events=settings.max_events)
 
 
 async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterator[Stored]:

@@ -42,6 +42,7 @@ from wowevent.judge import Counts, Judge
 from wowevent.log import logger
 from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
 from wowevent.settler import BACKOFF, Settler, Source
+from wowevent.storm import Guard
 from wowevent.wakeup import Wakeup
 
 _HOLD: Final = 0.1  # seconds of work to hold
@@ -96,11 +97,12 @@ class Consumer:
         observe: Observer | None = None,
         check: Callable[[Event], object] | None = None,
         info: Callable[[str], Awaitable[SubscriptionInfo | None]] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
         `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
-        subscription's numbers, where other members of the group may share the work.
+        subscription's numbers, where other members of the group may share the work. What the `guard` stops is buried.
         """
         self.id = id
         self._judge = Judge(
@@ -110,6 +112,7 @@ class Consumer:
             fail=self._fail,
             dead_letters=options.dead_letters and not options.auto_ack,
             max_age=options.max_age,
+            guard=guard,
         )
         self.counts: Counts = self._judge.counts
         self._settler = Settler(id, source, lease=options.lease, clock=clock, counts=self.counts)
@@ -368,7 +371,7 @@ class Consumer:
         return batch
 
     async def _handle(self, leases: list[Lease]) -> None:
-        looked_at = self._options.max_age is not None
+        looked_at = self._judge.alert
         leases = [lease for lease in leases if (not looked_at and _is_plain(lease)) or self._worth_handling(lease)]
         if self._check is not None:
             leases = [lease for lease in leases if self._fits(lease, self._check)]
@@ -412,7 +415,7 @@ class Consumer:
         """One call of the handler, and what follows from it for each event of the call."""
         first = leases[0]
         events = [_as_seen(lease) for lease in leases]
-        enter(self._delivery(first, events[0]))
+        enter(self._delivery(first, events[0], 0 if len(leases) == 1 else max(event.hops for event in events)))
         self._gate.running += 1
         started = self._clock.monotonic()
         reply: Any = None
@@ -446,7 +449,7 @@ class Consumer:
         if reply is not None and first.event.reply_to is not None and self._options.batch is None:
             await self._reply(first.event, reply, None)
 
-    def _delivery(self, lease: Lease, event: Event) -> Delivery:
+    def _delivery(self, lease: Lease, event: Event, hops: int) -> Delivery:
         return Delivery(
             event,
             lease.failures + lease.crashes + 1,
@@ -456,6 +459,7 @@ class Consumer:
             lease.redelivered,
             lease.token,
             self._extend,
+            hops=hops,
         )
 
     async def _extend(self, token: str, seconds: float) -> None:
@@ -593,7 +597,7 @@ _DONE: Final = Done()
 
 def _is_plain(lease: Lease) -> bool:
     """Whether there is nothing about it to be looked at before it is handled."""
-    return lease.crashes == 0 and lease.event.ttl_seconds is None
+    return lease.crashes == 0 and lease.event.ttl_seconds is None and not lease.event.hops
 
 
 def _as_seen(lease: Lease) -> Event:

@@ -163,6 +163,10 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await client.post(f"/dead-letters/{letters[1]}/redeliver")
         await client.post("/dead-letters/redeliver", json={"ids": letters[2:3]})
         await client.post("/dead-letters/discard", json={"subscription": "worker"})
+        await client.post("/events", json={"topic": "task.created", "hops": 10_000, "correlation_id": "storm"})
+        await bus.join(5)
+        await client.get("/storms")
+        await client.post("/storms/storm/release")
         schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
         for path in ("/schemas/check", "/schemas"):
             await client.post(path, json=schema)

@@ -38,6 +38,8 @@ from wowevent import (
     ScheduleInfo,
     SchemaRegistry,
     Stored,
+    Storm,
+    StormPolicy,
     Subscription,
     SubscriptionInfo,
     create_task_event,
@@ -127,6 +129,12 @@ async def parts(bus: EventBus) -> None:
     await bus.pause("careful")
     assert_type(bus.paused("careful~task.*"), bool)
     await bus.resume("careful")
+
+    EventBus("memory://", storms=StormPolicy(max_hops=None, max_visits=256))
+    EventBus("memory://", storms=False)
+    assert_type(bus.storms.list(), Sequence[Storm])
+    assert_type(await bus.storms.release("order-7"), Sequence[Storm])
+    assert_type(bus.storms.list()[0].why, str)
 
     metrics = EventMetrics(window_seconds=60)
     await metrics.record_delivery("task.created", "worker-1", 0.05, success=True)

@@ -135,6 +135,7 @@ class Workers:
             False,
             lease.redelivered,
             lease.token,
+            via=self._subscription.known_as,
         )
 
     def _fail(self, lease: Lease, error: BaseException) -> None:

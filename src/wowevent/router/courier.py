@@ -30,6 +30,7 @@ from wowevent.log import logger
 from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import Reset, encode, leased_item, message, messages
 from wowevent.settler import BACKOFF, Settler, Source
+from wowevent.storm import Guard
 from wowevent.tally import Tally
 from wowevent.wakeup import Wakeup
 
@@ -148,12 +149,13 @@ class Courier:
         clock: Clock,
         lasting: bool,
         fail: Callable[[Event, str], None],
+        guard: Guard | None,
         abandoned: Callable[[Courier], None],
         removed: Callable[[Courier], None],
     ) -> None:
         """`lasting`: a lease is good at any router, whoever handed it out (see Capabilities).
 
-        `fail(request, error)` answers a request that failed for good.
+        `fail(request, error)` answers a request that failed for good. What the `guard` stops is buried.
 
         `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more;
         `removed(courier)` when somebody has removed the subscription.
@@ -167,7 +169,7 @@ class Courier:
         self._removed = removed
         self._source: Source = tally.valve
         self._clock = clock
-        self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
+        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, guard=guard)
         self.counts: Counts = self._judge.counts
         self._tally = tally
         tally.counts = self.counts
@@ -327,9 +329,11 @@ class Courier:
         if self._draining:  # they were fetched when that began: whoever counts what clients hold has counted
             self._give_back(lease.token for lease in leases)
             return
-        worth = []
+        worth, looked_at = [], self._judge.alert
         for lease in leases:
-            settlement = self._judge.beforehand(lease) if lease.crashes or lease.event.ttl_seconds is not None else None
+            event = lease.event
+            plain = not (looked_at or lease.crashes or event.hops) and event.ttl_seconds is None
+            settlement = None if plain else self._judge.beforehand(lease)
             if settlement is None:
                 worth.append(lease)
             else:

@@ -16,6 +16,7 @@ from wowevent.codec import to_fields
 from wowevent.errors import printable
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, SchemaBreak
+from wowevent.storm import Limit, Step, Storm
 
 _LINE_ENDS: Final = "\u2028\u2029\u0085"  # JSON escapes the others itself
 
@@ -153,6 +154,31 @@ class Discarded(Struct):
     """How many were forgotten."""
 
     discarded: int
+
+
+class StormShown(Struct):
+    """One conversation that went too far, and is parked."""
+
+    id: Annotated[str, Meta(description="The event that it began with.")]
+    correlation_id: Annotated[str, Meta(description="Of the event that was beyond the limit.")]
+    limit: Limit
+    most: Annotated[int, Meta(description="How much the limit allows.")]
+    path: Annotated[list[Step], Meta(description="The way to that event, in the order of the first visits.")]
+    since: UnixSeconds
+    who: Annotated[str, Meta(description="Who would have handled that event; of `max_events` who published it.")]
+    why: Annotated[str, Meta(description="All of it in a sentence.")]
+
+
+class StormsShown(Struct):
+    """The conversations that are parked, the oldest first."""
+
+    storms: list[StormShown]
+
+
+class Released(Struct):
+    """The conversations that are parked no longer."""
+
+    released: list[StormShown]
 
 
 class ReplayOrder(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -342,6 +368,20 @@ def shown_letter(letter: DeadLetter) -> DeadLetterShown:
         traceback=printable(letter.traceback),
         attempts=[Attempt(each.number, each.time, printable(each.error)) for each in letter.attempts],
         time=letter.time,
+    )
+
+
+def shown_storm(storm: Storm) -> StormShown:
+    """A storm for outside."""
+    return StormShown(
+        id=storm.id,
+        correlation_id=storm.correlation_id,
+        limit=storm.limit,
+        most=storm.most,
+        path=list(storm.path),
+        since=storm.since,
+        who=storm.who,
+        why=storm.why,
     )
 
 

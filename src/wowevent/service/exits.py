@@ -24,6 +24,7 @@ STATUS: Final = {
     "unroutable": 69,
     "subscription_not_found": 69,
     "dead_letter_not_found": 69,
+    "storm_not_found": 69,
     "schema_not_found": 69,
     "conversation_not_found": 69,
     "schedule_not_found": 69,

@@ -26,6 +26,7 @@ from wowevent.service import (
     replays,
     schedules,
     schemas,
+    storms,
     stream,
     subscriptions,
     topics,
@@ -106,6 +107,7 @@ _LIVE: Final[Schema] = {"$ref": "#/components/schemas/Live"}
 _LOOK: Final = ("subscribe", "admin")
 _ADMIN: Final = ("admin",)
 _LETTERS: Final = ("dead_letters",)
+_STORMS: Final = ("dead_letters", "admin")
 _NOTHING: Final = Body(_json({"type": "object", "maxProperties": 0}), required=False)
 _SUBSCRIPTION: Final = "/subscriptions/{id:path}"
 _LETTER: Final = "/dead-letters/{id}"
@@ -259,6 +261,16 @@ OPERATIONS: Final = (
         method="POST", path=f"{_LETTER}/redeliver", call=dead_letters.redeliver, rights=_LETTERS, body=_NOTHING,
         about="Hand it to its subscription again, with fresh attempts.",
         content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
+    ),
+    Operation(
+        method="GET", path="/storms", call=storms.storms, rights=_STORMS, content=_json(answers.StormsShown),
+        about="The conversations that went too far: all that belongs to them goes to the dead letters.",
+    ),
+    Operation(
+        method="POST", path="/storms/{id:path}/release", call=storms.release, rights=_ADMIN, body=_NOTHING,
+        about="Let a conversation go on, by the event that it began with or by its correlation, as far again as it "
+        "went. What was buried of it stays with the dead letters.",
+        content=_json(answers.Released), problems=(404, 413, 415, 507),
     ),
     Operation(
         method="POST", path="/replays", call=replays.start, status=202, body=Body(_json(answers.ReplayOrder)),
