@@ -137,24 +137,21 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
     hooks = {"response": [described.check]}
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://bus", event_hooks=hooks) as client:
-        events = [{"topic": "task.created", "payload": {"n": n}} for n in range(6)]
+        events = [{"topic": "task.created", "payload": {"n": n}, "correlation_id": "job"} for n in range(6)]
         await client.post("/events", json=events)
         await bus.join(5)
-        failed = await bus.dead_letters.list()
-        letters = [letter.id for letter in failed]
-        await client.get(f"/conversations/{failed[0].event.event_id}")
+        letters = [letter.id for letter in await bus.dead_letters.list()]
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
         for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
             await client.get(path)
-        await client.get("/openapi.json")
+        for path in ("/openapi.json", "/conversations/job", f"/replays/{replay}", "/subscriptions/resting"):
+            await client.get(path)
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
             await client.get("/metrics", headers={"accept": media})
         await client.get("/events", headers={"accept": "application/x-ndjson"})
-        await client.get(f"/replays/{replay}")
         await client.post(f"/replays/{replay}/pause")
         await client.post(f"/replays/{replay}/resume")
         await client.delete(f"/replays/{replay}")
-        await client.get("/subscriptions/resting")
         for verb in ("pause", "resume", "purge"):
             await client.post(f"/subscriptions/resting/{verb}")
         await client.delete("/subscriptions/resting")
