@@ -142,9 +142,9 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await bus.join(5)
         letters = [letter.id for letter in await bus.dead_letters.list()]
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
-        for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
-            await client.get(path)
-        for path in ("/openapi.json", "/conversations/job", f"/replays/{replay}", "/subscriptions/resting"):
+        lists = ("/events", "/topics", "/subscriptions", "/dead-letters", "/replays")
+        ones = ("/openapi.json", "/conversations/job", f"/replays/{replay}", "/subscriptions/resting")
+        for path in ("/health", "/live", "/ready", *lists, *ones):
             await client.get(path)
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
             await client.get("/metrics", headers={"accept": media})
@@ -162,12 +162,11 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await client.post("/dead-letters/discard", json={"subscription": "worker"})
         await client.post("/events", json={"topic": "task.created", "hops": 10_000, "correlation_id": "storm"})
         await bus.join(5)
-        await client.get("/storms")
         await client.post("/storms/storm/release")
         schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
         for path in ("/schemas/check", "/schemas"):
             await client.post(path, json=schema)
-        for path in ("/schemas", "/schemas/bill.sent"):
+        for path in ("/schemas", "/schemas/bill.sent", "/storms"):
             await client.get(path)
         await client.delete("/schemas/bill.sent/1")
         await client.put("/schedules/tick", json={"event": {"topic": "tick.now"}, "every": 600})
