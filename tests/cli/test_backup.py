@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -194,6 +195,7 @@ def test_one_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
     waits = alone(str(tmp_path / "events.db"), 5.0)
     with waits, running(tmp_path, "wowevent", "backup", FILE, "--url", URL) as process:
         until((tmp_path / f"{FILE}.part").exists, "it has begun")
+        time.sleep(0.3)  # the moment in which it makes the file is over
         assert end(process) == 130
     assert names(tmp_path) == ["events.db"]
 
