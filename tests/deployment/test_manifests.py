@@ -242,6 +242,17 @@ def test_overlays_ask_for_tokens_and_the_ancestors_file_by_itself_does_not(manif
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]  # root owns it; the group reads
 
 
+def test_the_service_keeps_a_folder_for_itself(manifests: list[Manifest]) -> None:
+    """The top of a volume is open to its fsGroup, which `wowevent doctor` complains of: one below it is not."""
+    settings = one(manifests, "ConfigMap", "event-bus-config")["data"]
+    pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    (place,) = (each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each["name"] == "data")
+    folder = settings["WOWEVENT_DATA_DIR"]
+    assert Path(folder).parent == Path(place)
+    url = settings.get("WOWEVENT_URL", "")
+    assert not url.startswith("sqlite:") or url == f"sqlite:///{folder}/events.db"
+
+
 def test_the_examples_hold_no_secret_and_are_part_of_nothing() -> None:
     files = list(KUBERNETES.rglob("*.example.yaml"))
     assert len(files) == 3

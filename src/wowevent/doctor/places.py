@@ -104,7 +104,7 @@ def secrets(files: dict[str, Path]) -> Finding:
     missing = [f"{name} names {file}, which is not there" for name, file in files.items() if not file.exists()]
     if missing:
         return SECRETS.fail("; ".join(missing), "name a file that is there, or leave the setting out")
-    open_ = [file for file in files.values() if file.stat().st_mode & _OTHERS]
+    open_ = [file for file in files.values() if file.stat().st_mode & _strangers(file)]
     if open_:
         modes = ", ".join(f"{file} ({_mode(file.stat().st_mode)})" for file in open_)
         return SECRETS.fail(f"others may read or write {modes}", f"chmod 600 {' '.join(map(str, open_))}")
@@ -112,6 +112,11 @@ def secrets(files: dict[str, Path]) -> Finding:
     if unread:
         return SECRETS.fail(f"{', '.join(unread)} cannot be read", "chown them to the user that serves")
     return SECRETS.ok(", ".join(map(str, files.values())) or "none is named")
+
+
+def _strangers(file: Path) -> int:
+    """What of a mode lets in whom it shall not; who does not own it reads it by its group, as a pod does its Secret."""
+    return _OTHERS if file.stat().st_uid == os.geteuid() else _OTHERS & ~stat.S_IRGRP
 
 
 def _may(path: Path, what: int) -> bool:
