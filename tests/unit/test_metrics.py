@@ -81,8 +81,8 @@ async def test_an_empty_snapshot(metrics: EventMetrics):
         "throughput": {"publishes": nothing, "deliveries": nothing, "errors": nothing},
         "latency": NOTHING,
         "totals": {
-            "publishes": 0, "deliveries": 0, "errors": 0, "retries": 0, "dlq": 0, "expired": 0, "redelivered": 0,
-            "lost": 0, "dropped": 0,
+            "publishes": 0, "refused": 0, "deliveries": 0, "errors": 0, "retries": 0, "dlq": 0, "expired": 0,
+            "redelivered": 0, "lost": 0, "dropped": 0,
         },
         "subscribers": {"total": 0, "health": {"healthy": 0, "degraded": 0, "unhealthy": 0}, "by_name": {}},
         "event_types": {},
