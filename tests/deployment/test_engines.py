@@ -39,6 +39,33 @@ def test_redis_keeps_what_it_confirms(tmp_path: Path, pytestconfig: pytest.Confi
     assert settings["save"]
 
 
+def test_a_backup_of_redis_is_whole_and_the_last_seven_are_kept(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    asked_for(pytestconfig, "redis")
+    job = one(documents(KUBERNETES / "overlays" / "redis" / "backup.yaml"), "CronJob")["spec"]["jobTemplate"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    *shell, script = container["command"]
+    backups, port = tmp_path / "backups", free_port()
+    (tmp_path / "data").mkdir()
+    backups.mkdir()
+    for day in range(10, 19):
+        (backups / f"redis-202501{day}-021700.rdb").touch()
+    (backups / "redis-20250119-021700.rdb.part").touch()
+    options = ["--port", str(port), "--dir", str(tmp_path / "data"), "--repl-diskless-sync-delay", "0"]
+    server = Server(["redis-server", *options], port, tmp_path)
+    here = script.replace("/backups/", f"{backups}/").replace("-h redis-service -p 6379", f"-p {port}")
+    server.start()
+    try:
+        subprocess.run(["redis-cli", "-p", str(port), "set", "kept", "x"], capture_output=True, timeout=20, check=True)
+        subprocess.run([*shell, here], capture_output=True, timeout=20, check=True)
+    finally:
+        server.kill()
+    *old, new = sorted(each.name for each in backups.iterdir())
+    assert old == [f"redis-202501{day}-021700.rdb" for day in range(13, 19)]
+    assert b"kept" in (backups / new).read_bytes()
+    assert subprocess.run([*shell, here], capture_output=True, timeout=20, check=False).returncode != 0
+    assert len([*backups.glob("*.rdb")]) == 7, "one that fails takes no other's place"
+
+
 async def _seen(port: int) -> tuple[str, dict[str | None, str | None]]:
     """What the bus promises there (with `strict` it would refuse a server that may forget), and what is set."""
     from redis.asyncio import Redis

@@ -154,7 +154,9 @@ def test_the_image_has_this_version(manifests: list[Manifest]) -> None:
     assert container(one(manifests, "Deployment"))["image"] == image
     compose = yaml.safe_load((ROOT / "docker-compose.events.yml").read_text("utf-8"))
     assert compose["services"]["event-bus"]["image"] == image
-    assert image in (INFRASTRUCTURE / "docker" / "event-bus.Dockerfile").read_text("utf-8")
+    recipe = (INFRASTRUCTURE / "docker" / "event-bus.Dockerfile").read_text("utf-8")
+    assert image in recipe
+    assert f'org.opencontainers.image.version="{version}"' in recipe
 
 
 def test_the_example_of_tokens_is_one_and_lets_nobody_in() -> None:

@@ -2,6 +2,8 @@
 
 There is no container engine here. What is left out: the base image, for which a copy of this Python stands, and the
 second stage's RUN, which makes a user.
+
+It is one test: of several, which would be dealt to several processes, each process would build the image for itself.
 """
 
 from __future__ import annotations
@@ -77,9 +79,9 @@ class Image(Struct, frozen=True):
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def image() -> Iterator[Image]:
-    """Built once. Outside of pytest's own folders, which only their owner may enter."""
+    """Outside of pytest's own folders, which only their owner may enter."""
     folder = Path(tempfile.mkdtemp(prefix="wowevent-image-"))
     try:
         folder.chmod(0o755)
@@ -143,7 +145,15 @@ def build(image: Image) -> None:
     shutil.rmtree(place)
 
 
-def test_what_is_shipped(image: Image) -> None:
+def test_the_image(image: Image) -> None:
+    has_what_is_wanted_and_no_more(image)
+    cannot_be_written_to(image)
+    lets_strangers_in_only_if_that_is_said(image)
+    for access in (ANONYMOUS, TOKENS):
+        serves_says_how_it_is_and_ends(image, access)
+
+
+def has_what_is_wanted_and_no_more(image: Image) -> None:
     drivers = "import redis, hiredis, aiormq, nats, nkeys, jwt, cryptography"
     assert image.run("python", "-c", drivers) == 0, image.said()
     names = {path.name for path in (image.folder / "opt").rglob("*")}
@@ -152,7 +162,7 @@ def test_what_is_shipped(image: Image) -> None:
         assert mode & stat.S_IROTH, f"{path} is not for the image's user to read"
 
 
-def test_its_user_cannot_write_to_it(image: Image) -> None:
+def cannot_be_written_to(image: Image) -> None:
     for place in ("/opt/wowevent/written", "/opt/wowevent/bin/written", "/written"):
         code = f"open({image.here(place)!r}, 'w')" if place.startswith("/opt") else "open('/written', 'w')"
         assert image.run("python", "-c", code) == 1
@@ -160,7 +170,7 @@ def test_its_user_cannot_write_to_it(image: Image) -> None:
     assert image.run("python", "-c", f"open({image.here('/data/written')!r}, 'w')") == 0
 
 
-def test_strangers_are_let_in_only_if_that_is_said(image: Image) -> None:
+def lets_strangers_in_only_if_that_is_said(image: Image) -> None:
     assert image.run(*ENTRY) == 77
     assert image.said().splitlines()[-1].startswith("error[not_permitted]: 0.0.0.0 can be reached by others")
 
@@ -170,8 +180,7 @@ ANONYMOUS = {"WOWEVENT_ALLOW_ANONYMOUS": "true", "WOWEVENT_HOSTS": '["event-bus"
 TOKENS = {"WOWEVENT_TOKENS": '{"version": 1, "tokens": []}', "WOWEVENT_HOSTS": '["event-bus"]'}
 
 
-@pytest.mark.parametrize("access", [ANONYMOUS, TOKENS], ids=["anonymous", "tokens"])
-def test_it_serves_says_how_it_is_and_ends(image: Image, access: dict[str, str]) -> None:
+def serves_says_how_it_is_and_ends(image: Image, access: dict[str, str]) -> None:
     before = image.content()
     ports = {"PORT": str(free_port()), "WOWEVENT_PORT": str(free_port())}
     assert image.run(*healthy()) == 1

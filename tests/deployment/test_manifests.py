@@ -90,6 +90,44 @@ def test_a_pod_that_is_not_restricted_is_found(alone: list[Manifest], change: di
     assert complaint in "; ".join(complaints({**pod, "spec": {**pod["spec"], **change}}))
 
 
+def test_backups_of_redis(redis: list[Manifest]) -> None:
+    """The cluster takes them, they reach Redis, and nobody reaches them."""
+    made = documents(KUBERNETES / "overlays" / "redis" / "backup.yaml")
+    for version in VERSIONS:
+        for each in made:
+            assert kubernetes_validate.validate(each, version, strict=True) == version
+    pod = one(made, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+    assert not complaints(pod)
+    labels, server = pod["metadata"]["labels"], one(redis, "StatefulSet", "redis")["spec"]["template"]
+    assert pod["spec"]["containers"][0]["image"] == server["spec"]["containers"][0]["image"]
+    (volume,), claim = pod["spec"]["volumes"], one(made, "PersistentVolumeClaim")
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    own = policy(made, labels["app"])
+    assert own["ingress"] == []
+    assert passes(own["egress"], "to", 6379, app="redis")
+    for overlay in ([*redis], rendered(KUBERNETES / "overlays" / "redis")):
+        assert passes(policy(overlay, "redis")["ingress"], "from", 6379, **labels)
+
+
+def test_the_pod_for_the_volume_of_redis(redis: list[Manifest]) -> None:
+    """What a backup is put back with: it is let in by the cluster, and mounts what Redis does, as Redis's user."""
+    (pod,) = documents(KUBERNETES / "overlays" / "redis" / "volume-pod.yaml")
+    for version in VERSIONS:
+        assert kubernetes_validate.validate(pod, version, strict=True) == version
+    assert not complaints(pod)
+    server = one(redis, "StatefulSet", "redis")
+    (claim,) = server["spec"]["volumeClaimTemplates"]
+    (volume,) = pod["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-redis-0"
+    template = server["spec"]["template"]["spec"]
+    assert pod["spec"]["securityContext"] == template["securityContext"]
+    (own,), (theirs,) = pod["spec"]["containers"], template["containers"]
+    assert own["image"] == theirs["image"]
+    assert own["volumeMounts"][0] in theirs["volumeMounts"]
+    for overlay in OVERLAYS:
+        assert pod not in rendered(KUBERNETES / "overlays" / overlay)
+
+
 def test_the_cluster_holds_the_namespace_to_it() -> None:
     (namespace,) = documents(KUBERNETES / "base" / "namespace.yaml")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -203,7 +241,7 @@ def _is_peer(peer: dict[str, Any], namespace: str | None, labels: dict[str, str]
     return where == namespace and "ipBlock" not in peer and wanted.items() <= labels.items()
 
 
-def test_the_network_policies(manifests: list[Manifest]) -> None:
+def test_the_network_policies(manifests: list[Manifest], way: str) -> None:
     engines = {"redis": 6379, "rabbitmq": 5672, "nats": 4222}
     there = {pod["metadata"]["labels"]["app"] for _, pod in pods(manifests)}
     for app in there:
@@ -220,8 +258,11 @@ def test_the_network_policies(manifests: list[Manifest]) -> None:
         assert not passes(own["ingress"], "from", port, app="another")
     for app in there & engines.keys():
         assert passes(own["egress"], "to", engines[app], app=app)
-        for who in ({"app": "event-bus"}, {"component": "agent"}):
+        for who in ({"app": "event-bus"}, {"component": "agent", "engine": "direct"}):
             assert passes(policy(manifests, app)["ingress"], "from", engines[app], **who)
+        # Where tokens are asked for, who could pass the service by needs a password, or a label of its own.
+        by_all = passes(policy(manifests, app)["ingress"], "from", engines[app], component="agent")
+        assert by_all == (way == "alone" or app == "rabbitmq")
         assert not passes(policy(manifests, app)["ingress"], "from", engines[app], app="another")
         assert not any(passes(own["egress"], "to", engines[each], app=each) for each in engines.keys() - {app})
 
