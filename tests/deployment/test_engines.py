@@ -98,3 +98,4 @@ def test_rabbitmq_is_bounded_below_its_pod() -> None:
     assert said["vm_memory_high_watermark.absolute"] == "1200MiB"
     (container,) = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == "2Gi"
+    assert int(said["consumer_timeout"]) == 24 * 3600 * 1000
