@@ -449,8 +449,8 @@ async def test_a_meter_counts_for_its_subscription(metrics: EventMetrics):
         "task.failed": {"publishes": 0, "deliveries": 0, "errors": 2},
     }
     assert snapshot["totals"] == {
-        "publishes": 0, "deliveries": 101, "errors": 2, "retries": 1, "dlq": 1, "expired": 1, "redelivered": 1,
-        "lost": 7, "dropped": 1,
+        "publishes": 0, "refused": 0, "deliveries": 101, "errors": 2, "retries": 1, "dlq": 1, "expired": 1,
+        "redelivered": 1, "lost": 7, "dropped": 1,
     }  # fmt: skip
     found.totals["deliveries"] = 0  # type: ignore[index] # a copy
     metrics.types()["task.created"].deliveries = 0
