@@ -284,6 +284,10 @@ async def test_what_the_engine_does_not_take_is_counted(tmp_path: Path) -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://bus") as client:
             assert of(await samples(client), "wowevent_refused_events_total", code="storage_full") == 30
             assert (await ask(client, JSON)).json()["totals"]["refused"] == 30
+            with pytest.raises(TimeoutError):  # and so is the end of his patience
+                async with asyncio.timeout(0):
+                    await bus.publish(Event(topic="a"))
+            assert bus.metrics.refusals() == {"storage_full": 30}
     bus.metrics.reset()
     assert not bus.metrics.refusals()
 
