@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.deployment.conftest import INFRASTRUCTURE, KUBERNETES
 from tests.deployment.kustomize import documents, one
-from tests.servers import Server, free_port
+from tests.servers import Server, free_port, rabbitmq_server
 from wowevent import EventBus
 
 
@@ -90,12 +91,29 @@ def test_nats_takes_its_configuration(tmp_path: Path, pytestconfig: pytest.Confi
         assert (done.returncode == 0) is well, done.stderr
 
 
-def test_rabbitmq_is_bounded_below_its_pod() -> None:
+def shipped() -> tuple[str, dict[str, Any]]:
+    """The configuration of RabbitMQ, and its container."""
     manifests = documents(KUBERNETES / "overlays" / "rabbitmq" / "rabbitmq.yaml")
-    said = dict(
-        line.split(" = ") for line in one(manifests, "ConfigMap")["data"]["wowevent.conf"].splitlines() if "=" in line
-    )
-    assert said["vm_memory_high_watermark.absolute"] == "1200MiB"
     (container,) = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    return one(manifests, "ConfigMap")["data"]["wowevent.conf"], container
+
+
+def test_rabbitmq_takes_its_configuration(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    asked_for(pytestconfig, "rabbitmq")
+    server, (said, _) = rabbitmq_server(tmp_path), shipped()
+    conf = tmp_path / "rabbitmq.conf"
+    own = [line for line in conf.read_text("utf-8").splitlines() if "watermark" not in line]
+    conf.write_text("\n".join(own).replace("level = warning", "level = info") + f"\n{said}")
+    server.start()  # it would not, by a name that it does not know
+    server.kill()
+    log = (tmp_path / "server.log").read_text("utf-8")
+    assert "Memory high watermark set to 1200 MiB" in log
+    assert "Disk free limit set to 1000MB" in log
+
+
+def test_rabbitmq_is_bounded_below_its_pod() -> None:
+    text, container = shipped()
+    said = dict(line.split(" = ") for line in text.splitlines() if "=" in line)
+    assert said["vm_memory_high_watermark.absolute"] == "1200MiB"
     assert container["resources"]["limits"]["memory"] == "2Gi"
     assert int(said["consumer_timeout"]) == 24 * 3600 * 1000

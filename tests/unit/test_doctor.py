@@ -369,7 +369,7 @@ def test_a_file_of_another_s_that_our_group_reads(tmp_path: Path, monkeypatch: p
     """As Kubernetes mounts a Secret: root's, 0440, and the pod's group is the file's."""
     secret = tmp_path / "tokens.json"
     secret.write_text("{}")
-    monkeypatch.setattr(places.os, "geteuid", lambda: secret.stat().st_uid + 1)
+    monkeypatch.setattr("os.geteuid", lambda: secret.stat().st_uid + 1)
     for mode, verdict in ((0o440, OK), (0o460, FAIL), (0o444, FAIL)):
         secret.chmod(mode)
         assert says(places.secrets({"tokens": secret}), verdict)
