@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.deployment.conftest import INFRASTRUCTURE, KUBERNETES
 from tests.deployment.kustomize import documents, one
-from tests.servers import Server, free_port, rabbitmq_server
+from tests.servers import Server, free_port, nats_server, rabbitmq_server
 from wowevent import EventBus
 
 
@@ -89,6 +90,23 @@ def test_nats_takes_its_configuration(tmp_path: Path, pytestconfig: pytest.Confi
         command = [program, "-c", str(tmp_path / "nats.conf"), "-t"]
         done = subprocess.run(command, capture_output=True, timeout=20, check=False)
         assert (done.returncode == 0) is well, done.stderr
+
+
+def test_nats_answers_what_its_pod_is_asked(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    asked_for(pytestconfig, "nats")
+    manifests = documents(KUBERNETES / "overlays" / "nats" / "nats.yaml")
+    (container,) = one(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    server, monitor = nats_server(tmp_path), free_port()
+    text = one(manifests, "ConfigMap")["data"]["nats.conf"].replace("/data", str(tmp_path / "store"))
+    text = text.replace("0.0.0.0:4222", f"127.0.0.1:{server.port}").replace("0.0.0.0:8222", f"127.0.0.1:{monitor}")
+    (tmp_path / "nats.conf").write_text(text)
+    server.start()
+    try:
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            path = container[probe]["httpGet"]["path"]
+            assert httpx.get(f"http://127.0.0.1:{monitor}{path}").status_code == 200, path
+    finally:
+        server.kill()
 
 
 def shipped() -> tuple[str, dict[str, Any]]:

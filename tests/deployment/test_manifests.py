@@ -1,6 +1,7 @@
 """What a cluster would say: the schemas of several versions, restricted pods, and references that lead somewhere."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -205,6 +206,25 @@ def test_mounts_and_ports_are_there(manifests: list[Manifest]) -> None:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 asked = container[probe].get("httpGet") or container[probe].get("tcpSocket") or {"port": None}
                 assert asked["port"] in {*ports, None}, f"{called}: {probe}"
+
+
+DATA = {"redis": r"^dir (\S+)$", "nats": r'^ *store_dir: "(.+)"$'}
+"""Where the configuration of an engine says that its log lies."""
+
+
+def test_engines_read_what_is_mounted_and_keep_their_data_on_their_disk(manifests: list[Manifest]) -> None:
+    for server in (each for each in manifests if each["kind"] == "StatefulSet"):
+        called, (container,) = server["metadata"]["name"], server["spec"]["template"]["spec"]["containers"]
+        places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        ((file, text),) = one(manifests, "ConfigMap", f"{called}-config")["data"].items()
+        (claim,) = server["spec"]["volumeClaimTemplates"]
+        kept = places[claim["metadata"]["name"]]
+        if called == "rabbitmq":  # its image reads conf.d/*.conf, and keeps its log there
+            assert re.fullmatch(r"/etc/rabbitmq/conf\.d/\d\d-\w+\.conf", places["config"])
+            assert kept == "/var/lib/rabbitmq/mnesia"
+        else:
+            assert container["command"][-1] == f"{places['config']}/{file}"
+            assert re.findall(DATA[called], text, re.MULTILINE) == [kept]
 
 
 def test_services_send_to_ports_that_are_there(manifests: list[Manifest]) -> None:
