@@ -28,6 +28,7 @@ from wowevent.errors import (
     Closed,
     FormatTooNew,
     InvalidEvent,
+    InvalidSchedule,
     InvalidTopic,
     NoResponders,
     NotPermitted,
@@ -41,6 +42,7 @@ from wowevent.errors import (
     RequestFailed,
     RequestTimeout,
     RetryAfter,
+    ScheduleNotFound,
     SchemaConflict,
     SchemaNotFound,
     StorageDamaged,
@@ -56,6 +58,7 @@ from wowevent.event_store import EventReplayer, EventStore
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
+from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.subscription import Handle as Subscription
 
@@ -84,6 +87,7 @@ __all__ = [
     "FailureReason",
     "FormatTooNew",
     "InvalidEvent",
+    "InvalidSchedule",
     "InvalidTopic",
     "NoResponders",
     "NotPermitted",
@@ -103,6 +107,8 @@ __all__ = [
     "Retention",
     "RetryAfter",
     "RetryPolicy",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaBreak",
     "SchemaConflict",
     "SchemaNotFound",

@@ -71,6 +71,7 @@ from wowevent.replay import (
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
 from wowevent.routing import Routes, wants
+from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
 from wowevent.settings import Settings
 from wowevent.shared_schemas import SharedSchemas
@@ -159,6 +160,10 @@ class EventBus:
         self._directory = Directory(self._broker)
         self._pauses = Pauses(self._directory, self._clock)
         self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
+        self.schedules: Schedules = Schedules(
+            self._directory, self._clock, model=self._model, send=self._send, cancel=self._broker.cancel
+        )
+        """Events that are fired at their moments, once among all processes."""
         self._tracer: Tracer | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
         self._decorated: list[Callable[[], Any]] = []
@@ -199,6 +204,7 @@ class EventBus:
             await self._schemas.start()
         self._tracer = tracer()
         self._state = "running"
+        self.schedules.start()
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
             await subscribe()
@@ -235,6 +241,7 @@ class EventBus:
             left = max(0.1, until - self._clock.monotonic())
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
         self._state = "stopped"
+        await self.schedules.close()
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
         await self._feed.close()
         await self._requests.close()
@@ -337,11 +344,19 @@ class EventBus:
 
     def _publish(self, events: Sequence[Event], *, require_match: bool) -> Awaitable[Sequence[Receipt]]:
         """What is to be awaited: most often `_send` itself, without a coroutine around it."""
-        if self._state != "running" and not (self._state == "draining" and current() is not None):
-            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        self._check_open()
         if require_match or self._tracer is not None:
             return self._send_checked(events, require_match=require_match)
         return self._send(events)
+
+    def _check_open(self) -> None:
+        if self._state != "running" and not (self._state == "draining" and current() is not None):
+            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+
+    def _model(self, event: Event) -> Event:
+        """What a publish would store now: for what is published later by others."""
+        self._check_open()
+        return self._stamp(event, None, None)
 
     async def _send_checked(self, events: Sequence[Event], *, require_match: bool) -> Sequence[Receipt]:
         if require_match:

@@ -34,6 +34,7 @@ from wowevent import (
     ReplayControl,
     RetryAfter,
     RetryPolicy,
+    ScheduleInfo,
     SchemaRegistry,
     Stored,
     Subscription,
@@ -114,6 +115,8 @@ async def parts(bus: EventBus) -> None:
     validator = EventValidator(registry=registry, strict=True)
     assert_type(validator.is_valid(create_task_event(EventType.TASK_CREATED, "a", "t")), bool)
     await bus.register_schema(schema)
+    assert_type(await bus.schedules.add("nightly", "report.due", {"n": 1}, cron="30 2 * * *"), ScheduleInfo)
+    assert_type(await bus.schedules.list(), Sequence[ScheduleInfo])
     assert_type(bus.registry, SchemaRegistry | None)
 
     await bus.subscribe("task.*", on_event, "careful", breaker=BreakerPolicy(minimum=10))

@@ -23,6 +23,7 @@ from wowevent.cli.monitor import monitor
 from wowevent.cli.publish import publish
 from wowevent.cli.replay import replay
 from wowevent.cli.run import run
+from wowevent.cli.schedule import app as schedule
 from wowevent.cli.schema import app as schema
 from wowevent.cli.serve import serve
 from wowevent.cli.status import status
@@ -65,6 +66,7 @@ for _command in (
 app.add_typer(subscriptions, name="subscriptions")
 app.add_typer(dlq, name="dlq")
 app.add_typer(schema, name="schema")
+app.add_typer(schedule, name="schedule")
 app.add_typer(token, name="token")
 
 

@@ -21,6 +21,7 @@ from wowevent.service import (
     intake,
     metrics,
     replays,
+    schedules,
     schemas,
     stream,
     subscriptions,
@@ -107,6 +108,8 @@ _SUBSCRIPTION: Final = "/subscriptions/{id:path}"
 _LETTER: Final = "/dead-letters/{id}"
 _REPLAY: Final = "/replays/{id}"
 _SCHEMA: Final = "/schemas/{event_type}"
+_SCHEDULE: Final = "/schedules/{name:path}"
+_SCHEDULES: Final = ("publish", "admin")
 
 OPERATIONS: Final = (
     Operation(
@@ -307,6 +310,24 @@ OPERATIONS: Final = (
         method="DELETE", path=f"{_SCHEMA}/{{version}}", call=schemas.remove, status=204, problems=(404, 501, 507),
         rights=_ADMIN,
         about="Remove one version, for every process.",
+    ),
+    Operation(
+        method="GET", path="/schedules", call=schedules.schedules, rights=_SCHEDULES, content=_json(answers.Schedules),
+        about="What is fired at its moments: one's own schedules, or with `admin` everybody's.",
+    ),
+    Operation(
+        method="GET", path=_SCHEDULE, call=schedules.schedule, rights=_SCHEDULES, problems=(404,),
+        about="One schedule.", content=_json(answers.ScheduleShown),
+    ),
+    Operation(
+        method="PUT", path=_SCHEDULE, call=schedules.put, rights=("publish",), body=Body(_json(answers.ScheduleOrder)),
+        about="Fire an event at its moments, once among all processes. One of that name is replaced; one that says the "
+        "same stays as it is.",
+        content=_json(answers.ScheduleShown), problems=(413, 415, 507),
+    ),
+    Operation(
+        method="DELETE", path=_SCHEDULE, call=schedules.remove, rights=_SCHEDULES, status=204, problems=(404, 507),
+        about="Fire it no more.",
     ),
 )  # fmt: skip
 
