@@ -445,6 +445,16 @@ def test_files_that_others_may_read(tmp_path: Path) -> None:
     assert says(places.data(secret / "below", embedded=True), FAIL, "no folder")
 
 
+def test_a_file_of_another_s_that_our_group_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kubernetes mounts a Secret: root's, 0440, and the pod's group is the file's."""
+    secret = tmp_path / "tokens.json"
+    secret.write_text("{}")
+    monkeypatch.setattr("os.geteuid", lambda: secret.stat().st_uid + 1)
+    for mode, verdict in ((0o440, OK), (0o460, FAIL), (0o444, FAIL)):
+        secret.chmod(mode)
+        assert says(places.secrets({"tokens": secret}), verdict)
+
+
 def test_the_configuration_file(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     assert says(places.config(file), OK, "none at")
