@@ -384,7 +384,9 @@ class EventBus:
         expecting = self._expect(events)
         try:
             results = await self._batch.call(events)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BrokerError):
+                self.metrics.refused(error.code, len(events))
             for consumer, event_id in expecting:
                 consumer.unexpect(event_id)
             raise

@@ -17,7 +17,7 @@
          already_running, not_answering, unhealthy, not_stopped
     77   not_permitted, unauthenticated
     78   the configuration is wrong, or asks for what this engine cannot do: config, not_supported
-    130  interrupted by Ctrl-C
+    130  interrupted by Ctrl-C; a backup or a restore by SIGTERM, too
 
 The numbers are those of sysexits.h, where one fits.
 """
