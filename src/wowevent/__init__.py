@@ -33,6 +33,7 @@ from wowevent.errors import (
     NotPermitted,
     NotSupported,
     OutboxFull,
+    PauseSubscription,
     PayloadTooLarge,
     PositionLost,
     ProtocolError,
@@ -53,6 +54,7 @@ from wowevent.errors import (
 )
 from wowevent.event import Event, EventMetadata, EventPriority, EventType
 from wowevent.event_store import EventReplayer, EventStore
+from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
@@ -89,6 +91,8 @@ __all__ = [
     "NotPermitted",
     "NotSupported",
     "OutboxFull",
+    "Pause",
+    "PauseSubscription",
     "PayloadTooLarge",
     "Position",
     "PositionLost",

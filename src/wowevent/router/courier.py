@@ -25,9 +25,10 @@ from wowevent.broker import Ack, Bury, Extend, Lease, Position, Reason, Retry, S
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event
+from wowevent.holds import Holds
 from wowevent.judge import Counts, Judge
 from wowevent.log import logger
-from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.retry import Done, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import Reset, encode, leased_item, message, messages
 from wowevent.settler import BACKOFF, Settler, Source
 from wowevent.tally import Tally
@@ -147,11 +148,14 @@ class Courier:
         *,
         clock: Clock,
         lasting: bool,
+        holds: Holds,
         fail: Callable[[Event, str], None],
         abandoned: Callable[[Courier], None],
         removed: Callable[[Courier], None],
     ) -> None:
         """`lasting`: a lease is good at any router, whoever handed it out (see Capabilities).
+
+        `holds` says which events are paused, though others come.
 
         `fail(request, error)` answers a request that failed for good.
 
@@ -166,6 +170,7 @@ class Courier:
         self._abandoned = abandoned
         self._removed = removed
         self._source: Source = tally.valve
+        self._holds = holds
         self._clock = clock
         self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
         self.counts: Counts = self._judge.counts
@@ -280,6 +285,8 @@ class Courier:
     def _settlement(self, seat: Seat, token: str, outcome: Outcome | None) -> Settlement:
         lease = seat.drop(token)
         if lease is None:
+            if isinstance(outcome, Halted):
+                self._tally.valve.halt(outcome.seconds, outcome.reason)
             return _blind(token, outcome)
         now = self._clock.monotonic()
         seconds = now - seat.since.pop(token, now)
@@ -324,11 +331,15 @@ class Courier:
             self._hand_out(leases)
 
     def _hand_out(self, leases: Sequence[Lease]) -> None:
-        if self._draining:  # they were fetched when that began: whoever counts what clients hold has counted
+        # They were fetched when that began: whoever counts what clients hold has counted, or they were not to come.
+        if self._draining or self._tally.valve.paused:
             self._give_back(lease.token for lease in leases)
             return
         worth = []
         for lease in leases:
+            if self._holds.active and (pause := self._holds.holding(lease.event)) is not None:
+                self._settler.put(Retry(lease.token, self._holds.again(pause), charge=False))
+                continue
             settlement = self._judge.beforehand(lease) if lease.crashes or lease.event.ttl_seconds is not None else None
             if settlement is None:
                 worth.append(lease)
@@ -383,7 +394,7 @@ class Courier:
                 async with asyncio.timeout(self.spec.lease):
                     while seat.client.outstanding > 0 and seat in self.seats:
                         await seat.client.idle.wait()
-            if seat not in self.seats or self._draining:
+            if seat not in self.seats or self._draining or self._tally.valve.paused:
                 self._give_back([lease.token])
                 return
             seat.take([lease], self._clock.monotonic())
@@ -470,7 +481,7 @@ def _blind(token: str, outcome: Outcome | None) -> Settlement:
     match outcome:
         case None:
             return Ack(token)
-        case GivenBack():
+        case GivenBack() | Halted():
             return Retry(token, charge=False)
         case Later(seconds):
             return Retry(token, seconds, charge=False)

@@ -201,6 +201,7 @@ class Desk:
                     self._bus.tally(effect.spec),
                     clock=self._clock,
                     lasting=self._bus.capabilities.lasting_leases,
+                    holds=self._bus.holds,
                     fail=self._fail,
                     abandoned=self._retire,
                     removed=self._end,

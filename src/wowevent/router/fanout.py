@@ -251,7 +251,7 @@ class Fanout:
             try:
                 query = Query(patterns=member.audience.spec.patterns)
                 async with aclosing(self._broker.read(query, after=position)) as log:  # type: ignore[type-var]  # an async generator
-                    async for piece in _pieces(member, log):
+                    async for piece in _pieces(member, log, self._feed):
                         if answer is not None:
                             answer = answer(True, None, head)
                         position = await _send_piece(member, piece) or position
@@ -300,19 +300,26 @@ class Fanout:
             logger.info("presence could not be taken back, it will end by itself", error=error)
 
 
-async def _pieces(member: Member, log: AsyncIterator[Stored]) -> AsyncIterator[tuple[Pending, Position | None]]:
+async def _pieces(
+    member: Member, log: AsyncIterator[Stored], feed: Feed
+) -> AsyncIterator[tuple[Pending, Position | None]]:
     """What a read finds for a member, encoded, and up to where: a turn's worth at a time.
 
-    A position of None stands for an event that cannot be served.
+    A position of None stands for an event that cannot be served. What a pause holds is left out, and told at the end.
     """
+    spec = member.audience.spec
     pending: Pending = []
-    size, position, ended = 0, None, False
+    size, position, ended, held = 0, None, False, 0
     while not ended:
         damaged = False
         try:
             async for stored in log:
                 position = stored.position
-                if wants(member.audience.spec, stored.event):
+                if not wants(spec, stored.event):
+                    pass
+                elif feed.held(spec, stored.event):
+                    held += 1
+                else:
                     if stored.event.reply_to is not None:
                         member.reader.asked(stored.event)
                     pending.append((shared_part(stored.event, str(position)), position))
@@ -329,6 +336,8 @@ async def _pieces(member: Member, log: AsyncIterator[Stored]) -> AsyncIterator[t
             pending, size = [], 0
         if damaged:
             yield [], None
+    if held and not member.gone:
+        tell_reset(member, held)
 
 
 async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) -> Position | None:
