@@ -103,6 +103,8 @@ async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Respon
         "/schemas/check": {"event_type": "a", "version": "1", "json_schema": {}},
         "/dead-letters/redeliver": {"ids": ["x"]},
         "/dead-letters/discard": {"ids": ["x"]},
+        "/pauses": {"agent": "x"},
+        "/pauses/resume": {"agent": "x"},
     }
     body = bodies.get(path) if operation.method == "POST" else None
     async with client:

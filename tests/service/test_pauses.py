@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -97,9 +98,15 @@ async def test_only_who_administers_may_change_it_and_it_is_written_down(
         assert (await reader.post("/pauses/resume", json={"everything": True})).status_code == 403
     async with guarded.having("publisher", publish=["#"]) as publisher:
         assert (await publisher.get("/pauses")).status_code == 403
-    async with guarded.having("boss", admin=["#"]) as boss:
-        (shown,) = (await boss.post("/pauses", json={"everything": True, "reason": "panic"})).json()["pauses"]
-        assert shown["by"] == "boss"
+    secret = guarded.token("boss", admin=["#"])
+    with caplog.at_level(logging.INFO, "wowevent"):
+        async with guarded.client(secret) as boss:
+            (shown,) = (await boss.post("/pauses", json={"agent": "a", "reason": "panic"})).json()["pauses"]
+            await boss.post("/pauses/resume", json={"agent": "a"})
+    assert shown["by"] == "boss"
+    lines = [record.message for record in caplog.records if record.message.startswith("audit ")]
+    who = f"who=boss token={guarded.ids[secret]} outcome=done scope=agent name=a"
+    assert lines == [f"audit action=pause {who} reason=panic by=boss", f"audit action=resume {who}"]
 
 
 async def test_who_listens_sees_what_concerns_it(guarded: Guarded) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from wowevent.errors import InvalidEvent
+from wowevent.holds import said
 from wowevent.log import logger
 from wowevent.service.access import asker, name_of_asker, note
 from wowevent.service.answers import PauseChoice, PauseOrder, answer, shown_pauses
@@ -39,7 +40,7 @@ async def pause(request: Request) -> Response:
     made = await bus.pause(**_choice(order), until=until, reason=order.reason, by=name_of_asker(request))
     for each in made:
         logger.info("paused by a request", scope=each.scope, name=each.name)
-        note(request, "pause", scope=each.scope, name=each.name, until=each.until, reason=each.reason)
+        note(request, "pause", **said(each))
     return answer(shown_pauses(made))
 
 
