@@ -766,8 +766,9 @@ class EventBus:
         """Hand out nothing of one of these, in any process, until `resume` or `until`; nothing remembered is lost.
 
         `name` is a subscription, or an agent: the subscriptions that it has now. `agent` are all of an agent's, those
-        made later too; `topic` the events whose topic matches that pattern, whoever they are for; `correlation_id` those
-        of one conversation; `everything` is all. `until` is a time, or seconds from now; `reason` and `by` are shown.
+        made later too; `topic` the events whose topic matches that pattern, whoever they are for; `correlation_id`
+        those of one conversation; `everything` is all. `until` is a time, or seconds from now; `reason` and `by` are
+        shown.
 
         Other processes heed it within a second; what is being handled is finished. What comes for a live subscription
         meanwhile is dropped, and counted as lost. Raises InvalidEvent; by name SubscriptionNotFound, and

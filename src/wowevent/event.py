@@ -569,7 +569,9 @@ def _text(name: str, value: object) -> str:
 
 
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), check_id),
+    **dict.fromkeys(
+        ("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), check_id
+    ),
     **dict.fromkeys(("source_service", "target_agent"), _named),
     **dict.fromkeys(("timestamp", "not_before"), _time),
     **dict.fromkeys(("max_retries", "hops", "retry_count"), _count),

@@ -155,9 +155,7 @@ class Pauses:
         await self._sweep()
         return self.holds.all()
 
-    async def pause(
-        self, scope: Scope, names: Sequence[str], *, until: Until, reason: str, by: str
-    ) -> Sequence[Pause]:
+    async def pause(self, scope: Scope, names: Sequence[str], *, until: Until, reason: str, by: str) -> Sequence[Pause]:
         """Pause them; returns when every process that looks will see it. InvalidEvent for an end that is none.
 
         One that is paused is so from when it was, with the end and the reason that are given now.

@@ -161,7 +161,9 @@ def test_a_pause_that_a_handler_asks_for_lies_between_now_and_a_month(until: dat
 
 def test_a_pause_that_a_handler_asks_for_says_why():
     assert str(PauseSubscription(5, "quota")) == "pause the subscription: 5 s, quota"
-    assert str(PauseSubscription(datetime(2026, 1, 1, tzinfo=UTC))) == "pause the subscription: 2026-01-01T00:00:00+00:00"
+    assert (
+        str(PauseSubscription(datetime(2026, 1, 1, tzinfo=UTC))) == "pause the subscription: 2026-01-01T00:00:00+00:00"
+    )
 
 
 @pytest.mark.parametrize("verdict", [Reject, RetryAfter, PauseSubscription])

@@ -38,7 +38,7 @@ def pause(  # noqa: PLR0917 - the options of a command
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
-    """Hand out nothing of one of these, in any process within a second; it waits, and what is being handled is finished."""
+    """Hand out nothing of one of these, in any process: it waits, and what is being handled is finished."""
     what = _chosen(name, agent, topic, conversation, everything=everything)
     until = None if lasting is None else term(lasting, "--for")
     for each in run(_pause(settle(url=url, namespace=namespace), what, until, reason)):

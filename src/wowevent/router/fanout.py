@@ -320,9 +320,7 @@ async def _pieces(
                 elif feed.held(spec, stored.event):
                     held += 1
                 else:
-                    if stored.event.reply_to is not None:
-                        member.reader.asked(stored.event)
-                    pending.append((shared_part(stored.event, str(position)), position))
+                    pending.append(_encoded(member, stored))
                     size += len(pending[-1][0])
                 if size >= _TURN:
                     yield pending, position
@@ -338,6 +336,13 @@ async def _pieces(
             yield [], None
     if held and not member.gone:
         tell_reset(member, held)
+
+
+def _encoded(member: Member, stored: Stored) -> tuple[bytes, Position]:
+    """An event on its way to a member, which may answer it."""
+    if stored.event.reply_to is not None:
+        member.reader.asked(stored.event)
+    return shared_part(stored.event, str(stored.position)), stored.position
 
 
 async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) -> Position | None:
