@@ -105,7 +105,7 @@ class Pauses:
 
     def _look(self) -> None:
         for pause in self.holds.ended():
-            self._say("resumed", pause)
+            _say("resumed", pause)
         self._apply()
 
     def _halt(self, spec: Subscription, seconds: float, reason: str) -> None:
@@ -205,7 +205,7 @@ class Pauses:
         elif name in self._directory.facts(_KINDS[scope]):
             await self._directory.drop(_KINDS[scope], name)
         elif (local := self.holds.drop(scope, name)) is not None:
-            self._say("resumed", local)
+            _say("resumed", local)
             self._apply()
 
     async def _sweep(self) -> None:
@@ -230,7 +230,7 @@ class Pauses:
         if value is not None:
             self._know(_pause(scope, name, _fact(value)))
         elif (before := self.holds.drop(scope, name)) is not None:
-            self._say("resumed", before)
+            _say("resumed", before)
             self._apply()
 
     def _know(self, pause: Pause) -> None:
@@ -239,13 +239,8 @@ class Pauses:
         if self.holds.get(pause.scope, pause.name) is None:  # it had ended before it was heard of
             self.holds.drop(pause.scope, pause.name)
         elif before != pause:
-            self._say("paused", pause)
+            _say("paused", pause)
         self._apply()
-
-    def _say(self, what: str, pause: Pause) -> None:
-        """A line for what no valve says of itself."""
-        if pause.scope != "subscription":
-            logger.info(f"{pause.scope} {what}", **said(pause))
 
 
 def _pause(scope: Scope, name: str, fact: _Fact) -> Pause:
@@ -274,3 +269,10 @@ def _moment(until: Until, now: float) -> float | None:
         case int() | float() if 0 < until < 10**10:
             return now + until
     raise InvalidEvent(f"until: {shown(until)} is neither a time nor a number of seconds above 0")
+
+
+def _say(what: str, pause: Pause) -> None:
+    """A line for what no valve says of itself."""
+    if pause.scope != "subscription":
+        words = said(pause) if what == "paused" else {"scope": pause.scope, "name": pause.name}
+        logger.info(f"{pause.scope} {what}", **words)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event, events, failing, unsettled
-from wowevent import Event, EventBus, InvalidEvent, PauseSubscription, RetryPolicy
+from wowevent import Event, EventBus, PauseSubscription, RetryPolicy
+from wowevent.broker import Query
 
 WITHIN = 5.0  # seconds for others to notice; they look once a second
 LONG = 31.0  # seconds within which a single event that was held is looked at again
@@ -232,13 +232,10 @@ async def _read_up_to(bus: EventBus) -> bool:
 # --- ends ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("until", [60, 60.0, timedelta(minutes=1), "time"])
-async def test_a_pause_with_an_end_is_over_by_itself(rig: Rig, until: Any):
+async def test_a_pause_with_an_end_is_over_by_itself(rig: Rig):
     bus, seen = await rig.bus(), Seen()
     await bus.subscribe("task.*", seen, "worker")
-    end = datetime.fromtimestamp(rig.clock.time() + 60, UTC) if until == "time" else until
-    (made,) = await bus.pause("worker", until=end)
-    assert made.until == pytest.approx(rig.clock.time() + 60, abs=1)
+    await bus.pause("worker", until=60)
     await bus.publish(event())
     await rig.advance(40)
     await quiet()
@@ -268,26 +265,8 @@ async def test_what_has_ended_is_taken_away_by_who_looks_next(rig: Rig):
     await bus.pause(correlation_id="job", until=5)
     await rig.advance(20)
     assert await other.pauses() == []
-    left = [
-        stored.event.payload
-        async for stored in bus.broker.read(_control("pause-topic", "pause-conversation"))
-        if stored.event.payload.get("value", {}).get("until")
-    ]
-    assert left == []
-
-
-def _control(*kinds: str) -> Any:
-    from wowevent.broker import Query
-
-    return Query(patterns=tuple(f"_bus.{kind}.#" for kind in kinds))
-
-
-@pytest.mark.parametrize("until", [0, -1, True, float("nan"), "soon", "2001-01-01", 10**11])
-async def test_an_end_that_is_none_is_refused(rig: Rig, until: Any):
-    bus = await rig.bus()
-    with pytest.raises(InvalidEvent):
-        await bus.pause(everything=True, until=until)
-    assert await bus.pauses() == []
+    (fact,) = [stored.event.payload async for stored in bus.broker.read(Query(patterns=("_bus.pause-topic.#",)))]
+    assert fact == {"key": "a.*"}, "a removal"
 
 
 # --- what is known ---------------------------------------------------------------------------------------------------
@@ -312,15 +291,6 @@ async def test_who_asks_sees_what_is_paused_by_whom_and_why(rig: Rig):
     assert {each.scope for each in found if each.until is not None} == {"agent", "conversation"}
     assert all(abs(each.since - rig.clock.time()) < 5 for each in found)
     assert (await other.health())["details"]["pauses"][0]["name"] == "planner"
-
-
-async def test_to_say_it_again_changes_the_end_and_not_the_beginning(rig: Rig):
-    bus = await rig.bus()
-    (first,) = await bus.pause(agent="worker", until=100)
-    await rig.advance(10)
-    (second,) = await bus.pause(agent="worker", reason="longer")
-    assert (second.since, second.until, second.reason) == (first.since, None, "longer")
-    assert await bus.pauses() == [second]
 
 
 async def test_each_pause_ends_for_itself(rig: Rig):
@@ -357,22 +327,6 @@ async def test_every_bus_heeds_all_of_them_and_so_does_one_that_comes_later(rig:
     await eventually(lambda: not (first.holds.active or later.holds.active), WITHIN)
     await rig.advance(LONG)
     await eventually(seen.count(2))
-
-
-@pytest.mark.parametrize(
-    "what", [{}, {"name": "a", "agent": "b"}, {"agent": "b", "everything": True}, {"topic": "a", "correlation_id": "b"}]
-)
-async def test_exactly_one_thing_is_paused_at_a_time(rig: Rig, what: dict[str, Any]):
-    bus = await rig.bus()
-    with pytest.raises(InvalidEvent):
-        await bus.pause(**what)
-
-
-@pytest.mark.parametrize("what", [{"agent": "a b"}, {"topic": "a..b"}, {"correlation_id": ""}])
-async def test_names_that_cannot_be_are_refused(rig: Rig, what: dict[str, Any]):
-    bus = await rig.bus()
-    with pytest.raises(InvalidEvent):
-        await bus.pause(**what)
 
 
 async def test_who_stops_does_not_wait_for_what_is_held(rig: Rig):

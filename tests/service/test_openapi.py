@@ -142,6 +142,9 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
         for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
             await client.get(path)
+        for path in ("/pauses", "/pauses/resume"):
+            await client.post(path, json={"agent": "worker"})
+        await client.get("/pauses")
         await client.get("/openapi.json")
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
             await client.get("/metrics", headers={"accept": media})
