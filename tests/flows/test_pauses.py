@@ -64,15 +64,13 @@ def test_three_processes_see_it_in_time_and_it_outlives_who_said_it(tmp_path: Pa
     with ExitStack() as stack:
         readers = [Reader(tmp_path / f"reader-{n}", url, stack) for n in range(3)]
         all_say(readers, "listening")
-        panic = subprocess.Popen([sys.executable, "-c", PANIC, url], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        try:
-            assert panic.stdout is not None
-            assert panic.stdout.readline() == b"paused\n"
-            assert all_say(readers, "subscription paused") < PROMISED + LOADED
-        finally:
-            panic.kill()
-            panic.wait()
-            panic.stdout.close() if panic.stdout else None
+        with subprocess.Popen([sys.executable, "-c", PANIC, url], stdout=subprocess.PIPE) as panic:
+            try:
+                assert panic.stdout is not None
+                assert panic.stdout.readline() == b"paused\n"
+                assert all_say(readers, "subscription paused") < PROMISED + LOADED
+            finally:
+                panic.kill()
         readers.append(Reader(tmp_path / "reader-3", url, stack))
         all_say(readers, "listening")
         asyncio.run(_publish(url, 5))

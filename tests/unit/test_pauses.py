@@ -25,8 +25,8 @@ async def bus() -> AsyncIterator[TestBus]:
 @pytest.mark.parametrize("until", [60, 60.0, timedelta(minutes=1), "datetime", "text"])
 async def test_an_end_is_a_time_or_seconds_from_now(bus: TestBus, until: Any):
     end = datetime.fromtimestamp(bus.clock.time() + 60, UTC)
-    given = {"datetime": end, "text": end.isoformat()}.get(until, until) if isinstance(until, str) else until
-    (made,) = await bus.pause(everything=True, until=given)
+    times: dict[object, Any] = {"datetime": end, "text": end.isoformat()}
+    (made,) = await bus.pause(everything=True, until=times.get(until, until))
     assert made.until == pytest.approx(bus.clock.time() + 60, abs=0.01)
 
 
