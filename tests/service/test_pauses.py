@@ -90,6 +90,13 @@ async def test_health_says_what_is_paused(client: httpx.AsyncClient) -> None:
     assert [each["scope"] for each in answer.json()["details"]["pauses"]] == ["everything"]
 
 
+async def test_strangers_are_not_told_what_is_paused(guarded: Guarded) -> None:
+    await guarded.bus.pause(agent="planner")
+    async with guarded.client() as stranger, guarded.having() as known:
+        assert "planner" not in (await stranger.get("/health")).text
+        assert "planner" in (await known.get("/health")).text
+
+
 async def test_only_who_administers_may_change_it_and_it_is_written_down(
     guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wowevent import BrokerUnavailable, Event, EventBus, InvalidEvent, PauseSubscription
-from wowevent.broker import Appended
+from wowevent.broker import Appended, Lease
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.directory import Directory
 from wowevent.testing import ManualClock, TestBus, settle
@@ -112,10 +112,12 @@ async def test_what_an_older_version_paused_is_paused():
 
 
 class Troubled:
-    """An engine that takes no facts for a while."""
+    """An engine that takes no facts for a while, or slowly, or hands out nothing: others got it."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: MemoryBroker, *, slow: float = 0.0, empty: bool = False) -> None:
         self.troubled = False
+        self._slow = slow
+        self._empty = empty
         self._broker = broker
 
     def __getattr__(self, name: str) -> Any:
@@ -124,7 +126,14 @@ class Troubled:
     async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
         if self.troubled and events[0].topic.startswith("_bus."):
             raise BrokerUnavailable("not now")
+        if events[0].topic.startswith("_bus."):
+            await asyncio.sleep(self._slow)
         return await self._broker.publish(events)
+
+    async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
+        if self._empty and limit:
+            await asyncio.sleep(min(wait, 0.1))
+        return await self._broker.fetch(id, limit=0 if self._empty else limit, wait=wait)
 
 
 async def test_what_a_handler_asks_for_is_said_once_the_engine_takes_it():
@@ -154,7 +163,8 @@ async def test_what_a_handler_asks_for_is_said_once_the_engine_takes_it():
 async def test_what_a_handler_asked_for_is_said_before_the_bus_ends():
     log, clock = MemoryLog(), ManualClock()
     async with EventBus(MemoryBroker(log, clock=clock), clock=clock) as other:
-        bus = EventBus(MemoryBroker(log, clock=clock), clock=clock)
+        slow: Any = Troubled(MemoryBroker(log, clock=clock), slow=0.3)
+        bus = EventBus(slow, clock=clock)
         await bus.start()
 
         async def limited(_event: Event) -> None:
@@ -164,3 +174,16 @@ async def test_what_a_handler_asked_for_is_said_before_the_bus_ends():
         await bus.publish(Event(topic="task.created"))
         await bus.stop()
         assert [each.reason for each in await other.pauses()] == ["quota"]
+
+
+async def test_who_stops_does_not_wait_for_what_is_held_elsewhere():
+    elsewhere: Any = Troubled(MemoryBroker(MemoryLog()), empty=True)
+    bus = EventBus(elsewhere)
+    await bus.start()
+    await bus.subscribe("task.*", lambda _event: None, "worker")
+    await bus.pause(topic="task.*")
+    await bus.publish(Event(topic="task.created"))
+    with pytest.raises(TimeoutError):
+        await bus.join(0.3)
+    async with asyncio.timeout(3):
+        await bus.stop(timeout=10)
