@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from msgspec import structs
@@ -18,6 +18,7 @@ from wowevent.log import logger
 from wowevent.routing import Routes
 
 _FRESH: Final = 1.0  # seconds for which who is served is taken from memory
+_TRY: Final = 0.05  # seconds, the first time, until it is tried again whether answers are heard
 _PAUSE: Final = 0.2  # seconds before the replies are read again after trouble
 
 Send = Callable[[Sequence[Event]], Awaitable[Sequence[Appended]]]
@@ -35,11 +36,13 @@ class Requests:
         self._clock = clock
         self._open: dict[str, asyncio.Future[Any]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()
         self._responders: tuple[float, Routes] | None = None
 
     async def ask(self, event: Event, publish: Callable[[Event], Awaitable[object]]) -> Any:
         """Publish a question and wait for its answer; RequestFailed if the answer says so."""
-        await self._listen()
+        if not self._heard.is_set():
+            await self._listen()
         future = self._open[event.event_id] = asyncio.get_running_loop().create_future()
         try:
             await publish(event)
@@ -83,12 +86,18 @@ class Requests:
                 future.set_exception(Closed("the bus was stopped"))
 
     async def _listen(self) -> None:
-        """Return once answers are heard."""
+        """Begin to read, and return once what is said to this bus is heard: until then an answer would be lost."""
         if self._reader is None:
             head = (await self._broker.ping()).head
             if self._reader is None:  # nobody else began while the engine answered
                 self._reader = asyncio.create_task(self._read(head), name="wowevent:replies")
-                await asyncio.sleep(0)  # its read is under way before a question is asked
+        pause = _TRY
+        while not self._heard.is_set():
+            await self._send((Event(topic=self.topic),))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._heard.wait()
+            pause = min(2 * pause, _FRESH)
 
     async def _read(self, head: Position | None) -> None:
         query = Query(patterns=(self.topic,))
@@ -98,6 +107,7 @@ class Requests:
                 async with aclosing(self._broker.read(query, after=head, follow=True)) as replies:  # type: ignore[type-var]  # an async generator
                     async for stored in replies:
                         head = stored.position
+                        self._heard.set()
                         self._take(stored.event)
                 return
             except Closed:

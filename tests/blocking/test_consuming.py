@@ -25,6 +25,7 @@ from wowevent import (
     SubscriptionConflict,
     SubscriptionNotFound,
 )
+from wowevent import EventBus as AsyncBus
 from wowevent.blocking import EventBus
 
 
@@ -89,6 +90,33 @@ def test_a_callback_may_end_it(opened: Open, what: str) -> None:
     other = opened()
     assert seen.numbers == [0]
     assert count(other, "q") == 0  # it was acknowledged
+
+
+@pytest.mark.parametrize("what", ["stop", "close"])
+def test_a_callback_may_end_it_before_it_is_known_to_have_begun(
+    opened: Open, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, seen, serve = opened(), Seen(), AsyncBus.serve
+
+    async def slow(*settings: Any) -> Any:
+        handle = await serve(*settings)
+        await asyncio.sleep(0.3)
+        return handle
+
+    def last(event: Event) -> None:
+        seen(event)
+        bus.stop_consuming("q") if what == "stop" else bus.close()
+
+    monkeypatch.setattr(AsyncBus, "serve", slow)
+    bus.subscribe("q", ["#"], last)
+    bus.publish(task(0))
+    assert ended(in_thread(lambda: bus.start_consuming("q")))
+    assert seen.numbers == [0]
+    if what == "stop":
+        bus.publish(task(1))
+        info = {"queue_name": "q", "message_count": 1, "consumer_count": 0}
+        until(lambda: bus.get_queue_info("q") == info, "nobody consumes any more")
+        assert seen.numbers == [0]
 
 
 def test_a_callback_may_publish_subscribe_and_consume(bus: EventBus) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen
 from wowevent import Event, NoResponders, Reject, RequestFailed, RequestTimeout, RetryPolicy
+from wowevent.broker import Query, Stored
 
 
 async def double(event: Event) -> int:
@@ -29,6 +31,21 @@ async def test_a_bus_may_ask_itself_with_any_json_and_sync_handlers(rig: Rig):
     replies: list[Any] = [{"a": [1, None, "é"]}, [1], "text", 0, False]
     await bus.subscribe("agent.ask", lambda event: replies[event.payload["q"]], "worker")
     assert [await bus.request("agent.ask", {"q": n}) for n in range(len(replies))] == replies
+
+
+async def test_the_first_answer_is_heard_however_long_it_takes_to_listen(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    asker, answerer = await rig.bus(), await rig.bus()
+    await answerer.subscribe("agent.ask", double, "worker")
+    read = asker.broker.read
+
+    async def late(query: Query, **how: Any) -> AsyncIterator[Stored]:
+        await asyncio.sleep(0.3)
+        async for stored in read(query, **how):
+            yield stored
+
+    monkeypatch.setattr(asker.broker, "read", late)
+    replies = await asyncio.gather(*(asker.request("agent.ask", {"q": n}, timeout=4) for n in range(3)))
+    assert replies == [0, 2, 4]
 
 
 async def test_many_requests_at_once_get_their_own_replies(rig: Rig):

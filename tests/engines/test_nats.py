@@ -987,6 +987,20 @@ async def test_a_consumer_of_another_life_is_not_taken_for_ours(rig: Rig) -> Non
     assert numbers(await take_all(broker)) == [4]
 
 
+@pytest.mark.parametrize("made", ["by us", "by the server's own measure"])
+async def test_a_log_has_room_for_thousands_of_subscriptions(rig: Rig, made: str) -> None:
+    """A server allows 1,000 consumers a stream where nothing is said."""
+    broker = opened(rig)
+    names = broker._names
+    async with stranger() as link:
+        if made != "by us":
+            subjects = [f"{names.prefix}{lane}.>" for lane in "unUN"]
+            await link.ask(f"STREAM.CREATE.{names.log}", name=names.log, subjects=subjects, max_consumers=1_000)
+        await broker.publish([event(n=1)])
+        for name in (names.log, names.again):
+            assert (await link.ask(f"STREAM.INFO.{name}"))["config"]["max_consumers"] == 100_000
+
+
 OTHERS: dict[str, dict[str, Any]] = {
     "of another kind of acknowledgement": {
         "ack_policy": "all",
@@ -1719,6 +1733,7 @@ USERS = """
 accounts {
   full { users: [{ user: full, password: full }], jetstream: { max_file: 1Mb, max_mem: 64Mb } }
   crowded { users: [{ user: crowded, password: crowded }], jetstream: { max_file: 1Mb, max_mem: 64Mb } }
+  few { users: [{ user: few, password: few }], jetstream: { max_file: 64Mb, max_mem: 64Mb, max_consumers: 40 } }
   none { users: [{ user: none, password: none }] }
   some { users: [{ user: some, password: some, permissions: { publish: { deny: "wow.*.n.>" } } }], jetstream: enabled }
   deaf { users: [{ user: deaf, password: deaf, permissions: { subscribe: { deny: "_INBOX.>" } } }], jetstream: enabled }
@@ -1766,6 +1781,14 @@ async def test_who_may_not_hear_answers_is_told(guarded: Server) -> None:
     broker = as_user(guarded, "deaf")
     with pytest.raises((NotPermitted, BrokerUnavailable)):
         await asyncio.wait_for(broker.ping(), 12)
+    await broker.close()
+
+
+async def test_an_account_that_allows_few_consumers_is_good_for_as_many(guarded: Server) -> None:
+    broker = as_user(guarded, "few")
+    await declare(broker)
+    await broker.publish([event(n=1)])
+    assert numbers(await take_all(broker)) == [1]
     await broker.close()
 
 

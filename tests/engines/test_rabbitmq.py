@@ -35,6 +35,7 @@ from wowevent.broker import (
 )
 from wowevent.brokers import open_broker
 from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
+from wowevent.brokers.rabbitmq.lanes import Lanes
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.registry import Registry, Returned
 from wowevent.brokers.rabbitmq.tags import number_of
@@ -294,6 +295,40 @@ async def test_a_fetch_waits_for_what_a_detach_gives_back(rig: Rig, monkeypatch:
     leases += await broker.fetch(WORKER, limit=5, wait=5)
     await leaving
     assert numbers(leases) == [0, 1, 2]
+
+
+@pytest.fixture
+def busy(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes 50 ms for each message that it is asked for."""
+    look = Lanes.look
+
+    async def slow(lanes: Lanes, ask: set[int]) -> None:
+        await rig.clock.advance(0.05 if ask else 0.0)
+        await look(lanes, ask)
+
+    monkeypatch.setattr(Lanes, "look", slow)
+
+
+@pytest.mark.usefixtures("busy")
+async def test_a_lease_begins_when_its_fetch_ends(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker, lease=0.8)
+    await broker.publish([event(n=n) for n in range(30)])
+    leases = await broker.fetch(WORKER, limit=30, wait=0)  # 1.5 s
+    await rig.clock.advance(0.7)
+    assert await acknowledge(broker, leases) == 30
+
+
+@pytest.mark.usefixtures("busy")
+async def test_who_begins_to_consume_does_not_ask_for_each_event_before_the_first_is_handled(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await broker.publish([event(n=n) for n in range(60)])
+    leases = [*await broker.fetch(WORKER, limit=60, wait=5)]  # 3 s, if each was asked for
+    assert 0 < len(leases) <= 10
+    while len(leases) < 60:
+        leases += await broker.fetch(WORKER, limit=60, wait=5)
+    assert numbers(leases) == list(range(60))
 
 
 async def test_a_consumer_that_leaves_while_events_come_makes_no_suspects(rig: Rig) -> None:

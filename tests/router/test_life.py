@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.router.conftest import (
     talking,
 )
 from wowevent import EventBus
+from wowevent.broker import Settlement
 from wowevent.errors import Closed
 from wowevent.router import EventRouter
 
@@ -114,6 +116,28 @@ async def test_clients_may_settle_what_they_hold_while_the_router_ends_and_get_n
         assert info is not None
         assert info.ready == 3
         assert same(bus, info.leased, 0)
+
+
+async def test_the_last_settlement_is_answered_before_the_goodbye(
+    serve: Serve, join: Join, url: str, monkeypatch: pytest.MonkeyPatch
+):
+    async with EventBus(url) as bus:
+        settle = bus.broker.settle
+
+        async def slow(id: str, settlements: Sequence[Settlement]) -> int:
+            await asyncio.sleep(0.2)
+            return await settle(id, settlements)
+
+        monkeypatch.setattr(bus.broker, "settle", slow)
+        router = await serve(bus=bus)
+        client = await join(router)
+        await client.subscribe(name="worker")
+        await client.publish_all(events(1))
+        (got,) = await client.events(1)
+        stopping = asyncio.create_task(router.stop())
+        await eventually(lambda: part(router, "_draining"))
+        assert (await client.ask("ack", subscription_id="sub-1", tokens=[got["token"]]))["settled"] == 1
+        await stopping
 
 
 async def test_what_clients_do_not_settle_in_time_is_given_back_uncharged(serve: Serve, join: Join, url: str):

@@ -287,7 +287,11 @@ class EventBus:
                     consuming = Consuming(name, feed, lambda gone: running.consuming.pop(gone.name, None))
                     running.consuming[name] = consuming
             if known is None:
-                running.call(consuming.begin)
+                try:
+                    running.call(consuming.begin)
+                except Closed:
+                    if not consuming.stopping:  # else a callback has closed the bus before this was known to have begun
+                        raise
                 return consuming
             if not known.stopping:
                 return known

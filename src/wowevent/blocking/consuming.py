@@ -90,12 +90,15 @@ class Consuming:
         self._ending: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Return once it is consumed; where that fails it has ended."""
+        """Return once it is consumed; where that fails it has ended. A callback may have ended it meanwhile."""
         try:
             await self.feed.begin()
         except BaseException:
             await self.end()
             raise
+        if self.stopping:
+            await self.feed.end()
+            return
         self._running = asyncio.create_task(self.feed.run(), name=f"wowevent:consuming:{self.name}")
         self._running.add_done_callback(self._over)
 

@@ -70,6 +70,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._draining = False
         self._jobs: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()  # what clients wait to hear the end of
         self._endings: set[asyncio.Task[None]] = set()  # of couriers, which give back what they hold
         self._spawn(self.intake.run())
 
@@ -80,6 +81,7 @@ class Desk:
             async with asyncio.timeout(timeout):
                 await self.intake.drained()
                 await asyncio.gather(*(courier.drain() for courier in self.couriers.values()))
+                await asyncio.gather(*self._settling)
         await asyncio.gather(*(courier.stop() for courier in list(self.couriers.values())))
 
     async def close(self) -> None:
@@ -136,7 +138,10 @@ class Desk:
                 courier, seat = connection.seats[effect.id]
                 courier.settle(seat, effect.tokens, effect.outcome)
             case Settle():
-                self._job(connection, effect.ref, self._settle(connection, effect, *connection.seats[effect.id]))
+                settle = self._settle(connection, effect, *connection.seats[effect.id])
+                if (settling := self._job(connection, effect.ref, settle)) is not None:
+                    self._settling.add(settling)
+                    settling.add_done_callback(self._settling.discard)
             case Listen() | Serve() if connection.jobs >= _JOBS:
                 connection.session.forget(effect.id)
                 self._refuse(connection, effect.ref)

@@ -15,6 +15,7 @@ NO_CONSUMER: Final = 10014
 OTHER_CONSUMER: Final = frozenset({10012, 10013, 10148})
 """A consumer of that name is there which cannot become what is wanted: it begins elsewhere, or is of another kind."""
 _NO_MESSAGE: Final = frozenset({10037, 10043})
+MOST_CONSUMERS: Final = 10026
 NOT_DELETED: Final = 10057
 """A message could not be deleted: it was not there, or nothing can be written."""
 _ABSENT: Final = (

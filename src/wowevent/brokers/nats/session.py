@@ -16,7 +16,7 @@ from wowevent.broker import Retention, Subscription, SubscriptionInfo
 from wowevent.brokers.nats.consumers import Consumers, patience
 from wowevent.brokers.nats.control import Control
 from wowevent.brokers.nats.delays import Delays
-from wowevent.brokers.nats.faults import NO_STREAM, code_of
+from wowevent.brokers.nats.faults import MOST_CONSUMERS, NO_STREAM, code_of
 from wowevent.brokers.nats.history import Past, Tail
 from wowevent.brokers.nats.janitor import Janitor
 from wowevent.brokers.nats.lanes import AGAIN
@@ -39,6 +39,7 @@ BEAT: Final = 5.0
 _TOUCH: Final = 3.0  # real seconds between two times that the server is told what is ours
 _SERVED: Final = 0.1  # of the time after which an unserved one lapses: how exactly it is noted when one was served
 _SILENT: Final = 20.0  # seconds without a word of the control stream, not even that nothing comes
+_CONSUMERS: Final = 100_000  # of a stream: two a subscription
 _KNOWN: Final = 120  # seconds for which the server knows an id
 
 
@@ -142,13 +143,25 @@ class Session:
             settings = {"storage": "file", "retention": "limits", "discard": "new", "allow_direct": True, **more}
             settings["num_replicas"] = self._replicas
             try:
-                found = await self.link.ask(f"STREAM.CREATE.{name}", name=name, subjects=subjects, **settings)
+                found = await self._make_stream(name, subjects=subjects, **settings)
                 made = name
             except BrokerError:  # somebody else was faster, with other settings perhaps
                 found = await self.link.ask(f"STREAM.INFO.{name}")
+        if 0 < int(found["config"].get("max_consumers", -1)) < _CONSUMERS:
+            with suppress(BrokerError):  # the account's own limit
+                found = await self.link.ask(f"STREAM.UPDATE.{name}", **found["config"] | {"max_consumers": _CONSUMERS})
         self._streams[name] = str(found["created"])
         self.storage.learn(name, int(found["config"].get("num_replicas", 1)))
         return made
+
+    async def _make_stream(self, name: str, **settings: Any) -> Any:
+        """A server of 2.15 or newer has room for 1,000 consumers where nothing is said, which is 500 subscriptions."""
+        try:
+            return await self.link.ask(f"STREAM.CREATE.{name}", name=name, **settings, max_consumers=_CONSUMERS)
+        except BrokerError as error:
+            if code_of(error) != MOST_CONSUMERS:
+                raise
+            return await self.link.ask(f"STREAM.CREATE.{name}", name=name, **settings)  # the account's own limit
 
     async def _miss(self, made: Sequence[str]) -> None:
         """Say what is gone with the streams that had to be made though the others were there."""

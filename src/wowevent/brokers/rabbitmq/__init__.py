@@ -18,6 +18,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from typing import Any, Final
 
 from msgspec import structs
@@ -63,6 +64,7 @@ from wowevent.tag import Tag
 __all__ = ["RabbitMQBroker"]
 
 _LONGEST_WAIT: Final = 86_400.0
+_ASKING: Final = 0.1  # seconds for which a fetch that can wait asks for one message after the other
 _LOCK_WAIT: Final = 1.0  # seconds after which a waiting fetch looks again whether the lock is free
 _ROUNDS: Final = 8  # publishes that may be under way: the server confirms each when it is synced
 _PROMISE: Final = (
@@ -395,7 +397,8 @@ class RabbitMQBroker:
         if not waits:
             await session.sync()
         # The first time the queues are asked, too: what a consumer begins with is the best that there is.
-        leases = await serving.take(limit, spec.lease, asking=not (waits and serving.lanes.consuming))
+        first = 0.0 if serving.lanes.consuming else _ASKING
+        leases = await serving.take(limit, spec.lease, asking=first if waits else inf)
         if waits and spec.id in self._served:
             await serving.lanes.consume(ahead)
         if spec.id not in self._served:  # detached meanwhile: what is delivered ahead would stay here

@@ -15,6 +15,7 @@ import asyncio
 import itertools
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
+from math import inf
 from typing import Any, Final
 from uuid import uuid4
 
@@ -46,7 +47,7 @@ class Held(Struct, gc=False):
     event: Event
     tag: Tag
     ends: float
-    """By the monotonic clock."""
+    """By the monotonic clock; infinite while the others of its fetch are gathered."""
     lane: int
     touched: bool = False
     """Its counts are others than those that the message bears."""
@@ -95,18 +96,18 @@ class Serving:
 
     # --- fetching -------------------------------------------------------------------------------------------------
 
-    async def take(self, limit: int, lease: float, *, asking: bool) -> list[Lease]:
-        """Lease what is here; with `asking` the queues are asked for more, as long as they have some.
+    async def take(self, limit: int, lease: float, *, asking: float) -> list[Lease]:
+        """Lease what is here; the queues are asked for more, one by one, as long as they have some.
 
+        After `asking` seconds what was found is enough.
         PositionLost, once, where something was older than the log keeps it.
         """
         if self.lanes.lost:
             self._forget()
         await self.lanes.open()
-        ends = self._context.clock.monotonic() + lease
         found: list[Lease] = []
         try:
-            await self._take(found, limit, ends, asking=asking)
+            await self._take(found, limit, asking=asking)
         except BaseException:
             self._unlease(found)
             raise
@@ -114,12 +115,23 @@ class Serving:
             lost, self._lost = self._lost, 0
             raise PositionLost(f"{self.id}: {lost} unread events are older than the log keeps them", lost)
         if found:
-            self._watch(ends)
+            self._hand_on(found, lease)
         return found
 
-    async def _take(self, found: list[Lease], limit: int, ends: float, *, asking: bool) -> None:
+    def _hand_on(self, found: list[Lease], lease: float) -> None:
+        """Their time begins when they are all here: what the server was asked for meanwhile may have taken long."""
+        ends = self._context.clock.monotonic() + lease
+        for each in found:
+            if (held := self.leases.get(each.token)) is not None:  # else its channel was lost meanwhile
+                held.ends = ends
+        self._watch(ends)
+
+    async def _take(self, found: list[Lease], limit: int, *, asking: float) -> None:
         ask = set(self.lanes.present()) if asking else set()
+        enough = self._context.clock.monotonic() + asking
         while len(found) < limit:
+            if found and self._context.clock.monotonic() > enough:
+                ask = set()
             ask |= {1} if self.lanes.urgent else set()  # before another one gets ahead of it
             await self.lanes.look(ask - {0} if self._suspected() else ask)
             if self.lanes.back and await self._judge():
@@ -131,7 +143,7 @@ class Serving:
             chosen = (0, self.lanes.here[0].popleft()) if suspects else self.lanes.next()
             if chosen is None:
                 return
-            leased = await self._lease(*chosen, ends)
+            leased = await self._lease(*chosen)
             if leased is not None and self._lost and not found:  # first of all, what was lost is told
                 self._unlease([leased])
                 return
@@ -156,7 +168,7 @@ class Serving:
     def _suspected(self) -> bool:
         return self._suspect is not None and self._suspect in self.leases
 
-    async def _lease(self, lane: int, here: Here, ends: float) -> Lease | None:
+    async def _lease(self, lane: int, here: Here) -> Lease | None:
         """The lease of a message; None for one that is not to be delivered."""
         tag = here.tag or tag_of(here.message)
         try:
@@ -169,7 +181,7 @@ class Serving:
             await self.lanes.ack([here.number])
             return None
         token = f"{self._prefix}.{next(self._numbers)}"
-        self.leases[token] = Held(here, event, tag, ends, lane, touched=here.tag is not None)
+        self.leases[token] = Held(here, event, tag, inf, lane, touched=here.tag is not None)
         self._in_hand.add(event.event_id)
         if lane == 0:
             self._suspect = token
@@ -265,6 +277,8 @@ class Serving:
 
     def _watch(self, ends: float) -> None:
         """Look for leases that ended, then."""
+        if ends == inf:
+            return
         if self._ends is not None:
             if self._ends_at <= ends:
                 return
