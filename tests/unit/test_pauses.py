@@ -197,10 +197,10 @@ async def test_an_ordered_subscription_goes_on_beside_hundreds_that_are_held(bus
 
     await bus.subscribe("#", work, "worker", order_by="payload.n")
     await bus.pause(topic="task.*")
-    held = [Event(topic="task.created", payload={"n": n}) for n in range(1000)]
+    held = [Event(topic="task.created", payload={"n": n}) for n in range(600)]
     await bus.publish_many([*held, Event(topic="plan.made", payload={"n": -1})])
     await bus.advance(5)
     assert handled == [-1]
     await bus.resume(topic="task.*")
     await bus.advance(31)
-    assert handled == [-1, *range(1000)]
+    assert handled == [-1, *range(600)]
