@@ -336,11 +336,11 @@ class Consumer:
         now = self._clock.monotonic()
         self._held.update(dict.fromkeys([lease.token for lease in leases], now))
         self._taken.notify()
+        if self._holds.active and self._chains is None:
+            leases = await self._without_held(leases)
         if self._stopping or self._gate.closed or self._paused:
             await self._return(leases)
             return
-        if self._holds.active and self._chains is None:
-            leases = await self._without_held(leases)
         if self._options.auto_ack:
             await self._settler.send([Ack(lease.token) for lease in leases])
         for lease in leases:

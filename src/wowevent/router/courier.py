@@ -331,8 +331,7 @@ class Courier:
             self._hand_out(leases)
 
     def _hand_out(self, leases: Sequence[Lease]) -> None:
-        # They were fetched when that began: whoever counts what clients hold has counted, or they were not to come.
-        if self._draining or self._tally.valve.paused:
+        if self._draining:  # they were fetched when that began: whoever counts what clients hold has counted
             self._give_back(lease.token for lease in leases)
             return
         worth = []
