@@ -50,6 +50,7 @@ _HOLD: Final = 0.1  # seconds of work to hold
 _WAIT: Final = 60.0  # seconds that one fetch waits
 _ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
 _ALIKE: Final = 3  # such answers in a row, between which nothing came
+_SIFTED: Final = 16  # events of the first larger fetch where all are held
 _PARKED: Final = 4096  # held events of an ordered subscription that are kept here beside its window
 
 
@@ -130,6 +131,7 @@ class Consumer:
         self._holds = holds or Holds(clock)
         self._paused = False  # by hand; `heed` changes it
         self._parked = 0  # events of an ordered subscription that are held, and kept here
+        self._sift = 0  # events to fetch beside the window, since all that came last was held
         self._chains = Chains(options.order_by) if options.order_by is not None else None
         self._hand: Lanes | Chains = Lanes() if self._chains is None else self._chains
         self._held: dict[str, float] = {}  # token -> when its lease was last renewed, oldest first
@@ -330,6 +332,8 @@ class Consumer:
     def _credit(self) -> int:
         """How many more to lease: up to the window, asked for once half of it is free."""
         room = self._window - len(self._held) + min(self._parked, _PARKED)
+        if self._holds.active:
+            room += self._sift
         return room if 2 * room >= self._window or not len(self._hand) else 0
 
     async def _take_in(self, leases: Sequence[Lease]) -> None:
@@ -348,7 +352,10 @@ class Consumer:
         self._arrived.notify(len(leases))
 
     async def _without_held(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Those that may be handled; those that a pause holds go back, and come again later."""
+        """Those that may be handled; those that a pause holds go back, and come again later.
+
+        A backlog that is held is sifted in large pieces; what of them is free beyond the window is left to others.
+        """
         held = [(lease, pause) for lease in leases if (pause := self._holds.holding(lease.event)) is not None]
         if held:
             for lease, _ in held:
@@ -358,7 +365,11 @@ class Consumer:
             await self._settler.send([self._postponed(lease, pause) for lease, pause in held])
             self._room.notify()
         tokens = {lease.token for lease, _ in held}
-        return [lease for lease in leases if lease.token not in tokens]
+        free = [lease for lease in leases if lease.token not in tokens]
+        self._sift = 0 if free else min(max(_SIFTED, 2 * self._sift), self._most)
+        room = max(0, self._window - len(self._held) + len(free))
+        await self._return(free[room:])
+        return free[:room]
 
     def _postponed(self, lease: Lease, pause: Pause) -> Retry:
         return Retry(lease.token, self._holds.again(pause), charge=False)
