@@ -28,6 +28,7 @@ from wowevent.errors import (
     Closed,
     FormatTooNew,
     InvalidEvent,
+    InvalidSchedule,
     InvalidTopic,
     NoResponders,
     NotPermitted,
@@ -42,6 +43,7 @@ from wowevent.errors import (
     RequestFailed,
     RequestTimeout,
     RetryAfter,
+    ScheduleNotFound,
     SchemaConflict,
     SchemaNotFound,
     StorageDamaged,
@@ -58,7 +60,9 @@ from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
+from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
+from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
@@ -86,6 +90,7 @@ __all__ = [
     "FailureReason",
     "FormatTooNew",
     "InvalidEvent",
+    "InvalidSchedule",
     "InvalidTopic",
     "NoResponders",
     "NotPermitted",
@@ -107,6 +112,8 @@ __all__ = [
     "Retention",
     "RetryAfter",
     "RetryPolicy",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaBreak",
     "SchemaConflict",
     "SchemaNotFound",
@@ -114,6 +121,8 @@ __all__ = [
     "StorageDamaged",
     "StorageFull",
     "Stored",
+    "Storm",
+    "StormPolicy",
     "Subscription",
     "SubscriptionConflict",
     "SubscriptionInfo",

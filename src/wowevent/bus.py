@@ -32,7 +32,7 @@ from wowevent.brokers import RedisClient, open_broker, open_client
 from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
 from wowevent.dead_letter import DeadLetters
-from wowevent.delivery import current, inherited
+from wowevent.delivery import current, followed, following
 from wowevent.directory import Directory
 from wowevent.errors import (
     BrokerError,
@@ -72,9 +72,12 @@ from wowevent.replay import (
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
 from wowevent.routing import Routes, wants
+from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
 from wowevent.settings import Settings
 from wowevent.shared_schemas import SharedSchemas
+from wowevent.storm import StormPolicy
+from wowevent.storms import Storms
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.tally import Tally
 from wowevent.topic import check_pattern, is_reserved
@@ -119,12 +122,14 @@ class EventBus:
         max_payload: int | None = None,
         registry: SchemaRegistry | None = None,
         strict_schemas: bool = False,
+        storms: StormPolicy | bool | None = None,
         clock: Clock | None = None,
     ) -> None:
         """`name` stands as the source of events that have none. Nothing is opened before `start` or the first call.
 
         With a `registry`, events are validated when they are published and before they are handled; `strict_schemas`
-        refuses those whose type has no schema.
+        refuses those whose type has no schema. `storms` is how far what handlers publish may go, WOWEVENT_MAX_HOPS,
+        _MAX_VISITS and _MAX_EVENTS unless it is given; False lets everything go on for ever.
         """
         settings = Settings()
         self.namespace: str = namespace or settings.namespace
@@ -159,7 +164,13 @@ class EventBus:
         self._own = Routes()  # the subscriptions of this bus, to know what `join` waits for
         self._middleware: list[Middleware] = []
         self._requests = Requests(self._broker, self._batch.call, self._clock)
+        self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
+        """The conversations that went too far and are parked."""
         self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
+        self.schedules: Schedules = Schedules(
+            self._directory, self._clock, model=self._model, send=self._send, cancel=self._broker.cancel
+        )
+        """Events that are fired at their moments, once among all processes."""
         self._tracer: Tracer | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
         self._decorated: list[Callable[[], Any]] = []
@@ -205,6 +216,7 @@ class EventBus:
             await self._schemas.start()
         self._tracer = tracer()
         self._state = "running"
+        self.schedules.start()
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
             await subscribe()
@@ -241,12 +253,14 @@ class EventBus:
             left = max(0.1, until - self._clock.monotonic())
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
         self._state = "stopped"
+        await self.schedules.close()
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
         await self._feed.close()
         await self._requests.close()
         if self._schemas is not None:
             await self._schemas.close()
         await self._pauses.close()
+        await self.storms.close()
         await self._directory.close()
         for job in self._jobs:
             job.cancel()
@@ -299,8 +313,9 @@ class EventBus:
     ) -> Receipt:
         """Hand an event to the engine; returns once it has it durably, whether or not anybody listens.
 
-        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent and hops are inherited. Raises
-        InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine refuses.
+        `delay` (seconds) or `at` sends it later. In a handler, correlation, parent, hops and lineage are inherited.
+        Raises InvalidEvent before anything is stored, Unroutable with `require_match`, BrokerError when the engine
+        refuses.
         """
         return (await self._publish((self._stamp(event, delay, at),), require_match=require_match))[0]
 
@@ -322,17 +337,21 @@ class EventBus:
             raise PayloadTooLarge(f"payload of {len(memoryview(event.body))} bytes; {self._max_payload} is the most")
         if self._validator is not None:
             self._validator.validate_event(event)
-        delivery = current()
-        if delivery is None and delay is None and at is None and (event.source_agent or not self.name):
+        delivery = followed()
+        plain = delivery is None and delay is None and at is None and not event.hops
+        if plain and (event.source_agent or not self.name):
             return event
         changes: dict[str, Any] = {}
         if not event.source_agent and self.name:
             changes["source_agent"] = self.name
         if delay is not None or at is not None:
             changes["not_before"] = self._moment(delay, at)
-        if delivery is not None and not delivery.replayed:
-            changes |= inherited(event, delivery.event)
-        return structs.replace(event, **changes) if changes else event
+        if delivery is not None:
+            changes |= following(event, delivery)
+        stamped = structs.replace(event, **changes) if changes else event
+        if stamped.hops:
+            self.storms.count(stamped, stamped.source_agent if delivery is None else delivery.subscription)
+        return stamped
 
     def _moment(self, delay: float | timedelta | None, at: datetime | str | None) -> datetime:
         if at is not None:
@@ -344,11 +363,19 @@ class EventBus:
 
     def _publish(self, events: Sequence[Event], *, require_match: bool) -> Awaitable[Sequence[Receipt]]:
         """What is to be awaited: most often `_send` itself, without a coroutine around it."""
-        if self._state != "running" and not (self._state == "draining" and current() is not None):
-            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        self._check_open()
         if require_match or self._tracer is not None:
             return self._send_checked(events, require_match=require_match)
         return self._send(events)
+
+    def _check_open(self) -> None:
+        if self._state != "running" and not (self._state == "draining" and current() is not None):
+            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+
+    def _model(self, event: Event) -> Event:
+        """What a publish would store now: for what is published later by others."""
+        self._check_open()
+        return self._stamp(event, None, None)
 
     async def _send_checked(self, events: Sequence[Event], *, require_match: bool) -> Sequence[Receipt]:
         if require_match:
@@ -564,6 +591,7 @@ class EventBus:
             check=None if self._validator is None else self._validator.validate_event,
             info=self._broker.info if spec.durable else None,
             holds=self._pauses.holds,
+            guard=self.storms.guard,
         )
         tally.counts = consumer.counts
         tally.valve.told = consumer.heed
@@ -870,6 +898,15 @@ class EventBus:
         found["details"]["namespace"] = self.namespace
         found["details"]["pauses"] = [structs.asdict(pause) for pause in self._pauses.holds.all()]
         return found
+
+
+def _storm_policy(given: StormPolicy | bool | None, settings: Settings) -> StormPolicy | None:
+    """What was given, else what the environment says; None for nothing."""
+    if isinstance(given, StormPolicy):
+        return given
+    if given is False:
+        return None
+    return StormPolicy(max_hops=settings.max_hops, max_visits=settings.max_visits, max_events=settings.max_events)
 
 
 async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterator[Stored]:

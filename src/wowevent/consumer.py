@@ -44,6 +44,7 @@ from wowevent.judge import Counts, Judge
 from wowevent.log import logger
 from wowevent.retry import Done, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.settler import BACKOFF, Settler, Source
+from wowevent.storm import Guard
 from wowevent.wakeup import Wakeup
 
 _HOLD: Final = 0.1  # seconds of work to hold
@@ -101,12 +102,13 @@ class Consumer:
         check: Callable[[Event], object] | None = None,
         info: Callable[[str], Awaitable[SubscriptionInfo | None]] | None = None,
         holds: Holds | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
         `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
         subscription's numbers, where other members of the group may share the work. `holds` says which events are
-        paused, though others come.
+        paused, though others come. What the `guard` stops is buried.
         """
         self.id = id
         self._judge = Judge(
@@ -116,6 +118,7 @@ class Consumer:
             fail=self._fail,
             dead_letters=options.dead_letters and not options.auto_ack,
             max_age=options.max_age,
+            guard=guard,
         )
         self.counts: Counts = self._judge.counts
         self._settler = Settler(id, source, lease=options.lease, clock=clock, counts=self.counts)
@@ -431,7 +434,7 @@ class Consumer:
     async def _handle(self, leases: list[Lease]) -> None:
         if self._holds.active and not self._options.auto_ack:  # what was acknowledged counts as begun
             leases = [lease for lease in leases if not self._hold(lease)]
-        looked_at = self._options.max_age is not None
+        looked_at = self._judge.alert
         leases = [lease for lease in leases if (not looked_at and _is_plain(lease)) or self._worth_handling(lease)]
         if self._check is not None:
             leases = [lease for lease in leases if self._fits(lease, self._check)]
@@ -499,7 +502,7 @@ class Consumer:
         """One call of the handler, and what follows from it for each event of the call."""
         first = leases[0]
         events = [_as_seen(lease) for lease in leases]
-        enter(self._delivery(first, events[0]))
+        enter(self._delivery(first, events[0], 0 if len(leases) == 1 else max(event.hops for event in events)))
         self._gate.running += 1
         started = self._clock.monotonic()
         reply: Any = None
@@ -533,7 +536,7 @@ class Consumer:
         if reply is not None and first.event.reply_to is not None and self._options.batch is None:
             await self._reply(first.event, reply, None)
 
-    def _delivery(self, lease: Lease, event: Event) -> Delivery:
+    def _delivery(self, lease: Lease, event: Event, hops: int) -> Delivery:
         return Delivery(
             event,
             lease.failures + lease.crashes + 1,
@@ -543,6 +546,7 @@ class Consumer:
             lease.redelivered,
             lease.token,
             self._extend,
+            hops=hops,
         )
 
     async def _extend(self, token: str, seconds: float) -> None:
@@ -691,7 +695,7 @@ _DONE: Final = Done()
 
 def _is_plain(lease: Lease) -> bool:
     """Whether there is nothing about it to be looked at before it is handled."""
-    return lease.crashes == 0 and lease.event.ttl_seconds is None
+    return lease.crashes == 0 and lease.event.ttl_seconds is None and not lease.event.hops
 
 
 def _as_seen(lease: Lease) -> Event:

@@ -1,4 +1,4 @@
-"""What a handler can know of the delivery it is working on: Delivery, current()."""
+"""What a handler can know of the delivery it is working on: Delivery, current(); and what its publishes inherit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from wowevent.broker import Position
 from wowevent.event import Event
+from wowevent.lineage import LINEAGE, extended
 
 
 class Delivery(Struct, frozen=True):
@@ -28,6 +29,12 @@ class Delivery(Struct, frozen=True):
     """This was sent again from the dead letters."""
     _token: str = ""
     _extend: Callable[[str, float], Awaitable[None]] | None = None
+    via: str | None = None
+    """What stands for the subscription in the lineage of what follows, where that is another name."""
+    hops: int = 0
+    """Of a batch: the most of any of its events. What follows has more, whichever of them it follows from."""
+    outer: Delivery | None = None
+    """Of a replay that a handler began: that handler's."""
 
     async def extend(self, seconds: float) -> None:
         """Ask for `seconds` from now before the event may be given to another consumer.
@@ -38,9 +45,15 @@ class Delivery(Struct, frozen=True):
             await self._extend(self._token, seconds)
 
 
-def inherited(event: Event, parent: Event) -> dict[str, Any]:
-    """The fields that an event takes from the one it follows from, unless it says otherwise itself."""
-    changes: dict[str, Any] = {"hops": max(event.hops, parent.hops + 1)}
+def inherited(event: Event, parent: Event, subscription: str | None = None) -> dict[str, Any]:
+    """The fields that an event takes from the one it follows from, which `subscription` handled.
+
+    What an event says itself stays, but for its hops, which never shrink, and its lineage, which is not its own to say.
+    """
+    changes: dict[str, Any] = {
+        "hops": max(event.hops, parent.hops + 1),
+        "head": {**event.head, LINEAGE: extended(parent, subscription)},
+    }
     if event.correlation_id == event.event_id:
         changes["correlation_id"] = parent.correlation_id
     for name in ("trace_id", "traceparent", "execution_id"):
@@ -57,6 +70,20 @@ _current: ContextVar[Delivery | None] = ContextVar("wowevent_delivery", default=
 def current() -> Delivery | None:
     """In a handler: its delivery. Elsewhere None."""
     return _current.get()
+
+
+def followed() -> Delivery | None:
+    """The delivery that what is published now follows from, if any: a replayed event happened long ago."""
+    delivery = _current.get()
+    while delivery is not None and delivery.replayed:
+        delivery = delivery.outer
+    return delivery
+
+
+def following(event: Event, delivery: Delivery) -> dict[str, Any]:
+    """`inherited`, for what is published while a delivery is handled."""
+    changes = inherited(event, delivery.event, delivery.via or delivery.subscription)
+    return changes | {"hops": max(changes["hops"], delivery.hops + 1)} if delivery.hops else changes
 
 
 enter: Final[Callable[[Delivery | None], object]] = _current.set

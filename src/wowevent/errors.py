@@ -1,11 +1,12 @@
 """The whole exception tree, on one screen.
 
     BusError                       code, retryable
-    ├─ InvalidEvent ── InvalidTopic, ValidationError, PayloadTooLarge      the caller's fault, never retried
+    ├─ InvalidEvent ── InvalidTopic, ValidationError, PayloadTooLarge, InvalidSchedule
+    │                 the caller's fault, never retried
     ├─ BrokerError ── BrokerUnavailable (retryable), SubscriptionNotFound, SubscriptionConflict,
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
-    ├─ SchemaNotFound · SchemaConflict
+    ├─ SchemaNotFound · SchemaConflict · ScheduleNotFound
     ├─ NotPermitted ── Unauthenticated
     ├─ NotSupported · Closed · RateLimited
     └─ ProtocolError
@@ -58,6 +59,12 @@ class PayloadTooLarge(InvalidEvent):
     """The payload has more bytes than the bus accepts (256 KiB unless configured)."""
 
     code = "payload_too_large"
+
+
+class InvalidSchedule(InvalidEvent):
+    """A schedule that says not, or not clearly, when to fire; nothing was stored."""
+
+    code = "invalid_schedule"
 
 
 class BrokerError(BusError):
@@ -162,6 +169,12 @@ class SchemaConflict(BusError):
         """`errors` holds one line for each break."""
         super().__init__(message)
         self.errors = errors
+
+
+class ScheduleNotFound(BusError):
+    """No schedule of that name is known."""
+
+    code = "schedule_not_found"
 
 
 class NotPermitted(BusError):

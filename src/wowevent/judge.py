@@ -14,6 +14,7 @@ from wowevent.clock import Clock
 from wowevent.event import Event
 from wowevent.log import logger
 from wowevent.retry import Failed, Outcome, Rejected, RetryPolicy, condemned, decide
+from wowevent.storm import Guard
 
 
 class Counts:
@@ -44,11 +45,12 @@ class Judge:
         fail: Callable[[Event, str], None],
         dead_letters: bool = True,
         max_age: float | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`policy` None: one attempt, whatever the event says. `fail(request, error)` answers a request that failed.
 
         Without `dead_letters` what failed for good is dropped, with an ERROR line. What is older than `max_age` seconds
-        is expired, unless somebody has sent it again from the dead letters.
+        is expired, unless somebody has sent it again from the dead letters. What the `guard` stops is buried.
         """
         self.counts: Counts = Counts()
         self._id = id
@@ -58,14 +60,24 @@ class Judge:
         self._fail = fail
         self._dead_letters = dead_letters
         self._max_age = max_age
+        self._guard = guard
+
+    @property
+    def alert(self) -> bool:
+        """Whether each event is to be looked at beforehand; else those that nothing caused, and that are plain, not."""
+        return self._max_age is not None or (self._guard is not None and self._guard.alert)
 
     def beforehand(self, lease: Lease) -> Settlement | None:
-        """The settlement of what is not to be handled: it expired, or has crashed its process too often."""
+        """The settlement of what is not to be handled: it expired, is of a storm, or has crashed too often."""
         event = lease.event
         if self._expired(lease):
             self.counts.expired += 1
             logger.info("delivery expired", subscription=self._id, event_id=event.event_id, topic=event.topic)
             return Ack(lease.token)
+        if self._guard is not None:
+            why = self._guard.stops(self._id, event, redelivered=lease.redelivered)
+            if why is not None:
+                return self._bury(lease, Bury(lease.token, Reason.LOOP_DETECTED, why))
         if self.policy is not None and condemned(self.policy, lease):
             return self._bury(lease, Bury(lease.token, Reason.CRASHED))
         return None
@@ -109,12 +121,14 @@ class Judge:
             "topic": event.topic,
             "reason": bury.reason.value,
         }
+        # Of a storm the guard has said it: once, and not for each of ten thousand events.
+        log = logger.debug if bury.reason is Reason.LOOP_DETECTED else logger.error
         if self._dead_letters:
             self.counts.buried += 1
-            logger.error("delivery failed for good, dead_letter kept in the DLQ", **names)
+            log("delivery failed for good, dead_letter kept in the DLQ", **names)
         else:
             self.counts.dropped += 1
-            logger.error("delivery failed for good, event dropped", **names)
+            log("delivery failed for good, event dropped", **names)
         if event.reply_to is not None:
             last = lease.attempts[-1].error if lease.attempts else bury.reason.value
             self._fail(event, bury.error or last)

@@ -234,7 +234,7 @@ async def replay(
             async for stored in events:
                 if not await pace.turn(stored.event):
                     break
-                enter(Delivery(stored.event, 1, REPLAY, stored.position, replayed=True))
+                enter(Delivery(stored.event, 1, REPLAY, stored.position, replayed=True, outer=outer))
                 try:
                     await handler(stored.event)
                 finally:

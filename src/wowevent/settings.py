@@ -129,6 +129,12 @@ class Settings(BaseSettings):
     """Bytes of the largest payload."""
     max_body: int = Field(1024 * 1024, gt=0)
     """Bytes of the largest HTTP request body."""
+    max_hops: int = Field(512, ge=0)
+    """Of a conversation: events caused one by another in a row; 0, here and below, is no limit."""
+    max_visits: int = Field(128, ge=0)
+    """Of a conversation: how often a subscription handles a topic along such a row."""
+    max_events: int = Field(10_000, ge=0)
+    """Of a conversation: events that it causes, as one process sees them."""
     allow_anonymous: bool = False
     """Others than this machine may reach the service without a token."""
     origins: tuple[str, ...] = ()

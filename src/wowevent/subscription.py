@@ -53,7 +53,7 @@ def declaration(pattern: str | Sequence[str], agent: str | None, wish: Wish) -> 
     if durable and not named:
         raise ValueError("a subscription that is remembered needs a name: subscriber_agent or subscription")
     return Subscription(
-        id=_identity(patterns, agent, wish.subscription) if durable else f"live~{new_id()}",
+        id=identity(patterns, agent, wish.subscription) if durable else f"live~{new_id()}",
         patterns=patterns,
         agent="" if agent is None else check_name(agent),
         filter=_filter(wish),
@@ -82,7 +82,7 @@ def options(wish: Wish, *, durable: bool) -> Options:
     )
 
 
-def _identity(patterns: tuple[str, ...], agent: str | None, given: str | None) -> str:
+def identity(patterns: Sequence[str], agent: str | None, given: str | None) -> str:
     """Given, or the agent with its sorted patterns, so that one agent may have several."""
     if given is not None:
         return check_name(given)

@@ -123,6 +123,20 @@ async def test_a_moment_that_has_passed_is_now(rig: Rig):
     assert numbers(await read(broker)) == numbers(await take_all(broker)) == [0]
 
 
+async def test_one_that_is_held_is_stored_once_whoever_publishes_it_again_and_when(rig: Rig):
+    one, two = rig.broker(), rig.broker()
+    await declare(one)
+    sent = later(rig, 10)
+    await one.publish([sent])
+    (ahead,) = await two.publish([sent])
+    await rig.advance(11)
+    (behind,) = await two.publish([sent])
+    assert (ahead.duplicate, behind.duplicate) == (True, True)
+    await eventually(lambda: is_ready(one, 1))
+    await rig.breathe()
+    assert numbers(await take_all(one)) == numbers(await read(one)) == [0]
+
+
 async def test_a_delayed_event_survives_that_everyone_is_gone_when_it_is_due(rig: Rig):
     before = rig.broker()
     await declare(before)

@@ -101,12 +101,13 @@ async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Respon
         "/replays": {"topic": "again"},
         "/schemas": {"event_type": "a", "version": "1", "json_schema": {}},
         "/schemas/check": {"event_type": "a", "version": "1", "json_schema": {}},
+        "/schedules/x": {"event": {"topic": "a"}, "every": 60},
         "/dead-letters/redeliver": {"ids": ["x"]},
         "/dead-letters/discard": {"ids": ["x"]},
         "/pauses": {"agent": "x"},
         "/pauses/resume": {"agent": "x"},
     }
-    body = bodies.get(path) if operation.method == "POST" else None
+    body = bodies.get(path) if operation.method in {"POST", "PUT"} else None
     async with client:
         if path == "/events/stream":  # its headers are all that is wanted
             return await client.head(path)
@@ -436,6 +437,46 @@ async def serving_app(app: Starlette, tls: Any = None) -> AsyncIterator[str]:
         await tasks[0]
         tasks[1].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+TICK: dict[str, Any] = {"event": {"topic": "tick.now"}, "every": 600}
+
+
+async def test_a_schedule_is_its_owners(guarded: Guarded) -> None:
+    async with (
+        guarded.having("one", publish=["tick.*"]) as one,
+        guarded.having("two", publish=["#"]) as two,
+        guarded.having("ops", admin=["#"]) as ops,
+    ):
+        made = await one.put("/schedules/tick", json=TICK)
+        assert (made.status_code, made.json()["event"]["source_agent"]) == (200, "one")
+        assert (await two.get("/schedules")).json() == {"schedules": []}
+        for method in ("GET", "DELETE"):
+            assert (await two.request(method, "/schedules/tick")).status_code == 404
+        taken = await two.put("/schedules/tick", json={**TICK, "every": 1})
+        assert (taken.status_code, taken.json()["error"]) == (403, "not_permitted")
+        assert (await one.put("/schedules/tick", json={**TICK, "every": 700})).json()["every"] == 700
+        assert (await ops.get("/schedules/tick")).json()["every"] == 700
+        assert len((await ops.get("/schedules")).json()["schedules"]) == 1
+        assert (await ops.put("/schedules/other", json=TICK)).status_code == 403  # that is to publish
+        assert (await ops.delete("/schedules/tick")).status_code == 204
+
+
+async def test_who_fires_may_publish_there_and_as_nobody_else(guarded: Guarded) -> None:
+    async with guarded.having("one", publish=["tick.*"]) as one:
+        for event in ({"topic": "pay.out"}, {**TICK["event"], "source_agent": "two"}):
+            answer = await one.put("/schedules/tick", json={**TICK, "event": event})
+            assert (answer.status_code, answer.json()["error"]) == (403, "not_permitted")
+    assert await guarded.bus.schedules.list() == []
+
+
+async def test_who_may_not_publish_there_any_more_does_not_see_it(guarded: Guarded) -> None:
+    async with guarded.having("one", publish=["tick.*"]) as before, guarded.having("one", publish=["task.*"]) as now:
+        await before.put("/schedules/tick", json=TICK)
+        assert (await now.get("/schedules")).json() == {"schedules": []}
+        assert (await now.delete("/schedules/tick")).status_code == 404
 
 
 # --- subscriptions, dead letters, replays -----------------------------------------------------------------------------

@@ -36,8 +36,11 @@ from wowevent import (
     ReplayControl,
     RetryAfter,
     RetryPolicy,
+    ScheduleInfo,
     SchemaRegistry,
     Stored,
+    Storm,
+    StormPolicy,
     Subscription,
     SubscriptionInfo,
     create_task_event,
@@ -118,6 +121,8 @@ async def parts(bus: EventBus) -> None:
     validator = EventValidator(registry=registry, strict=True)
     assert_type(validator.is_valid(create_task_event(EventType.TASK_CREATED, "a", "t")), bool)
     await bus.register_schema(schema)
+    assert_type(await bus.schedules.add("nightly", "report.due", {"n": 1}, cron="30 2 * * *"), ScheduleInfo)
+    assert_type(await bus.schedules.list(), Sequence[ScheduleInfo])
     assert_type(bus.registry, SchemaRegistry | None)
 
     await bus.subscribe("task.*", on_event, "careful", breaker=BreakerPolicy(minimum=10))
@@ -130,6 +135,12 @@ async def parts(bus: EventBus) -> None:
     await bus.pause(everything=True)
     assert_type(await bus.resume(everything=True), Sequence[Pause])
     assert_type((await bus.pauses())[0].until, float | None)
+
+    EventBus("memory://", storms=StormPolicy(max_hops=None, max_visits=256))
+    EventBus("memory://", storms=False)
+    assert_type(bus.storms.list(), Sequence[Storm])
+    assert_type(await bus.storms.release("order-7"), Sequence[Storm])
+    assert_type(bus.storms.list()[0].why, str)
 
     metrics = EventMetrics(window_seconds=60)
     await metrics.record_delivery("task.created", "worker-1", 0.05, success=True)

@@ -4,7 +4,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wowevent.broker import Attempt, Reason
@@ -84,6 +84,7 @@ def test_the_server_forgets_after_whole_seconds_and_never_at_once(seconds: float
 
 
 @settings(max_examples=30)
+@example(2_625, 26_250, "\x01")  # many short ones: they go, and what is said of the last stays long enough
 @given(st.integers(0, 3_000), st.integers(0, 70_000), st.sampled_from(["x", "é", "\x01", "\U0001f600"]))
 def test_whatever_failed_however_often_the_server_takes_it(count: int, length: int, letter: str):
     text = letter * length

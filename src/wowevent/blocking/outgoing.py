@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import structs
 
-from wowevent.delivery import current, inherited
+from wowevent.delivery import followed, following
 from wowevent.errors import InvalidEvent, InvalidTopic, PayloadTooLarge, shown
 from wowevent.event import BANDS, Event, band, checked, priority_level
 from wowevent.topic import check_topic, is_reserved
@@ -41,7 +41,5 @@ def addressed(event: Event, routing_key: str) -> Event:
 
 def stamped(event: Event) -> Event:
     """The event with what it inherits in a callback, for one that another task than the caller's sends."""
-    delivery = current()
-    if delivery is None or delivery.replayed:
-        return event
-    return structs.replace(event, **inherited(event, delivery.event))
+    delivery = followed()
+    return event if delivery is None else structs.replace(event, **following(event, delivery))

@@ -24,9 +24,11 @@ from wowevent.cli.pauses import pause, pauses, resume
 from wowevent.cli.publish import publish
 from wowevent.cli.replay import replay
 from wowevent.cli.run import run
+from wowevent.cli.schedule import app as schedule
 from wowevent.cli.schema import app as schema
 from wowevent.cli.serve import serve
 from wowevent.cli.status import status
+from wowevent.cli.storms import app as storms
 from wowevent.cli.subscribe import subscribe
 from wowevent.cli.subscriptions import app as subscriptions
 from wowevent.cli.token import app as token
@@ -68,7 +70,9 @@ for _command in (
     app.command()(_command)
 app.add_typer(subscriptions, name="subscriptions")
 app.add_typer(dlq, name="dlq")
+app.add_typer(storms, name="storms")
 app.add_typer(schema, name="schema")
+app.add_typer(schedule, name="schedule")
 app.add_typer(token, name="token")
 
 

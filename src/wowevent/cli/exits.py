@@ -5,10 +5,10 @@
     1    a fault of ours, an error that has no status of its own, a question that was answered no (declined), or a
          doctor that found what fails
     2    the command line is wrong
-    65   the data is wrong: invalid_event, invalid_topic, validation_error, payload_too_large, format_too_new,
-         schema_conflict, copy_differs
+    65   the data is wrong: invalid_event, invalid_topic, invalid_schedule, validation_error, payload_too_large,
+         format_too_new, schema_conflict, copy_differs
     69   nobody there: broker_unavailable, no_responders, unroutable, subscription_not_found, dead_letter_not_found,
-         schema_not_found, token_not_found, address_in_use, not_running
+         storm_not_found, schema_not_found, schedule_not_found, token_not_found, address_in_use, not_running
     70   a responder, a worker or a service failed: request_failed, workers_failed, not_started
     73   no room: storage_full, outbox_full
     74   the log or a file cannot be read: storage_damaged, position_lost, io_error

@@ -15,7 +15,7 @@ from wowevent.client.outbox import Entry, Outbox
 from wowevent.client.subscription import Counters
 from wowevent.clock import Clock, Timer
 from wowevent.codec import encode as encode_event
-from wowevent.delivery import current, inherited
+from wowevent.delivery import followed, following
 from wowevent.errors import BusError, Closed, InvalidEvent, InvalidTopic, PayloadTooLarge, RequestTimeout
 from wowevent.event import Event, encode_payload
 from wowevent.log import logger
@@ -55,8 +55,8 @@ class Outgoing:
         changes: dict[str, Any] = {}
         if not event.source_agent and self._agent is not None:
             changes["source_agent"] = self._agent
-        if (delivery := current()) is not None and not delivery.replayed:
-            changes |= inherited(event, delivery.event)
+        if (delivery := followed()) is not None:
+            changes |= following(event, delivery)
         return structs.replace(event, **changes) if changes else event
 
     async def publish(self, event: Event) -> None:

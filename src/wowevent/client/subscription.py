@@ -19,8 +19,10 @@ from wowevent.client.inbox import Inbox, Seen
 from wowevent.client.settling import Settling, Verdict
 from wowevent.errors import BusError, InvalidTopic
 from wowevent.event import Event, check_name, checked, priority_level, utc
+from wowevent.lineage import UNNAMED
 from wowevent.log import logger
 from wowevent.router.wire import Delivered, Item, Nack, Subscribe, Subscribed, Wanted, delivered_event
+from wowevent.subscription import identity
 from wowevent.topic import check_pattern, check_topic
 
 State = Literal["wanted", "asked", "served", "paused"]
@@ -115,6 +117,8 @@ class Subscription:
         self.inbox: Inbox = Inbox()
         self.settling: Settling | None = Settling() if wanted.named else None
         self.seen = seen
+        self.known_as: str = identity(wanted.topics, wanted.name, wanted.subscription) if wanted.named else UNNAMED
+        """What the bus calls it; of those without a name nobody's remains."""
         self.answered: asyncio.Future[None] | None = None
         """Who waits for the router's answer."""
         self._counters = counters

@@ -141,6 +141,7 @@ class Workers:
             False,
             lease.redelivered,
             lease.token,
+            via=self._subscription.known_as,
         )
 
     def _pause(self, lease: Lease, asked: PauseSubscription) -> None:

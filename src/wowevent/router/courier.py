@@ -31,6 +31,7 @@ from wowevent.log import logger
 from wowevent.retry import Done, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import Reset, encode, leased_item, message, messages
 from wowevent.settler import BACKOFF, Settler, Source
+from wowevent.storm import Guard
 from wowevent.tally import Tally
 from wowevent.wakeup import Wakeup
 
@@ -150,6 +151,7 @@ class Courier:
         lasting: bool,
         holds: Holds,
         fail: Callable[[Event, str], None],
+        guard: Guard | None,
         abandoned: Callable[[Courier], None],
         removed: Callable[[Courier], None],
     ) -> None:
@@ -157,7 +159,7 @@ class Courier:
 
         `holds` says which events are paused, though others come.
 
-        `fail(request, error)` answers a request that failed for good.
+        `fail(request, error)` answers a request that failed for good. What the `guard` stops is buried.
 
         `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more;
         `removed(courier)` when somebody has removed the subscription.
@@ -172,7 +174,7 @@ class Courier:
         self._source: Source = tally.valve
         self._holds = holds
         self._clock = clock
-        self._judge = Judge(spec.id, policy, clock=clock, fail=fail)
+        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, guard=guard)
         self.counts: Counts = self._judge.counts
         self._tally = tally
         tally.counts = self.counts
@@ -334,12 +336,14 @@ class Courier:
         if self._draining:  # they were fetched when that began: whoever counts what clients hold has counted
             self._give_back(lease.token for lease in leases)
             return
-        worth = []
+        worth, looked_at = [], self._judge.alert
         for lease in leases:
-            if self._holds.active and (pause := self._holds.holding(lease.event)) is not None:
+            event = lease.event
+            if self._holds.active and (pause := self._holds.holding(event)) is not None:
                 self._settler.put(Retry(lease.token, self._holds.again(pause), charge=False))
                 continue
-            settlement = self._judge.beforehand(lease) if lease.crashes or lease.event.ttl_seconds is not None else None
+            plain = not (looked_at or lease.crashes or event.hops) and event.ttl_seconds is None
+            settlement = None if plain else self._judge.beforehand(lease)
             if settlement is None:
                 worth.append(lease)
             else:

@@ -60,7 +60,7 @@ class Desk:
         self, bus: EventBus, clock: Clock, door: Door, health: Callable[[], Awaitable[dict[str, Any]]]
     ) -> None:
         """`health()` is what `get_health` is answered with."""
-        self.fanout: Fanout = Fanout(bus.broker, bus.feed)
+        self.fanout: Fanout = Fanout(bus.broker, bus.feed, bus.storms.guard)
         self.intake: Intake = Intake(bus, self.fanout)
         self.couriers: dict[str, Courier] = {}
         self._bus = bus
@@ -208,6 +208,7 @@ class Desk:
                     lasting=self._bus.capabilities.lasting_leases,
                     holds=self._bus.holds,
                     fail=self._fail,
+                    guard=self._bus.storms.guard,
                     abandoned=self._retire,
                     removed=self._end,
                 )

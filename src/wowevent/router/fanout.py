@@ -17,10 +17,12 @@ from typing import Any, Final, Protocol
 from wowevent.broker import Broker, Position, Query, Stored, Subscription
 from wowevent.errors import BrokerError, Closed, PositionLost
 from wowevent.event import Event
+from wowevent.lineage import UNNAMED
 from wowevent.live import UNREADABLE, Feed
 from wowevent.log import logger
 from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
 from wowevent.routing import wants
+from wowevent.storm import Guard
 
 _TURN: Final = 128 * 1024  # bytes after which a turn ends: one push must not fill an outbox
 _HELD: Final = 2_000  # events that are held for a member while it reads the log; then it reads on
@@ -96,8 +98,10 @@ class Member:
 class Audience:
     """All members that want the same; to the feed it is one live subscription."""
 
-    def __init__(self, spec: Subscription) -> None:
+    def __init__(self, spec: Subscription, guard: Guard | None) -> None:
+        """What the `guard` stops goes to nobody."""
         self.spec = spec
+        self._guard = guard
         self.known: asyncio.Task[None] | None = None
         """Makes the engine know of it, so that requests find a responder here."""
         self._groups: dict[tuple[bytes, bool], dict[Member, None]] = {}
@@ -128,6 +132,8 @@ class Audience:
 
     def put(self, stored: Stored) -> None:
         """One event of the log; sent at the end of this turn."""
+        if self.stops(stored.event):
+            return
         if not self._pending:
             asyncio.get_running_loop().call_soon(self.flush)
         if stored.event.reply_to is not None:
@@ -138,6 +144,13 @@ class Audience:
         self._size += len(shared)
         if self._size >= _TURN:
             self.flush()
+
+    def stops(self, event: Event) -> bool:
+        """Whether it is of a storm; nobody keeps it, since nothing is kept for who has no name."""
+        if self._guard is None or (why := self._guard.stops(UNNAMED, event)) is None:
+            return False
+        logger.debug("delivery dropped", subscription=self.spec.id, event_id=event.event_id, why=why)
+        return True
 
     def lose(self, lost: int | None) -> None:
         """A gap in what the feed could read."""
@@ -186,9 +199,11 @@ class Audience:
 class Fanout:
     """The anonymous subscriptions of one router."""
 
-    def __init__(self, broker: Broker, feed: Feed) -> None:
+    def __init__(self, broker: Broker, feed: Feed, guard: Guard | None = None) -> None:
+        """What the `guard` stops goes to nobody."""
         self._broker = broker
         self._feed = feed
+        self._guard = guard
         self._audiences: dict[object, Audience] = {}
         self._newest: Position | None = None
         self._jobs: set[asyncio.Task[None]] = set()
@@ -206,7 +221,7 @@ class Fanout:
         key = (spec.patterns, spec.agent, spec.filter)
         audience = self._audiences.get(key)
         if audience is None:
-            audience = self._audiences[key] = Audience(spec)
+            audience = self._audiences[key] = Audience(spec, self._guard)
             self._feed.attach(spec, audience)
             audience.known = self._spawn(self._declare(spec))
         member = Member(reader, id, audience, self.position)
@@ -319,7 +334,7 @@ async def _pieces(
                     pass
                 elif feed.held(spec, stored.event):
                     held += 1
-                else:
+                elif not member.audience.stops(stored.event):
                     pending.append(_encoded(member, stored))
                     size += len(pending[-1][0])
                 if size >= _TURN:

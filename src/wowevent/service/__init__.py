@@ -9,6 +9,7 @@ GET  /topics                               what was published lately, by topic
      /pauses                               what is paused: an agent, a topic, a conversation, everything
      /replays                              publish a range of the log again
      /schemas                              what payloads are held against
+     /schedules                            what is fired at its moments
 GET  /openapi.json                         all of this, in full
 """
 
@@ -112,7 +113,7 @@ def _shared_with(origins: Collection[str]) -> Middleware:
     return Middleware(
         CORSMiddleware,
         allow_origins=list(origins),
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=[
             "authorization",
             "content-type",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,11 +15,14 @@ from wowevent.bus import Receipt
 from wowevent.codec import to_fields
 from wowevent.errors import printable
 from wowevent.holds import Pause
+from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, SchemaBreak
+from wowevent.storm import Limit, Step, Storm
 
 _LINE_ENDS: Final = "\u2028\u2029\u0085"  # JSON escapes the others itself
 
 EventFields = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Event"})]
+EventGiven = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/EventIn"})]
 PositionText = Annotated[
     str, Meta(description="A place in the log, as `after` takes it.", extra_json_schema={"example": "1f0c2a9e-42"})
 ]
@@ -188,6 +192,31 @@ class Discarded(Struct):
     discarded: int
 
 
+class StormShown(Struct):
+    """One conversation that went too far, and is parked."""
+
+    id: Annotated[str, Meta(description="The event that it began with.")]
+    correlation_id: Annotated[str, Meta(description="Of the event that was beyond the limit.")]
+    limit: Limit
+    most: Annotated[int, Meta(description="How much the limit allows.")]
+    path: Annotated[list[Step], Meta(description="The way to that event, in the order of the first visits.")]
+    since: UnixSeconds
+    who: Annotated[str, Meta(description="Who would have handled that event; of `max_events` who published it.")]
+    why: Annotated[str, Meta(description="All of it in a sentence.")]
+
+
+class StormsShown(Struct):
+    """The conversations that are parked, the oldest first."""
+
+    storms: list[StormShown]
+
+
+class Released(Struct):
+    """The conversations that are parked no longer."""
+
+    released: list[StormShown]
+
+
 class ReplayOrder(Struct, forbid_unknown_fields=True, kw_only=True):
     """Which events of the log to publish again, into which topic, and how fast."""
 
@@ -271,6 +300,38 @@ class SchemaReport(Struct):
     breaks: list[BreakShown]
 
 
+class ScheduleOrder(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What to fire, and when: `every` so many seconds, or when `cron` says so by the clocks of `tz`."""
+
+    event: Annotated[EventGiven, Meta(description="Each firing has an id and a time of its own.")]
+    every: Annotated[float, Meta(ge=1, description="Seconds between two firings.")] | None = None
+    cron: Annotated[str, Meta(description="Such as `30 2 * * mon-fri`.")] | None = None
+    tz: Annotated[str, Meta(description="A time zone such as `Europe/Berlin`.")] = "UTC"
+    start: Annotated[str | None, Meta(description="ISO 8601; naive is UTC. Nothing is fired before.")] = None
+    until: Annotated[str | None, Meta(description="Nothing is fired behind it.")] = None
+
+
+class ScheduleShown(Struct):
+    """One schedule as it is now."""
+
+    name: str
+    event: EventFields
+    every: float | None
+    cron: str | None
+    tz: str
+    start: datetime | None
+    until: datetime | None
+    added: datetime
+    next: Annotated[datetime | None, Meta(description="When it fires next; null once it never will again.")]
+    last: Annotated[datetime | None, Meta(description="When it fired last, as far as is known.")]
+
+
+class Schedules(Struct):
+    """All that may be seen, by name."""
+
+    schedules: list[ScheduleShown]
+
+
 class Problem(Struct, omit_defaults=True):
     """What went wrong, by RFC 9457; `error` and `message` say the same as `type` and `detail`, shorter."""
 
@@ -351,9 +412,39 @@ def shown_letter(letter: DeadLetter) -> DeadLetterShown:
     )
 
 
+def shown_storm(storm: Storm) -> StormShown:
+    """A storm for outside."""
+    return StormShown(
+        id=storm.id,
+        correlation_id=storm.correlation_id,
+        limit=storm.limit,
+        most=storm.most,
+        path=list(storm.path),
+        since=storm.since,
+        who=storm.who,
+        why=storm.why,
+    )
+
+
 def shown_schema(schema: EventSchema) -> SchemaShown:
     """A schema for outside."""
     return SchemaShown(schema.event_type, schema.version, schema.json_schema, schema.description)
+
+
+def shown_schedule(info: ScheduleInfo) -> ScheduleShown:
+    """A schedule for outside."""
+    return ScheduleShown(
+        name=info.name,
+        event=to_fields(info.event),
+        every=info.every,
+        cron=info.cron,
+        tz=info.tz,
+        start=info.start,
+        until=info.until,
+        added=info.added,
+        next=info.next,
+        last=info.last,
+    )
 
 
 def shown_breaks(breaks: Sequence[SchemaBreak]) -> SchemaReport:

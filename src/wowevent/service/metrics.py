@@ -206,6 +206,8 @@ class _Seen(Struct, frozen=True):
     latency: float | None
     """Of the engine, in seconds; None if it did not answer, and then nothing is known of its subscriptions."""
     infos: Sequence[SubscriptionInfo]
+    storms: tuple[int, int]
+    """Conversations that were parked here since the start, and those that are parked now, by whomever."""
     labels: Mapping[str, str]
     """Of every series: which of several processes on one port it is of."""
 
@@ -225,6 +227,7 @@ async def _look(bus: EventBus, labels: Mapping[str, str]) -> _Seen:
         subscribers=bus.metrics.subscribers(),
         latency=latency,
         infos=infos,
+        storms=(bus.storms.tripped, len(bus.storms.list())),
         labels=labels,
     )
 
@@ -248,6 +251,7 @@ class _Collector:
         yield _published(seen.published)
         yield from _handled(seen.subscribers)
         yield _health(seen.subscribers)
+        yield from _storms(*seen.storms)
         up = seen.latency is not None
         yield GaugeMetricFamily("wowevent_engine_up", "Whether the engine answers.", value=float(up))
         if seen.latency is not None:
@@ -301,6 +305,12 @@ def _health(subscribers: Sequence[SubscriberTotals]) -> Metric:
         for name in CLASSES if each.active else ():
             family.add_metric([each.name, name], float(each.health == name))
     return family
+
+
+def _storms(tripped: int, parked: int) -> Iterable[Metric]:
+    about = "Conversations that went too far here, and were parked."
+    yield CounterMetricFamily("wowevent_storms", about, value=float(tripped))
+    yield GaugeMetricFamily("wowevent_parked_conversations", "Conversations that are parked now.", value=float(parked))
 
 
 def _engine(infos: Sequence[SubscriptionInfo]) -> Iterable[Metric]:

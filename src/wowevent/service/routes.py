@@ -22,7 +22,9 @@ from wowevent.service import (
     metrics,
     pauses,
     replays,
+    schedules,
     schemas,
+    storms,
     stream,
     subscriptions,
     topics,
@@ -103,11 +105,14 @@ _LIVE: Final[Schema] = {"$ref": "#/components/schemas/Live"}
 _LOOK: Final = ("subscribe", "admin")
 _ADMIN: Final = ("admin",)
 _LETTERS: Final = ("dead_letters",)
+_STORMS: Final = ("dead_letters", "admin")
 _NOTHING: Final = Body(_json({"type": "object", "maxProperties": 0}), required=False)
 _SUBSCRIPTION: Final = "/subscriptions/{id:path}"
 _LETTER: Final = "/dead-letters/{id}"
 _REPLAY: Final = "/replays/{id}"
 _SCHEMA: Final = "/schemas/{event_type}"
+_SCHEDULE: Final = "/schedules/{name:path}"
+_SCHEDULES: Final = ("publish", "admin")
 
 OPERATIONS: Final = (
     Operation(
@@ -264,6 +269,16 @@ OPERATIONS: Final = (
         content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
     ),
     Operation(
+        method="GET", path="/storms", call=storms.storms, rights=_STORMS, content=_json(answers.StormsShown),
+        about="The conversations that went too far: all that belongs to them goes to the dead letters.",
+    ),
+    Operation(
+        method="POST", path="/storms/{id:path}/release", call=storms.release, rights=_ADMIN, body=_NOTHING,
+        about="Let a conversation go on, by the event that it began with or by its correlation, as far again as it "
+        "went. What was buried of it stays with the dead letters.",
+        content=_json(answers.Released), problems=(404, 413, 415, 507),
+    ),
+    Operation(
         method="POST", path="/replays", call=replays.start, status=202, body=Body(_json(answers.ReplayOrder)),
         rights=("replay",),
         about="Publish a range of the log again, into a topic, as new events with `replay_of`; in the background.",
@@ -322,6 +337,24 @@ OPERATIONS: Final = (
         method="DELETE", path=f"{_SCHEMA}/{{version}}", call=schemas.remove, status=204, problems=(404, 501, 507),
         rights=_ADMIN,
         about="Remove one version, for every process.",
+    ),
+    Operation(
+        method="GET", path="/schedules", call=schedules.schedules, rights=_SCHEDULES, content=_json(answers.Schedules),
+        about="What is fired at its moments: one's own schedules, or with `admin` everybody's.",
+    ),
+    Operation(
+        method="GET", path=_SCHEDULE, call=schedules.schedule, rights=_SCHEDULES, problems=(404,),
+        about="One schedule.", content=_json(answers.ScheduleShown),
+    ),
+    Operation(
+        method="PUT", path=_SCHEDULE, call=schedules.put, rights=("publish",), body=Body(_json(answers.ScheduleOrder)),
+        about="Fire an event at its moments, once among all processes. One of that name is replaced; one that says the "
+        "same stays as it is.",
+        content=_json(answers.ScheduleShown), problems=(413, 415, 507),
+    ),
+    Operation(
+        method="DELETE", path=_SCHEDULE, call=schedules.remove, rights=_SCHEDULES, status=204, problems=(404, 507),
+        about="Fire it no more.",
     ),
 )  # fmt: skip
 

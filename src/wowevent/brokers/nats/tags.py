@@ -39,13 +39,11 @@ def _fitting(tag: Tag) -> bytes:
     """The tag, its texts as short as they have to be. Of many attempts the first ones go, their numbers stay."""
     text, longest = _encode(tag), MOST
     while len(text) > MOST:
-        longest //= 2
-        attempts = tuple(structs.replace(each, error=each.error[:longest]) for each in tag.attempts)
-        if longest < _SHORT:
-            attempts = attempts[len(attempts) // 2 :]
+        attempts = tag.attempts if longest > _SHORT else tag.attempts[len(tag.attempts) // 2 :]
+        longest = max(longest // 2, _SHORT)
         tag = structs.replace(
             tag,
-            attempts=attempts,
+            attempts=tuple(structs.replace(each, error=each.error[:longest]) for each in attempts),
             error=tag.error[:longest],
             traceback=tag.traceback[-longest:],  # what was raised stands at its end
         )

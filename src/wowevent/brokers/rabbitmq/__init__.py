@@ -231,6 +231,9 @@ class RabbitMQBroker:
                 kept = await session.delays.hold(event, Tag(at=now, due=due))
                 results.append(Appended(None, matched=matched) if kept else Appended(None, duplicate=True))
                 continue
+            if due and registry.delayed(event.event_id):  # it is held, or was, by whomever: it leaves by itself
+                results.append(Appended(None, duplicate=True))
+                continue
             live = event.topic.startswith(LIVE)
             if not live:
                 fresh[event.event_id] = None
