@@ -124,6 +124,12 @@ async def test_what_is_described_as_an_event_is_taken(
     assert (await client.post("/events", json=good)).status_code == 202
 
 
+async def _pause(client: httpx.AsyncClient) -> None:
+    for path in ("/pauses", "/pauses/resume"):
+        await client.post(path, json={"agent": "worker"})
+    await client.get("/pauses")
+
+
 async def test_every_operation_answers_as_described(bus: EventBus) -> None:
     """Each with its success and, where it can be had, a failure."""
     described = Described()
@@ -144,9 +150,7 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
         for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
             await client.get(path)
-        for path in ("/pauses", "/pauses/resume"):
-            await client.post(path, json={"agent": "worker"})
-        await client.get("/pauses")
+        await _pause(client)
         await client.get("/openapi.json")
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
             await client.get("/metrics", headers={"accept": media})

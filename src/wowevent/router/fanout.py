@@ -330,11 +330,9 @@ async def _pieces(
         try:
             async for stored in log:
                 position = stored.position
-                if not wants(spec, stored.event):
-                    pass
-                elif feed.held(spec, stored.event):
-                    held += 1
-                elif not member.audience.stops(stored.event):
+                if feed.held(spec, stored.event):
+                    held += wants(spec, stored.event)
+                elif wants(spec, stored.event) and not member.audience.stops(stored.event):
                     pending.append(_encoded(member, stored))
                     size += len(pending[-1][0])
                 if size >= _TURN:
