@@ -12,6 +12,7 @@ from wowevent.broker import (
 )
 from wowevent.broker import Reason as FailureReason
 from wowevent.bus import EventBus, Receipt
+from wowevent.conversation import Conversation
 from wowevent.creators import (
     create_agent_event,
     create_plan_event,
@@ -26,6 +27,7 @@ from wowevent.errors import (
     BrokerUnavailable,
     BusError,
     Closed,
+    ConversationNotFound,
     FormatTooNew,
     InvalidEvent,
     InvalidSchedule,
@@ -73,6 +75,8 @@ __all__ = [
     "BusError",
     "Capabilities",
     "Closed",
+    "Conversation",
+    "ConversationNotFound",
     "DeadLetter",
     "DeadLetterQueue",
     "Delivery",

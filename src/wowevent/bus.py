@@ -29,8 +29,10 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.brokers import RedisClient, open_broker, open_client
+from wowevent.causation import MOST, find
 from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
+from wowevent.conversation import Conversation, conversation
 from wowevent.dead_letter import DeadLetters
 from wowevent.delivery import current, followed, following
 from wowevent.directory import Directory
@@ -389,7 +391,9 @@ class EventBus:
         expecting = self._expect(events)
         try:
             results = await self._batch.call(events)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BrokerError):
+                self.metrics.refused(error.code, len(events))
             for consumer, event_id in expecting:
                 consumer.unexpect(event_id)
             raise
@@ -685,6 +689,16 @@ class EventBus:
         wish = Wish(types=types, priorities=priorities, min_priority=min_priority, sources=sources)
         spec = declaration("#" if pattern is None else pattern, None, wish)
         return _wanted(self._broker.read(Query(patterns=spec.patterns), after=after, follow=True), spec)
+
+    async def trace(self, id: str, *, limit: int = MOST) -> Conversation:
+        """The conversation that an event, or a correlation id, belongs to: who caused what, when, and what failed.
+
+        What is still delayed is not in it. `limit` bounds its events, and its dead letters. Raises
+        ConversationNotFound, InvalidEvent for what is no id, ValueError for a limit below 1.
+        """
+        if limit < 1:
+            raise ValueError("limit: 1 or more")
+        return conversation(await find(self._broker, id, limit, self._clock.time()))
 
     async def replay(
         self, handler: Callable[..., Any], config: ReplayConfig | None = None, *, control: ReplayControl | None = None

@@ -5,6 +5,7 @@
     │                 the caller's fault, never retried
     ├─ BrokerError ── BrokerUnavailable (retryable), SubscriptionNotFound, SubscriptionConflict,
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
+    ├─ ConversationNotFound
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
     ├─ SchemaNotFound · SchemaConflict · ScheduleNotFound
     ├─ NotPermitted ── Unauthenticated
@@ -120,6 +121,12 @@ class FormatTooNew(BrokerError):
     """The log, or an event in it, was written by a newer version of WowEvent."""
 
     code = "format_too_new"
+
+
+class ConversationNotFound(BusError):
+    """No event and no dead letter that is there has this id, or this correlation id."""
+
+    code = "conversation_not_found"
 
 
 class Unroutable(BusError):

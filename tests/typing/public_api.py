@@ -12,6 +12,7 @@ import pydantic
 import wowevent
 from wowevent import (
     BreakerPolicy,
+    Conversation,
     DeadLetter,
     DeadLetterQueue,
     Delivery,
@@ -107,6 +108,9 @@ async def use(bus: EventBus) -> None:
     assert_type(await bus.replay(on_event, ReplayConfig(pattern="task.*", speed_multiplier=0)), int)
     assert_type(await bus.dead_letters.list(reason=FailureReason.TIMEOUT), Sequence[DeadLetter])
     assert_type(await bus.dead_letters.redeliver(["1"]), int)
+    conversation = await bus.trace(receipt.event_id, limit=100)
+    assert_type(conversation, Conversation)
+    assert_type([step.after for step in conversation.steps], list[float | None])
     assert_type(await bus.info("worker-1"), SubscriptionInfo | None)
     assert_type(await bus.subscriptions(), Sequence[SubscriptionInfo])
     assert_type(wowevent.current(), Delivery | None)

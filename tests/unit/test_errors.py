@@ -52,6 +52,7 @@ CODES = {
     "outbox_full",
     "schema_not_found",
     "schema_conflict",
+    "conversation_not_found",
     "schedule_not_found",
     "not_permitted",
     "rate_limited",

@@ -32,6 +32,7 @@ from wowevent.cli.storms import app as storms
 from wowevent.cli.subscribe import subscribe
 from wowevent.cli.subscriptions import app as subscriptions
 from wowevent.cli.token import app as token
+from wowevent.cli.trace import trace
 from wowevent.cli.version import version
 from wowevent.settings import CONFIG
 
@@ -55,6 +56,7 @@ for _command in (
     publish,
     subscribe,
     history,
+    trace,
     replay,
     copy,
     backup,

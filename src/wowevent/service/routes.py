@@ -13,8 +13,11 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from wowevent.broker import Reason
+from wowevent.causation import MOST
+from wowevent.conversation import Conversation
 from wowevent.service import (
     answers,
+    conversations,
     dead_letters,
     events,
     health,
@@ -180,6 +183,12 @@ OPERATIONS: Final = (
             _AFTER,
             Parameter("Last-Event-ID", "As `after`, and wins over it: what EventSource sends.", place="header"),
         ),
+    ),
+    Operation(
+        method="GET", path="/conversations/{id:path}", call=conversations.conversation, rights=("replay",),
+        about="The conversation of an event or of a correlation id, as a tree: who caused what, when, and what failed.",
+        content=_json(Conversation), problems=(404,),
+        parameters=(_limit("At most so many events.", maximum=MOST, default=MOST),),
     ),
     Operation(
         method="GET", path="/topics", call=topics.topics, rights=("replay",), content=_json(answers.Topics),
