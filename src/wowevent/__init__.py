@@ -36,6 +36,7 @@ from wowevent.errors import (
     NotPermitted,
     NotSupported,
     OutboxFull,
+    PauseSubscription,
     PayloadTooLarge,
     PositionLost,
     ProtocolError,
@@ -57,6 +58,7 @@ from wowevent.errors import (
 )
 from wowevent.event import Event, EventMetadata, EventPriority, EventType
 from wowevent.event_store import EventReplayer, EventStore
+from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
@@ -100,6 +102,8 @@ __all__ = [
     "NotPermitted",
     "NotSupported",
     "OutboxFull",
+    "Pause",
+    "PauseSubscription",
     "PayloadTooLarge",
     "Position",
     "PositionLost",

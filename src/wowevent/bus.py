@@ -53,14 +53,15 @@ from wowevent.errors import (
     SubscriptionNotFound,
     Unroutable,
 )
-from wowevent.event import Event, check_name, utc
+from wowevent.event import Event, check_id, check_name, utc
 from wowevent.gate import Gate
 from wowevent.handler import Handler, Middleware, adapt
 from wowevent.health import look
+from wowevent.holds import EVERYTHING, Holds, Pause, Scope
 from wowevent.live import Feed
 from wowevent.log import logger
 from wowevent.metrics import EventMetrics
-from wowevent.pauses import Pauses
+from wowevent.pauses import Pauses, Until
 from wowevent.replay import (
     Progress,
     ReplayConfig,
@@ -85,7 +86,7 @@ from wowevent.storms import Storms
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.tally import Tally
 from wowevent.tellings import Tellings
-from wowevent.topic import is_reserved
+from wowevent.topic import check_pattern, is_reserved
 from wowevent.tracing import Tracer, tracer
 from wowevent.valve import Valve
 
@@ -165,14 +166,14 @@ class EventBus:
         """What this bus published and delivered."""
         self._validator = None if registry is None else EventValidator(registry, strict=strict_schemas)
         self._gate = Gate()
-        self._feed = Feed(self._broker, self._clock)
+        self._directory = Directory(self._broker)
+        self._pauses = Pauses(self._directory, self._clock)
+        self._feed = Feed(self._broker, self._clock, self._pauses.holds)
         self._served: dict[str, Handle] = {}
         self._claimed: set[str] = set()  # ids being subscribed
         self._own = Routes()  # the subscriptions of this bus, to know what `join` waits for
         self._middleware: list[Middleware] = []
         self._requests = Requests(self._broker, self._batch.call, self._clock)
-        self._directory = Directory(self._broker)
-        self._pauses = Pauses(self._directory, self._clock)
         self._census = Census(self._broker)
         self.tellings: Tellings = Tellings(self._census, self._batch.call)
         """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
@@ -205,6 +206,11 @@ class EventBus:
     def feed(self) -> Feed:
         """The reader of the log's end that all live subscriptions of this bus share."""
         return self._feed
+
+    @property
+    def holds(self) -> Holds:
+        """Which events are paused, as far as this bus knows by now: for who hands them out otherwise."""
+        return self._pauses.holds
 
     @property
     def max_payload(self) -> int:
@@ -275,6 +281,7 @@ class EventBus:
         await self._requests.close()
         if self._schemas is not None:
             await self._schemas.close()
+        await self._pauses.close()
         await self.storms.close()
         await self._directory.close()
         for job in self._jobs:
@@ -457,13 +464,13 @@ class EventBus:
     def _expect(self, events: Sequence[Event]) -> list[tuple[Consumer, str]]:
         """Tell our own subscriptions what comes to them; a delayed event is not waited for."""
         expecting = []
-        match, served = self._own.match, self._served
+        match, served, holds = self._own.match, self._served, self._pauses.holds
         for event in events:
             if event.not_before is not None and event.not_before.timestamp() > self._clock.time():
                 continue
             for id in match(event):
                 consumer = served[id].consumer
-                if consumer.expect(event.event_id):
+                if consumer.expect(event.event_id, held=holds.active and holds.holding(event) is not None):
                     expecting.append((consumer, event.event_id))
         return expecting
 
@@ -616,8 +623,8 @@ class EventBus:
     async def _valve(self, spec: Subscription, options: Options) -> Valve:
         """Where its events come from: the engine, or the reader of the log's end."""
         if not spec.durable:
-            return Valve(spec.id, await self._feed.open(spec), self._clock)
-        return self._pauses.valve(spec.id, self._broker, Breaker(options.breaker) if options.breaker else None)
+            return self._pauses.valve(spec, await self._feed.open(spec))
+        return self._pauses.valve(spec, self._broker, Breaker(options.breaker) if options.breaker else None)
 
     def _consumer(self, spec: Subscription, call: Handler, options: Options, tally: Tally) -> Consumer:
         consumer = Consumer(
@@ -632,9 +639,12 @@ class EventBus:
             check=None if self._validator is None else self._validator.validate_event,
             info=self._broker.info if spec.durable else None,
             buried=self.tellings.buried,
+            holds=self._pauses.holds,
             guard=self.storms.guard,
         )
         tally.counts = consumer.counts
+        tally.valve.told = consumer.heed
+        consumer.heed(tally.valve.paused)
         return consumer
 
     async def _serve(self, served: Handle) -> None:
@@ -846,28 +856,83 @@ class EventBus:
         specs = [handle.spec for handle in self._served.values() if handle.active]
         return Guests(agents=[self.name, *map(whose, specs)], serves=[spec.id for spec in specs])
 
-    async def pause(self, name: str) -> None:
-        """Hand out nothing of a subscription, or of an agent's, in any process, until `resume`; nothing is lost.
+    async def pause(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        everything: bool = False,
+        until: Until = None,
+        reason: str = "",
+        by: str | None = None,
+    ) -> Sequence[Pause]:
+        """Hand out nothing of one of these, in any process, until `resume` or `until`; nothing remembered is lost.
 
-        Other processes heed it within a second or so; what is being handled is finished. SubscriptionNotFound, and
-        SubscriptionConflict for a live one, for which nothing would wait.
+        `name` is a subscription, or an agent: the subscriptions that it has now. `agent` are all of an agent's, those
+        made later too; `topic` the events whose topic matches that pattern, whoever they are for; `correlation_id`
+        those of one conversation; `everything` is all. `until` is a time, or seconds from now; `reason` and `by` are
+        shown.
+
+        Other processes heed it within a second; what is being handled is finished. What comes for a live subscription
+        meanwhile is dropped, and counted as lost. Raises InvalidEvent; by name SubscriptionNotFound, and
+        SubscriptionConflict for a live one.
         """
-        await self._pauses.pause(await self._remembered(name))
+        scope, names = await self._chosen(name, agent, topic, correlation_id, everything=everything)
+        return await self._pauses.pause(scope, names, until=until, reason=reason, by=self.name if by is None else by)
 
-    async def resume(self, name: str) -> None:
-        """Hand out again what `pause` held up. Raises as that does."""
-        await self._pauses.resume(await self._remembered(name))
+    async def resume(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        everything: bool = False,
+    ) -> Sequence[Pause]:
+        """Undo one `pause`; each ends for itself. Returns what was paused, and raises as `pause` does.
 
-    def paused(self, id: str) -> bool:
-        """Whether a subscription is paused, as far as this bus knows by now."""
-        return self._pauses.paused(id)
+        Single events that were held by their topic or conversation come within 30 s, the others at once.
+        """
+        scope, names = await self._chosen(name, agent, topic, correlation_id, everything=everything)
+        return await self._pauses.resume(scope, names)
+
+    async def pauses(self) -> Sequence[Pause]:
+        """What is paused now: scope, name, since, until, reason, by; sorted by scope and name."""
+        return await self._pauses.all()
+
+    def paused(self, id: str, agent: str | None = None) -> bool:
+        """Whether a subscription is paused, as far as this bus knows by now: by itself, with its agent, or with all.
+
+        The agent of one that this bus does not serve has to be said.
+        """
+        served = self._served.get(id)
+        known = "" if served is None else served.spec.agent
+        return self._pauses.paused(id, known if agent is None else agent)
+
+    async def _chosen(
+        self, name: str | None, agent: str | None, topic: str | None, correlation_id: str | None, *, everything: bool
+    ) -> tuple[Scope, Sequence[str]]:
+        """What is to be paused or resumed: exactly one thing has to be named."""
+        if [name, agent, topic, correlation_id, everything or None].count(None) != 4:
+            raise InvalidEvent("pause exactly one: a name, an agent, a topic, a correlation_id, or everything")
+        if name is not None:
+            return "subscription", await self._remembered(name)
+        if agent is not None:
+            return "agent", [check_name(agent)]
+        if topic is not None:
+            return "topic", [check_pattern(topic)]
+        if correlation_id is not None:
+            return "conversation", [check_id("correlation_id", correlation_id)]
+        return "everything", [EVERYTHING]
 
     def tally(self, spec: Subscription) -> Tally:
         """For who serves a remembered subscription otherwise than by a handler.
 
         It has the source, which heeds pauses, and is to be told what became of the events.
         """
-        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec.id, self._broker))
+        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec, self._broker))
 
     async def remove(self, name: str) -> None:
         """Forget a subscription, or an agent's, with its backlog and dead letters."""
@@ -877,7 +942,7 @@ class EventBus:
             await self._broker.remove(id)
         if ids:
             await self._directory.refresh()
-            await self._pauses.resume(ids)
+            await self._pauses.resume("subscription", ids)
 
     async def purge(self, name: str) -> int:
         """Drop what is ready for a subscription, or an agent's; returns how many."""
@@ -908,6 +973,7 @@ class EventBus:
         state = {"running": "running", "new": "not started"}.get(self._state, "stopped")
         found = await look(self._broker, state, self._served)
         found["details"]["namespace"] = self.namespace
+        found["details"]["pauses"] = [structs.asdict(pause) for pause in self._pauses.holds.all()]
         return found
 
 

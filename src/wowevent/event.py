@@ -494,7 +494,8 @@ def _optional(given: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _id(name: str, value: object) -> str:
+def check_id(name: str, value: object) -> str:
+    """The id itself as text, if it is one; InvalidEvent otherwise, which says of what field."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return str.__str__(value)
     if isinstance(value, UUID):
@@ -577,7 +578,9 @@ def _text(name: str, value: object) -> str:
 
 
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), _id),
+    **dict.fromkeys(
+        ("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), check_id
+    ),
     **dict.fromkeys(("source_service", "target_agent"), _named),
     **dict.fromkeys(("timestamp", "not_before"), _time),
     **dict.fromkeys(("max_retries", "hops", "retry_count"), _count),

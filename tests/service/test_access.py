@@ -104,6 +104,8 @@ async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Respon
         "/schedules/x": {"event": {"topic": "a"}, "every": 60},
         "/dead-letters/redeliver": {"ids": ["x"]},
         "/dead-letters/discard": {"ids": ["x"]},
+        "/pauses": {"agent": "x"},
+        "/pauses/resume": {"agent": "x"},
     }
     body = bodies.get(path) if operation.method in {"POST", "PUT"} else None
     async with client:

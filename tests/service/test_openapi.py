@@ -124,6 +124,19 @@ async def test_what_is_described_as_an_event_is_taken(
     assert (await client.post("/events", json=good)).status_code == 202
 
 
+async def _shared(client: httpx.AsyncClient) -> None:
+    """What all processes know: schemas, pauses, storms."""
+    schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
+    for path in ("/schemas/check", "/schemas"):
+        await client.post(path, json=schema)
+    for path in ("/schemas", "/schemas/bill.sent", "/storms"):
+        await client.get(path)
+    await client.delete("/schemas/bill.sent/1")
+    for path in ("/pauses", "/pauses/resume"):
+        await client.post(path, json={"agent": "worker"})
+    await client.get("/pauses")
+
+
 async def test_every_operation_answers_as_described(bus: EventBus) -> None:
     """Each with its success and, where it can be had, a failure."""
     described = Described()
@@ -163,12 +176,7 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await client.post("/events", json={"topic": "task.created", "hops": 10_000, "correlation_id": "storm"})
         await bus.join(5)
         await client.post("/storms/storm/release")
-        schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
-        for path in ("/schemas/check", "/schemas"):
-            await client.post(path, json=schema)
-        for path in ("/schemas", "/schemas/bill.sent", "/storms"):
-            await client.get(path)
-        await client.delete("/schemas/bill.sent/1")
+        await _shared(client)
         await client.put("/schedules/tick", json={"event": {"topic": "tick.now"}, "every": 600})
         for path in ("/schedules", "/schedules/tick"):
             await client.get(path)

@@ -29,6 +29,8 @@ from wowevent import (
     EventValidator,
     FailedEvent,
     FailureReason,
+    Pause,
+    PauseSubscription,
     Position,
     Receipt,
     Reject,
@@ -63,6 +65,8 @@ async def on_event(event: Event) -> None:
     assert_type(event.payload, dict[str, Any])
     assert_type(event.metadata, EventMetadata)
     assert_type(event.target, str | None)
+    if event.priority == 1:
+        raise PauseSubscription(datetime.now(UTC), "quota")
     raise Reject("no") if event.retry_count else RetryAfter(1.5)
 
 
@@ -132,6 +136,12 @@ async def parts(bus: EventBus) -> None:
     await bus.pause("careful")
     assert_type(bus.paused("careful~task.*"), bool)
     await bus.resume("careful")
+    assert_type(await bus.pause(agent="planner", until=600, reason="too loud"), Sequence[Pause])
+    await bus.pause(topic="pay.#", until=datetime.now(UTC))
+    await bus.pause(correlation_id="order-7", by="ops")
+    await bus.pause(everything=True)
+    assert_type(await bus.resume(everything=True), Sequence[Pause])
+    assert_type((await bus.pauses())[0].until, float | None)
 
     EventBus("memory://", storms=StormPolicy(max_hops=None, max_visits=256))
     EventBus("memory://", storms=False)

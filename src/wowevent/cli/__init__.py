@@ -21,6 +21,7 @@ from wowevent.cli.history import history
 from wowevent.cli.info import info
 from wowevent.cli.logs import logs
 from wowevent.cli.monitor import monitor
+from wowevent.cli.pauses import pause, pauses, resume
 from wowevent.cli.publish import publish
 from wowevent.cli.replay import replay
 from wowevent.cli.run import run
@@ -64,6 +65,9 @@ for _command in (
     verify,
     info,
     agents,
+    pause,
+    resume,
+    pauses,
     doctor,
     version,
 ):

@@ -217,6 +217,7 @@ class Desk:
                     self._bus.tally(effect.spec),
                     clock=self._clock,
                     lasting=self._bus.capabilities.lasting_leases,
+                    holds=self._bus.holds,
                     fail=self._fail,
                     guard=self._bus.storms.guard,
                     abandoned=self._retire,

@@ -24,6 +24,7 @@ from wowevent.service import (
     health,
     intake,
     metrics,
+    pauses,
     replays,
     schedules,
     schemas,
@@ -232,6 +233,20 @@ OPERATIONS: Final = (
         method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, rights=_ADMIN, body=_NOTHING,
         about="Go on with a subscription that was paused by hand.",
         content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
+    ),
+    Operation(
+        method="GET", path="/pauses", call=pauses.pauses, rights=_LOOK, content=_json(answers.Pauses),
+        about="What is paused by hand, or by a handler that asked for it.",
+    ),
+    Operation(
+        method="POST", path="/pauses", call=pauses.pause, rights=_ADMIN, body=Body(_json(answers.PauseOrder)),
+        about="Hand out nothing of a subscription, an agent, a topic, a conversation or everything, in any process.",
+        content=_json(answers.Pauses), problems=(404, 409, 413, 415, 507),
+    ),
+    Operation(
+        method="POST", path="/pauses/resume", call=pauses.resume, rights=_ADMIN, body=Body(_json(answers.PauseChoice)),
+        about="Undo a pause; each ends for itself.",
+        content=_json(answers.Pauses), problems=(404, 409, 413, 415, 507),
     ),
     Operation(
         method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",
