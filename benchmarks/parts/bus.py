@@ -257,6 +257,51 @@ async def _looked(bus: EventBus, **query: Any) -> tuple[float, int]:
     return 1000 * min(taken), found
 
 
+async def tracer(setting: Setting, signal: Signal) -> Record:
+    """A long log, and what it takes to tell a conversation of it, in milliseconds: its first one, and its last one.
+
+    Half a minute lies before the last one, so that its ids say where it is.
+    """
+    broker = _keeping_all(setting)
+    async with EventBus(broker) as bus:
+        await signal.ready()
+        record = Record(started=time.monotonic())
+        early, named = await _talk(bus), await _talk(bus, "order-7")
+        for at in range(0, setting.count, _BATCH):
+            await bus.publish_many([event(n) for n in range(at, min(setting.count, at + _BATCH))])
+        record.ended = time.monotonic()
+        await asyncio.sleep(setting.options["apart"])
+        late = await _talk(bus)
+        for name, id in {
+            "first_root": early[0], "first_leaf": early[-1], "first_named": named[0], "last_root": late[0],
+            "last_leaf": late[-1],
+        }.items():  # fmt: skip
+            record.values[f"{name}_ms"], found = await _traced(bus, id)
+            record.values["lost"] = record.values.get("lost", 0) + (found != len(early))
+    await broker.close()
+    return record
+
+
+async def _talk(bus: EventBus, name: str | None = None) -> list[str]:
+    """A conversation of a hundred events, ten below each of ten; their ids."""
+    sent = [event(0, correlation_id=name)]
+    for n in range(1, 100):
+        cause = sent[(n - 1) // 10]
+        sent.append(event(n, correlation_id=cause.correlation_id, parent_event_id=cause.event_id))
+    await bus.publish_many(sent)
+    return [each.event_id for each in sent]
+
+
+async def _traced(bus: EventBus, id: str) -> tuple[float, int]:
+    """The best of three, or of as many as begin within a second, and how many events it has."""
+    taken, found = list[float](), 0
+    while len(taken) < 3 and sum(taken) < 1:
+        began = time.perf_counter()
+        found = len((await bus.trace(id)).steps)
+        taken.append(time.perf_counter() - began)
+    return 1000 * min(taken), found
+
+
 async def replayer(setting: Setting, signal: Signal) -> Record:
     """Reads a whole log again: its history, and a replay into a handler."""
     broker = _keeping_all(setting)

@@ -33,6 +33,7 @@ from benchmarks.workloads import (
     sqlite_one,
     stored,
     subscriptions,
+    trace,
     websocket,
     websocket_idle,
     websocket_latency,
@@ -44,7 +45,7 @@ _MODULES: Final = (
     memory_each, memory_many, sqlite, sqlite_one, latency, redis, redis_one, redis_latency, redis_server,
     redis_subscriptions, rabbitmq, rabbitmq_one, rabbitmq_latency, rabbitmq_blocking, nats, nats_one, nats_latency,
     websocket, websocket_latency, websocket_named, websocket_idle, websocket_slow,
-    engines, idle, routers, subscriptions, stored, replay, metrics, soak,
+    engines, idle, routers, subscriptions, stored, replay, trace, metrics, soak,
 )  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
 TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}

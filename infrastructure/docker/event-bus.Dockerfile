@@ -22,6 +22,10 @@ RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && python -m pip --python /opt/wowevent/bin/python install --no-deps dist/*.whl
 
 FROM python:${PYTHON}
+LABEL org.opencontainers.image.title="WowEvent" \
+      org.opencontainers.image.description="An event bus for AI agents: one log, many cursors" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="MIT"
 RUN groupadd --gid 65532 wowevent \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /data --shell /usr/sbin/nologin wowevent \
     && install --directory --owner=65532 --group=65532 --mode=0700 /data

@@ -12,6 +12,7 @@ from wowevent.broker import (
 )
 from wowevent.broker import Reason as FailureReason
 from wowevent.bus import EventBus, Receipt
+from wowevent.conversation import Conversation
 from wowevent.creators import (
     create_agent_event,
     create_plan_event,
@@ -26,6 +27,7 @@ from wowevent.errors import (
     BrokerUnavailable,
     BusError,
     Closed,
+    ConversationNotFound,
     FormatTooNew,
     InvalidEvent,
     InvalidSchedule,
@@ -34,6 +36,7 @@ from wowevent.errors import (
     NotPermitted,
     NotSupported,
     OutboxFull,
+    PauseSubscription,
     PayloadTooLarge,
     PositionLost,
     ProtocolError,
@@ -55,15 +58,18 @@ from wowevent.errors import (
 )
 from wowevent.event import Event, EventMetadata, EventPriority, EventType
 from wowevent.event_store import EventReplayer, EventStore
+from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
+from wowevent.roster import AgentInfo
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 
 __all__ = [
+    "AgentInfo",
     "Attempt",
     "BreakerPolicy",
     "BrokerError",
@@ -71,6 +77,8 @@ __all__ = [
     "BusError",
     "Capabilities",
     "Closed",
+    "Conversation",
+    "ConversationNotFound",
     "DeadLetter",
     "DeadLetterQueue",
     "Delivery",
@@ -94,6 +102,8 @@ __all__ = [
     "NotPermitted",
     "NotSupported",
     "OutboxFull",
+    "Pause",
+    "PauseSubscription",
     "PayloadTooLarge",
     "Position",
     "PositionLost",

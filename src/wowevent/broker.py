@@ -277,6 +277,12 @@ class Query(Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     event_ids: tuple[str, ...] | None = None
     limit: int | None = None
+    conversation: str | None = None
+    """An id: the event of that id, and those of that correlation id."""
+    since: float | None = None
+    """What was stored before this moment (Unix seconds) is not wanted. An engine that looks through its log begins
+    there, by whichever clock it has for that; what lies a little before may come all the same. Only for a read without
+    `follow` and `after`."""
 
 
 class Stored(Struct, frozen=True, gc=False):

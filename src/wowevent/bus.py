@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self, cast
 
 from msgspec import Struct, structs
 
+from wowevent.attendance import Attendance, Guests
 from wowevent.batch import Batch
 from wowevent.breaker import Breaker, BreakerPolicy
 from wowevent.broker import (
@@ -29,8 +30,11 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.brokers import RedisClient, open_broker, open_client
+from wowevent.causation import MOST, find
+from wowevent.census import Census
 from wowevent.clock import Clock, SystemClock
 from wowevent.consumer import Consumer, Options
+from wowevent.conversation import Conversation, conversation
 from wowevent.dead_letter import DeadLetters
 from wowevent.delivery import current, followed, following
 from wowevent.directory import Directory
@@ -49,14 +53,15 @@ from wowevent.errors import (
     SubscriptionNotFound,
     Unroutable,
 )
-from wowevent.event import Event, check_name, utc
+from wowevent.event import Event, check_id, check_name, utc
 from wowevent.gate import Gate
 from wowevent.handler import Handler, Middleware, adapt
 from wowevent.health import look
+from wowevent.holds import EVERYTHING, Holds, Pause, Scope
 from wowevent.live import Feed
 from wowevent.log import logger
 from wowevent.metrics import EventMetrics
-from wowevent.pauses import Pauses
+from wowevent.pauses import Pauses, Until
 from wowevent.replay import (
     Progress,
     ReplayConfig,
@@ -70,6 +75,7 @@ from wowevent.replay import (
 )
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
+from wowevent.roster import AgentInfo, whose
 from wowevent.routing import Routes, wants
 from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
@@ -79,12 +85,14 @@ from wowevent.storm import StormPolicy
 from wowevent.storms import Storms
 from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.tally import Tally
-from wowevent.topic import is_reserved
+from wowevent.tellings import Tellings
+from wowevent.topic import check_pattern, is_reserved
 from wowevent.tracing import Tracer, tracer
 from wowevent.valve import Valve
 
 _PATIENCE: Final = 10.0  # seconds for which a publish is tried while the engine does not answer
 _LEAST: Final = 0.5  # of which a try has this at least
+_NONE: Final[tuple[str, ...]] = ()
 
 
 class Receipt(Struct, frozen=True, gc=False):
@@ -97,6 +105,9 @@ class Receipt(Struct, frozen=True, gc=False):
     """An event of that id was there already; nothing was added."""
     matched: int
     """How many known subscriptions it goes to."""
+    unserved: tuple[str, ...] = ()
+    """The ids of those of them that nobody serves now, as far as this bus knows: it asks the engine every 5 s
+    while it publishes, and of those named here each second; of a killed process the engine knows 15 s later."""
 
     def __bool__(self) -> bool:
         """Always true: what is not stored raises."""
@@ -155,14 +166,19 @@ class EventBus:
         """What this bus published and delivered."""
         self._validator = None if registry is None else EventValidator(registry, strict=strict_schemas)
         self._gate = Gate()
-        self._feed = Feed(self._broker, self._clock)
+        self._directory = Directory(self._broker)
+        self._pauses = Pauses(self._directory, self._clock)
+        self._feed = Feed(self._broker, self._clock, self._pauses.holds)
         self._served: dict[str, Handle] = {}
         self._claimed: set[str] = set()  # ids being subscribed
         self._own = Routes()  # the subscriptions of this bus, to know what `join` waits for
         self._middleware: list[Middleware] = []
         self._requests = Requests(self._broker, self._batch.call, self._clock)
-        self._directory = Directory(self._broker)
-        self._pauses = Pauses(self._directory, self._clock)
+        self._census = Census(self._broker)
+        self.tellings: Tellings = Tellings(self._census, self._batch.call)
+        """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
+        self.attendance: Attendance = Attendance(self._broker, self._directory, self._clock, self._present)
+        """Says that this process is there, for who builds on the bus."""
         self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
         """The conversations that went too far and are parked."""
         self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
@@ -192,6 +208,11 @@ class EventBus:
         return self._feed
 
     @property
+    def holds(self) -> Holds:
+        """Which events are paused, as far as this bus knows by now: for who hands them out otherwise."""
+        return self._pauses.holds
+
+    @property
     def max_payload(self) -> int:
         """Bytes of the largest payload that is published."""
         return self._max_payload
@@ -211,6 +232,7 @@ class EventBus:
         self._tracer = tracer()
         self._state = "running"
         self.schedules.start()
+        self.attendance.start()
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
             await subscribe()
@@ -246,13 +268,20 @@ class EventBus:
                     logger.warning("stop did not wait for every delivery, the engine does not say", error=error)
             left = max(0.1, until - self._clock.monotonic())
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
+            left = max(_LEAST, until - self._clock.monotonic())
+            await self.tellings.flush(left)
+            await self.attendance.leave(left)
         self._state = "stopped"
         await self.schedules.close()
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
+        await self.tellings.close()
+        await self.attendance.close()
+        await self._census.close()
         await self._feed.close()
         await self._requests.close()
         if self._schemas is not None:
             await self._schemas.close()
+        await self._pauses.close()
         await self.storms.close()
         await self._directory.close()
         for job in self._jobs:
@@ -382,7 +411,9 @@ class EventBus:
         expecting = self._expect(events)
         try:
             results = await self._batch.call(events)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, BrokerError):
+                self.metrics.refused(error.code, len(events))
             for consumer, event_id in expecting:
                 consumer.unexpect(event_id)
             raise
@@ -392,10 +423,34 @@ class EventBus:
                 if event_id not in stored:  # it was, or will be, handled as the one that came first
                     consumer.unexpect(event_id)
         self._count_published(events, results)
-        return [
-            Receipt(event.event_id, result.position, result.duplicate, len(result.matched))
-            for event, result in zip(events, results, strict=True)
-        ]
+        if self.attendance.front:
+            self.attendance.heard(events)
+        if not self._census.ready and any([result.matched for result in results]):  # noqa: C419 - quicker so
+            await self._census.keep()
+        return self._receipts(events, results)
+
+    def _receipts(self, events: Sequence[Event], results: Sequence[Appended]) -> Sequence[Receipt]:
+        """What became of each, with what the last look at the engine says of who is served."""
+        census, topics = self._census, self.attendance.topics
+        census.asked, served = True, census.served
+        receipts = []
+        for event, result in zip(events, results, strict=True):
+            matched, unserved = result.matched, _NONE
+            if event.source_agent and event.topic not in topics.get(event.source_agent, ()):
+                self.attendance.learn(event)
+            if not matched:
+                if event.target_agent is not None:
+                    self._unmatched(event, result)
+            elif served is not None and not served.issuperset(matched):
+                unserved = tuple(id for id in census.unserved(matched) if id not in self._served)
+            receipts.append(Receipt(event.event_id, result.position, result.duplicate, len(matched), unserved))
+        return receipts
+
+    def _unmatched(self, event: Event, result: Appended) -> None:
+        """An event with a target that goes to nobody; of a delayed one that is not known before it leaves."""
+        due = event.not_before is None or event.not_before.timestamp() <= self._clock.time()
+        if due and not result.duplicate and event.replay_of is None:
+            self.tellings.unmatched(event)
 
     def _count_published(self, events: Sequence[Event], results: Sequence[Appended]) -> None:
         if len(events) == 1:
@@ -409,13 +464,13 @@ class EventBus:
     def _expect(self, events: Sequence[Event]) -> list[tuple[Consumer, str]]:
         """Tell our own subscriptions what comes to them; a delayed event is not waited for."""
         expecting = []
-        match, served = self._own.match, self._served
+        match, served, holds = self._own.match, self._served, self._pauses.holds
         for event in events:
             if event.not_before is not None and event.not_before.timestamp() > self._clock.time():
                 continue
             for id in match(event):
                 consumer = served[id].consumer
-                if consumer.expect(event.event_id):
+                if consumer.expect(event.event_id, held=holds.active and holds.holding(event) is not None):
                     expecting.append((consumer, event.event_id))
         return expecting
 
@@ -568,8 +623,8 @@ class EventBus:
     async def _valve(self, spec: Subscription, options: Options) -> Valve:
         """Where its events come from: the engine, or the reader of the log's end."""
         if not spec.durable:
-            return Valve(spec.id, await self._feed.open(spec), self._clock)
-        return self._pauses.valve(spec.id, self._broker, Breaker(options.breaker) if options.breaker else None)
+            return self._pauses.valve(spec, await self._feed.open(spec))
+        return self._pauses.valve(spec, self._broker, Breaker(options.breaker) if options.breaker else None)
 
     def _consumer(self, spec: Subscription, call: Handler, options: Options, tally: Tally) -> Consumer:
         consumer = Consumer(
@@ -583,9 +638,13 @@ class EventBus:
             observe=tally.observe,
             check=None if self._validator is None else self._validator.validate_event,
             info=self._broker.info if spec.durable else None,
+            buried=self.tellings.buried,
+            holds=self._pauses.holds,
             guard=self.storms.guard,
         )
         tally.counts = consumer.counts
+        tally.valve.told = consumer.heed
+        consumer.heed(tally.valve.paused)
         return consumer
 
     async def _serve(self, served: Handle) -> None:
@@ -594,6 +653,7 @@ class EventBus:
         if not served.spec.durable:
             await self._broker.declare(served.spec)
         await served.consumer.start()
+        self.attendance.change()
 
     async def _cancel(self, id: str) -> None:
         served = self._served.get(id)
@@ -607,6 +667,7 @@ class EventBus:
         finally:
             served.tally.close()
             self._served.pop(served.spec.id, None)
+            self.attendance.change()
         if not served.spec.durable:
             self._feed.forget(served.spec.id)
             try:
@@ -675,6 +736,16 @@ class EventBus:
         wish = Wish(types=types, priorities=priorities, min_priority=min_priority, sources=sources)
         spec = declaration("#" if pattern is None else pattern, None, wish)
         return _wanted(self._broker.read(Query(patterns=spec.patterns), after=after, follow=True), spec)
+
+    async def trace(self, id: str, *, limit: int = MOST) -> Conversation:
+        """The conversation that an event, or a correlation id, belongs to: who caused what, when, and what failed.
+
+        What is still delayed is not in it. `limit` bounds its events, and its dead letters. Raises
+        ConversationNotFound, InvalidEvent for what is no id, ValueError for a limit below 1.
+        """
+        if limit < 1:
+            raise ValueError("limit: 1 or more")
+        return conversation(await find(self._broker, id, limit, self._clock.time()))
 
     async def replay(
         self, handler: Callable[..., Any], config: ReplayConfig | None = None, *, control: ReplayControl | None = None
@@ -769,28 +840,99 @@ class EventBus:
             lapsed=any(info.lapsed for info in infos),
         )
 
-    async def pause(self, name: str) -> None:
-        """Hand out nothing of a subscription, or of an agent's, in any process, until `resume`; nothing is lost.
+    async def agents(self) -> Sequence[AgentInfo]:
+        """Everybody who is there, or has a subscription that is remembered, by name.
 
-        Other processes heed it within a second or so; what is being handled is finished. SubscriptionNotFound, and
-        SubscriptionConflict for a live one, for which nothing would wait.
+        The first call takes a second and a half, in which all who are there answer; the others are answered at once.
+        An agent is `online` while a process that stands for it was heard of in the last 7.5 s, `suspect` up to 15 s,
+        then, or once it said goodbye, `offline`. Raises Closed, BrokerError.
         """
-        await self._pauses.pause(await self._remembered(name))
+        if self._state != "running":
+            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        return await self.attendance.agents()
 
-    async def resume(self, name: str) -> None:
-        """Hand out again what `pause` held up. Raises as that does."""
-        await self._pauses.resume(await self._remembered(name))
+    def _present(self) -> Guests:
+        """Whom this bus stands for, and what it serves."""
+        specs = [handle.spec for handle in self._served.values() if handle.active]
+        return Guests(agents=[self.name, *map(whose, specs)], serves=[spec.id for spec in specs])
 
-    def paused(self, id: str) -> bool:
-        """Whether a subscription is paused, as far as this bus knows by now."""
-        return self._pauses.paused(id)
+    async def pause(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        everything: bool = False,
+        until: Until = None,
+        reason: str = "",
+        by: str | None = None,
+    ) -> Sequence[Pause]:
+        """Hand out nothing of one of these, in any process, until `resume` or `until`; nothing remembered is lost.
+
+        `name` is a subscription, or an agent: the subscriptions that it has now. `agent` are all of an agent's, those
+        made later too; `topic` the events whose topic matches that pattern, whoever they are for; `correlation_id`
+        those of one conversation; `everything` is all. `until` is a time, or seconds from now; `reason` and `by` are
+        shown.
+
+        Other processes heed it within a second; what is being handled is finished. What comes for a live subscription
+        meanwhile is dropped, and counted as lost. Raises InvalidEvent; by name SubscriptionNotFound, and
+        SubscriptionConflict for a live one.
+        """
+        scope, names = await self._chosen(name, agent, topic, correlation_id, everything=everything)
+        return await self._pauses.pause(scope, names, until=until, reason=reason, by=self.name if by is None else by)
+
+    async def resume(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        everything: bool = False,
+    ) -> Sequence[Pause]:
+        """Undo one `pause`; each ends for itself. Returns what was paused, and raises as `pause` does.
+
+        Single events that were held by their topic or conversation come within 30 s, the others at once.
+        """
+        scope, names = await self._chosen(name, agent, topic, correlation_id, everything=everything)
+        return await self._pauses.resume(scope, names)
+
+    async def pauses(self) -> Sequence[Pause]:
+        """What is paused now: scope, name, since, until, reason, by; sorted by scope and name."""
+        return await self._pauses.all()
+
+    def paused(self, id: str, agent: str | None = None) -> bool:
+        """Whether a subscription is paused, as far as this bus knows by now: by itself, with its agent, or with all.
+
+        The agent of one that this bus does not serve has to be said.
+        """
+        served = self._served.get(id)
+        known = "" if served is None else served.spec.agent
+        return self._pauses.paused(id, known if agent is None else agent)
+
+    async def _chosen(
+        self, name: str | None, agent: str | None, topic: str | None, correlation_id: str | None, *, everything: bool
+    ) -> tuple[Scope, Sequence[str]]:
+        """What is to be paused or resumed: exactly one thing has to be named."""
+        if [name, agent, topic, correlation_id, everything or None].count(None) != 4:
+            raise InvalidEvent("pause exactly one: a name, an agent, a topic, a correlation_id, or everything")
+        if name is not None:
+            return "subscription", await self._remembered(name)
+        if agent is not None:
+            return "agent", [check_name(agent)]
+        if topic is not None:
+            return "topic", [check_pattern(topic)]
+        if correlation_id is not None:
+            return "conversation", [check_id("correlation_id", correlation_id)]
+        return "everything", [EVERYTHING]
 
     def tally(self, spec: Subscription) -> Tally:
         """For who serves a remembered subscription otherwise than by a handler.
 
         It has the source, which heeds pauses, and is to be told what became of the events.
         """
-        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec.id, self._broker))
+        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec, self._broker))
 
     async def remove(self, name: str) -> None:
         """Forget a subscription, or an agent's, with its backlog and dead letters."""
@@ -800,7 +942,7 @@ class EventBus:
             await self._broker.remove(id)
         if ids:
             await self._directory.refresh()
-            await self._pauses.resume(ids)
+            await self._pauses.resume("subscription", ids)
 
     async def purge(self, name: str) -> int:
         """Drop what is ready for a subscription, or an agent's; returns how many."""
@@ -831,6 +973,7 @@ class EventBus:
         state = {"running": "running", "new": "not started"}.get(self._state, "stopped")
         found = await look(self._broker, state, self._served)
         found["details"]["namespace"] = self.namespace
+        found["details"]["pauses"] = [structs.asdict(pause) for pause in self._pauses.holds.all()]
         return found
 
 

@@ -15,18 +15,20 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct, structs
 
 from wowevent.breaker import BreakerPolicy
-from wowevent.broker import Ack, Attempt, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
+from wowevent.broker import Ack, Attempt, Bury, Extend, Lease, Reason, Retry, Settlement, SubscriptionInfo
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, enter
 from wowevent.errors import (
     BrokerError,
     BusError,
     Closed,
+    PauseSubscription,
     PositionLost,
     Reject,
     RetryAfter,
@@ -38,9 +40,10 @@ from wowevent.event import Event
 from wowevent.gate import Gate
 from wowevent.hand import Chains, Lanes
 from wowevent.handler import Handler
+from wowevent.holds import Holds, Pause
 from wowevent.judge import Counts, Judge
 from wowevent.log import logger
-from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.retry import Done, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.settler import BACKOFF, Settler, Source
 from wowevent.storm import Guard
 from wowevent.wakeup import Wakeup
@@ -49,6 +52,8 @@ _HOLD: Final = 0.1  # seconds of work to hold
 _WAIT: Final = 60.0  # seconds that one fetch waits
 _ASK: Final = 0.2  # seconds after which a drain asks the engine whether others did the rest
 _ALIKE: Final = 3  # such answers in a row, between which nothing came
+_SIFTED: Final = 16  # events of the first larger fetch where all are held
+_PARKED: Final = 4096  # held events of an ordered subscription that are kept here beside its window
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -97,12 +102,16 @@ class Consumer:
         observe: Observer | None = None,
         check: Callable[[Event], object] | None = None,
         info: Callable[[str], Awaitable[SubscriptionInfo | None]] | None = None,
+        buried: Callable[[str, Event, Bury], None] | None = None,
+        holds: Holds | None = None,
         guard: Guard | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
         `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
-        subscription's numbers, where other members of the group may share the work. What the `guard` stops is buried.
+        subscription's numbers, where other members of the group may share the work. `holds` says which events are
+        paused, though others come. What the `guard` stops is buried; `buried(id, event, bury)` is told of each dead
+        letter, once it is one.
         """
         self.id = id
         self._judge = Judge(
@@ -112,8 +121,10 @@ class Consumer:
             fail=self._fail,
             dead_letters=options.dead_letters and not options.auto_ack,
             max_age=options.max_age,
+            buried=None if buried is None else self._announce,
             guard=guard,
         )
+        self._buried = buried
         self.counts: Counts = self._judge.counts
         self._settler = Settler(id, source, lease=options.lease, clock=clock, counts=self.counts)
         self._source = source
@@ -125,6 +136,10 @@ class Consumer:
         self._observe = observe
         self._check = check
         self._info = info
+        self._holds = holds or Holds(clock)
+        self._paused = False  # by hand; `heed` changes it
+        self._parked = 0  # events of an ordered subscription that are held, and kept here
+        self._sift = 0  # events to fetch beside the window, since all that came last was held
         self._chains = Chains(options.order_by) if options.order_by is not None else None
         self._hand: Lanes | Chains = Lanes() if self._chains is None else self._chains
         self._held: dict[str, float] = {}  # token -> when its lease was last renewed, oldest first
@@ -145,6 +160,7 @@ class Consumer:
         self._room = Wakeup()  # for the fetcher: there may be credit
         self._progress = Wakeup()  # for the bus: something expected is through
         self._slots = Wakeup()  # for workers that wait for the rate
+        self._resumed = Wakeup()  # for workers of what was acknowledged already
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +194,7 @@ class Consumer:
         self._room.notify()
         self._arrived.notify()
         self._slots.notify()
+        self._resumed.notify()
         # A handler may cancel its own subscription: its worker ends, and the rest with it, when the handler returns.
         own = asyncio.current_task()
         others = [worker for worker in self._workers if worker is not own]
@@ -200,6 +217,20 @@ class Consumer:
         await _cancel(keeper, settler, *self._replies)
         self._progress.notify()
 
+    def heed(self, paused: bool) -> None:
+        """Somebody has paused the subscription, or resumed it: begin nothing, and give back what was not started.
+
+        What was acknowledged when it came stays, and waits here.
+        """
+        self._paused = paused
+        if not paused:
+            self._resumed.notify()
+        elif not self._options.auto_ack:
+            for lease in self._hand.clear():
+                self._held.pop(lease.token, None)
+                self._settler.put(Retry(lease.token, charge=False))
+            self._room.notify()
+
     @property
     def serving(self) -> bool:
         """Whether its handler gets events: it was started, not stopped, and no task of it has died."""
@@ -217,11 +248,14 @@ class Consumer:
 
     # --- what the bus waits for ---------------------------------------------------------------------------------
 
-    def expect(self, event_id: str) -> bool:
-        """This bus publishes an event that comes here; False if it is expected already."""
+    def expect(self, event_id: str, *, held: bool = False) -> bool:
+        """This bus publishes an event that comes here; False if it is expected already.
+
+        One that is `held` by a pause is expected by `join` alone: who stops does not know for how long.
+        """
         if event_id in self._expected:
             return False
-        self._expected[event_id] = False
+        self._expected[event_id] = held
         return True
 
     def unexpect(self, event_id: str) -> None:
@@ -305,14 +339,18 @@ class Consumer:
 
     def _credit(self) -> int:
         """How many more to lease: up to the window, asked for once half of it is free."""
-        room = self._window - len(self._held)
+        room = self._window - len(self._held) + min(self._parked, _PARKED)
+        if self._holds.active:
+            room += self._sift
         return room if 2 * room >= self._window or not len(self._hand) else 0
 
     async def _take_in(self, leases: Sequence[Lease]) -> None:
         now = self._clock.monotonic()
         self._held.update(dict.fromkeys([lease.token for lease in leases], now))
         self._taken.notify()
-        if self._stopping or self._gate.closed:
+        if self._holds.active and self._chains is None:
+            leases = await self._without_held(leases)
+        if self._stopping or self._gate.closed or self._paused:
             await self._return(leases)
             return
         if self._options.auto_ack:
@@ -320,6 +358,29 @@ class Consumer:
         for lease in leases:
             self._hand.push(lease)
         self._arrived.notify(len(leases))
+
+    async def _without_held(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Those that may be handled; those that a pause holds go back, and come again later.
+
+        A backlog that is held is sifted in large pieces; what of them is free beyond the window is left to others.
+        """
+        held = [(lease, pause) for lease in leases if (pause := self._holds.holding(lease.event)) is not None]
+        if held:
+            for lease, _ in held:
+                self._held.pop(lease.token, None)
+                self._pass_by(lease)
+                self._note_attempt(lease)
+            await self._settler.send([self._postponed(lease, pause) for lease, pause in held])
+            self._room.notify()
+        tokens = {lease.token for lease, _ in held}
+        free = [lease for lease in leases if lease.token not in tokens]
+        self._sift = 0 if free else min(max(_SIFTED, 2 * self._sift), self._most)
+        room = max(0, self._window - len(self._held) + len(free))
+        await self._return(free[room:])
+        return free[:room]
+
+    def _postponed(self, lease: Lease, pause: Pause) -> Retry:
+        return Retry(lease.token, self._holds.again(pause), charge=False)
 
     def _adapt(self, seconds: float, count: int) -> None:
         """Learn how long handlers take, and hold accordingly; the window grows by doubling only."""
@@ -340,9 +401,14 @@ class Consumer:
         while True:
             if self._gate.closed:
                 await self._gate.opened()
+            if self._paused:
+                if self._stopping:
+                    return
+                await self._resumed.wait()
+                continue
             if self._options.rate is not None and len(self._hand):
                 await self._slot()
-                if self._gate.closed:  # meanwhile a suspect came: nothing else may start
+                if self._gate.closed or self._paused:  # meanwhile a suspect came: nothing else may start
                     continue
             lease = self._hand.pop()
             if lease is None:
@@ -371,6 +437,8 @@ class Consumer:
         return batch
 
     async def _handle(self, leases: list[Lease]) -> None:
+        if self._holds.active and not self._options.auto_ack:  # what was acknowledged counts as begun
+            leases = [lease for lease in leases if not self._hold(lease)]
         looked_at = self._judge.alert
         leases = [lease for lease in leases if (not looked_at and _is_plain(lease)) or self._worth_handling(lease)]
         if self._check is not None:
@@ -379,7 +447,7 @@ class Consumer:
             return
         if leases[0].crashes:
             async with self._gate.alone(self._options.lease) as alone:
-                if alone:
+                if alone and not self._paused:
                     await self._run(leases)
                 else:
                     self._pass_by(leases[0])
@@ -387,6 +455,30 @@ class Consumer:
                 await self._settler.flush()
             return
         await self._run(leases)
+
+    def _hold(self, lease: Lease) -> bool:
+        """Whether it is held by a pause; then it comes again later, and what follows it in its order waits for it."""
+        pause = self._holds.holding(lease.event)
+        if pause is None:
+            return False
+        self._pass_by(lease)
+        if self._chains is None:
+            self._note_attempt(lease)
+            self._settle(lease, self._postponed(lease, pause), final=False)
+        else:
+            self._park(self._chains, lease, self._postponed(lease, pause))
+        return True
+
+    def _park(self, chains: Chains, lease: Lease, retry: Retry) -> None:
+        """Keep it here for a while; others may come beside it."""
+
+        def over() -> None:
+            self._parked -= 1
+
+        self._parked += 1
+        self._clock.call_later(retry.delay, over)
+        self._hold_back(chains, lease, retry)
+        self._room.notify()
 
     def _worth_handling(self, lease: Lease) -> bool:
         """Settle at once what need not or must not reach the handler."""
@@ -431,9 +523,9 @@ class Consumer:
                 for lease in leases:
                     self._conclude(lease, GivenBack())
                 raise
-            outcome = _failure(error, self._options.timeout)
+            outcome = _failure(error, self._options.timeout, self._clock.time())
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
-            outcome = _failure(error, self._options.timeout)
+            outcome = _failure(error, self._options.timeout, self._clock.time())
         finally:
             self._gate.left()
             enter(None)
@@ -489,14 +581,25 @@ class Consumer:
     def _conclude(self, lease: Lease, outcome: Outcome) -> None:
         """Settle one outcome."""
         settlement = self._judge.verdict(lease, outcome)
-        if not isinstance(settlement, Retry):
+        if isinstance(outcome, Halted) and self._options.auto_ack:
+            self._keep(lease)
+        elif not isinstance(settlement, Retry):
             self._settle(lease, settlement)
-        elif self._chains is not None and not isinstance(outcome, GivenBack):
+        elif self._chains is not None and not isinstance(outcome, GivenBack | Halted):
             self._hold_back(self._chains, lease, settlement)
         else:
             if not isinstance(outcome, GivenBack):
                 self._note_attempt(lease)
             self._settle(lease, settlement, final=False)
+
+    def _keep(self, lease: Lease) -> None:
+        """What the engine has no longer waits here, until the subscription goes on."""
+        self._note_attempt(lease)
+        if self._chains is None:
+            self._hand.push(lease)
+        else:
+            self._chains.push_back(lease)
+            self._chains.free(lease)
 
     def _hold_back(self, chains: Chains, lease: Lease, retry: Retry) -> None:
         """Keep a failed event of an ordered subscription, and with it the others of its key, until it is due."""
@@ -545,6 +648,10 @@ class Consumer:
             self.unexpect(lease.event.event_id)
         if self._room.waiting and self._credit() > 0:
             self._room.notify()
+
+    def _announce(self, event: Event, bury: Bury) -> None:
+        if self._buried is not None:
+            self._settler.burials[bury.token] = partial(self._buried, self.id, event, bury)
 
     def _note_attempt(self, lease: Lease) -> None:
         if lease.event.event_id in self._expected:
@@ -605,14 +712,16 @@ def _as_seen(lease: Lease) -> Event:
     return lease.event if not lease.failures else structs.replace(lease.event, retry_count=lease.failures)
 
 
-def _failure(error: BaseException, timeout: float | None) -> Outcome:
-    """What an exception of a handler means."""
+def _failure(error: BaseException, timeout: float | None, now: float) -> Outcome:
+    """What an exception of a handler means; `now` in Unix seconds."""
     said = printable(str(error))
     text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     trace = printable("".join(traceback.format_exception(error)))
     match error:
         case RetryAfter():
             return Later(error.seconds)
+        case PauseSubscription():
+            return Halted(error.seconds(now), printable(error.reason))
         case Reject():
             return Rejected(said, trace)
         case ValidationError():

@@ -19,6 +19,12 @@ from wowevent.errors import Closed, FormatTooNew, InvalidTopic, PositionLost, St
 from wowevent.event import Event
 from wowevent.log import logger
 
+UNDELIVERABLE: Final = f"{CONTROL}undeliverable"
+"""Where senders are told that nobody takes an event,"""
+DEAD_LETTER: Final = f"{CONTROL}dead_letter"
+"""and that one became a dead letter: events for agents among the facts, which are none themselves."""
+
+_EVENTS: Final = frozenset({UNDELIVERABLE, DEAD_LETTER})
 _LOOK: Final = 1.0  # seconds between two looks
 _DAMAGE: Final = (StorageDamaged, FormatTooNew)
 _DAMAGED: Final = 1_000  # in a row: then it is the log that cannot be read, not a fact of it
@@ -207,8 +213,10 @@ def _topic_of(kind: str, key: str) -> str:
 
 
 def _fact_of(stored: Stored) -> _Fact | None:
-    """The fact of an event; None for a removal, and for what somebody else wrote there, which is said."""
+    """The fact of an event; None for a removal and for what is none. What somebody else wrote there is said."""
     topic, payload = stored.event.topic, stored.event.payload
+    if topic in _EVENTS:
+        return None
     kind = topic.removeprefix(CONTROL).partition(".")[0]
     if isinstance(payload, dict):  # an engine without checksums gives what is there
         key, value = payload.get("key"), payload.get("value", {})

@@ -5,12 +5,13 @@
     │                 the caller's fault, never retried
     ├─ BrokerError ── BrokerUnavailable (retryable), SubscriptionNotFound, SubscriptionConflict,
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
+    ├─ ConversationNotFound
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
     ├─ SchemaNotFound · SchemaConflict · ScheduleNotFound
     ├─ NotPermitted ── Unauthenticated
     ├─ NotSupported · Closed · RateLimited
     └─ ProtocolError
-    Handlers raise: Reject(reason), RetryAfter(seconds)
+    Handlers raise: Reject(reason), RetryAfter(seconds), PauseSubscription(until)
 
 `code` is stable: it is the error's name on the wire, in HTTP answers, in metrics and behind a command's exit status.
 `retryable` says whether the same call can succeed later without a change by the caller.
@@ -18,7 +19,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import UTC, datetime
+from typing import ClassVar, Final
+
+_LONGEST_WAIT: Final = 86_400.0  # 24 h
+_LONGEST_PAUSE: Final = 31 * 86_400.0
 
 
 class BusError(Exception):
@@ -116,6 +121,12 @@ class FormatTooNew(BrokerError):
     """The log, or an event in it, was written by a newer version of WowEvent."""
 
     code = "format_too_new"
+
+
+class ConversationNotFound(BusError):
+    """No event and no dead letter that is there has this id, or this correlation id."""
+
+    code = "conversation_not_found"
 
 
 class Unroutable(BusError):
@@ -239,10 +250,39 @@ class RetryAfter(Exception):
     def __init__(self, seconds: float) -> None:
         """`seconds` from now; more than 24 h is taken as 24 h."""
         super().__init__(seconds)
-        self.seconds: float = min(max(0.0, float(seconds)), 86_400.0)  # in this order NaN is 0
+        self.seconds: float = _bounded(float(seconds), _LONGEST_WAIT)
 
     def __str__(self) -> str:
         return f"retry after {self.seconds:g} s"
+
+
+class PauseSubscription(Exception):
+    """Raised by a handler: this event goes back uncharged, and nothing of the subscription comes until then.
+
+    In any process; it goes on by itself, or when somebody resumes it. Other subscriptions are not touched. A live
+    subscription, for which nothing is kept, pauses in this process alone.
+    """
+
+    def __init__(self, until: datetime | float, reason: str = "") -> None:
+        """`until` is a time (naive is UTC) or seconds from now, 31 days at most; `reason` is shown with the pause."""
+        super().__init__(until, reason)
+        self.until: datetime | float = until if isinstance(until, datetime) else float(until)
+        self.reason: str = reason
+
+    def seconds(self, now: float) -> float:
+        """How long that is from `now`, in Unix seconds; 0 for a time that is past."""
+        if isinstance(self.until, datetime):
+            aware = self.until if self.until.tzinfo is not None else self.until.replace(tzinfo=UTC)
+            return _bounded(aware.timestamp() - now, _LONGEST_PAUSE)
+        return _bounded(self.until, _LONGEST_PAUSE)
+
+    def __str__(self) -> str:
+        until = f"{self.until:g} s" if isinstance(self.until, float) else self.until.isoformat()
+        return f"pause the subscription: {until}{f', {self.reason}' if self.reason else ''}"
+
+
+def _bounded(seconds: float, most: float) -> float:
+    return min(max(0.0, seconds), most)  # in this order NaN is 0
 
 
 def printable(text: str) -> str:

@@ -380,6 +380,15 @@ class _Ids:
             return f"{self._prefix}{self._counter:03x}-{self._tails.pop()}"
 
 
+def made_at(id: str) -> float | None:
+    """When an id was made, in Unix seconds of its maker's clock, if it is one that says so: a UUID of version 7."""
+    if _SAYS_WHEN.fullmatch(id) is None:
+        return None
+    return int(id[:8] + id[9:13], 16) / 1000
+
+
+_SAYS_WHEN: Final = re.compile(r"(?ai)[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
 _POOL: Final = 512
 _RANDOM_BITS: Final = int("3fffffffffffffff" * _POOL, 16)
 _VARIANT_BITS: Final = int("8000000000000000" * _POOL, 16)
@@ -485,7 +494,8 @@ def _optional(given: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _id(name: str, value: object) -> str:
+def check_id(name: str, value: object) -> str:
+    """The id itself as text, if it is one; InvalidEvent otherwise, which says of what field."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return str.__str__(value)
     if isinstance(value, UUID):
@@ -568,7 +578,9 @@ def _text(name: str, value: object) -> str:
 
 
 _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
-    **dict.fromkeys(("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), _id),
+    **dict.fromkeys(
+        ("event_id", "correlation_id", "parent_event_id", "trace_id", "execution_id", "replay_of"), check_id
+    ),
     **dict.fromkeys(("source_service", "target_agent"), _named),
     **dict.fromkeys(("timestamp", "not_before"), _time),
     **dict.fromkeys(("max_retries", "hops", "retry_count"), _count),

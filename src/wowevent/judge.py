@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from msgspec import structs
+
 from wowevent.broker import Ack, Bury, Lease, Reason, Retry, Settlement
 from wowevent.clock import Clock
 from wowevent.event import Event
@@ -45,9 +47,12 @@ class Judge:
         fail: Callable[[Event, str], None],
         dead_letters: bool = True,
         max_age: float | None = None,
+        buried: Callable[[Event, Bury], None] | None = None,
         guard: Guard | None = None,
     ) -> None:
         """`policy` None: one attempt, whatever the event says. `fail(request, error)` answers a request that failed.
+
+        `buried(event, bury)` is called when a verdict makes a dead letter of it, before that is settled.
 
         Without `dead_letters` what failed for good is dropped, with an ERROR line. What is older than `max_age` seconds
         is expired, unless somebody has sent it again from the dead letters. What the `guard` stops is buried.
@@ -60,6 +65,7 @@ class Judge:
         self._fail = fail
         self._dead_letters = dead_letters
         self._max_age = max_age
+        self._buried = buried
         self._guard = guard
 
     @property
@@ -129,7 +135,9 @@ class Judge:
         else:
             self.counts.dropped += 1
             log("delivery failed for good, event dropped", **names)
+        last = bury.error or (lease.attempts[-1].error if lease.attempts else bury.reason.value)
         if event.reply_to is not None:
-            last = lease.attempts[-1].error if lease.attempts else bury.reason.value
-            self._fail(event, bury.error or last)
+            self._fail(event, last)
+        if self._dead_letters and self._buried is not None:
+            self._buried(event, bury if bury.error else structs.replace(bury, error=last))
         return bury if self._dead_letters else Ack(lease.token)

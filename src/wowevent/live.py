@@ -1,14 +1,14 @@
 """Live subscriptions: one reader of the log's end a bus, and an inbox for each subscription.
 
 A live subscriber gets its own copy of what is published while it is there, at most once. Its inbox is bounded: what a
-slow one cannot take is dropped, counted and said.
+slow one cannot take is dropped, counted and said. So is what is published while a pause holds it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
@@ -27,8 +27,10 @@ from wowevent.broker import (
     Stored,
     Subscription,
 )
-from wowevent.clock import Clock
+from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, Closed, FormatTooNew, PositionLost, StorageDamaged
+from wowevent.event import Event
+from wowevent.holds import Holds
 from wowevent.log import logger
 from wowevent.routing import Routes
 from wowevent.wakeup import Wakeup
@@ -37,6 +39,7 @@ CAPACITY: Final = 10_000
 UNREADABLE: Final = (StorageDamaged, FormatTooNew)
 """What an iteration over the log raises for one event that cannot be served; it goes on behind it."""
 _BACKOFF: Final = (0.05, 5.0)
+_TELL: Final = 1.0  # seconds for which what a pause held is counted, before it is told
 
 
 class Inbox:
@@ -78,7 +81,7 @@ class Inbox:
             await self._news.wait()
         if (lost := self.dropped - self._reported) and limit > 0:
             self._reported = self.dropped
-            raise PositionLost(f"{lost} events came faster than they were taken", lost)
+            raise PositionLost(f"{lost} events came faster than they were taken, or while they were paused", lost)
         leases = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
         self._leased.update((lease.token, lease) for lease in leases)
         return leases
@@ -128,9 +131,12 @@ class Sink(Protocol):
 class Feed:
     """One reader of the log's end, and the sinks that it fills."""
 
-    def __init__(self, broker: Broker, clock: Clock) -> None:
+    def __init__(self, broker: Broker, clock: Clock, holds: Holds) -> None:
         self._broker = broker
         self._clock = clock
+        self._holds = holds
+        self._held: Counter[str] = Counter()  # by subscription, what a pause held and nobody was told of yet
+        self._telling: Timer | None = None
         self._routes = Routes()
         self._sinks: dict[str, Sink] = {}
         self._position: Position | None = None
@@ -164,13 +170,20 @@ class Feed:
         self._sinks[subscription.id] = sink
         self._routes.add(subscription)
 
+    def held(self, subscription: Subscription, event: Event) -> bool:
+        """Whether a pause keeps this event from that live subscription."""
+        return self._holds.broad and self._holds.stops(subscription.agent, event) is not None
+
     def forget(self, id: str) -> None:
         """Fill this sink no longer."""
         self._sinks.pop(id, None)
+        self._held.pop(id, None)
         self._routes.remove(id)
 
     async def close(self) -> None:
         """End the reader."""
+        if self._telling is not None:
+            self._telling.cancel()
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -201,12 +214,26 @@ class Feed:
             try:
                 async for stored in log:
                     self._position = stored.position
-                    for id in self._routes.match(stored.event):
+                    ids = self._routes.match(stored.event)
+                    for id in self._without_held(ids, stored.event) if self._holds.broad else ids:
                         self._sinks[id].put(stored)
                 return
             except UNREADABLE as damage:  # the iteration goes on behind it
                 logger.error("live subscriptions lost an event", code=damage.code, error=damage)
                 self._lose(1)
+
+    def _without_held(self, ids: Sequence[str], event: Event) -> list[str]:
+        """Those that may have the event; for the others it is counted, and they are told of all together."""
+        held = [id for id in ids if (spec := self._routes.get(id)) is not None and self.held(spec, event)]
+        self._held.update(held)
+        if held and self._telling is None:
+            self._telling = self._clock.call_later(_TELL, self._tell)
+        return [id for id in ids if id not in held]
+
+    def _tell(self) -> None:
+        held, self._held, self._telling = self._held, Counter(), None
+        for id, count in held.items():
+            self._sinks[id].lose(count)
 
     async def _skip(self) -> None:
         """Go on at the log's end."""

@@ -17,9 +17,44 @@ def wanted(query: Query, event: Event) -> bool:
         (query.start_time is None or event.timestamp >= query.start_time)
         and (query.end_time is None or event.timestamp <= query.end_time)
         and query.correlation_id in (None, event.correlation_id)
+        and (query.conversation is None or query.conversation in (event.correlation_id, event.event_id))
         and (query.event_ids is None or event.event_id in query.event_ids)
         and matches_any(query.patterns, event.topic)
     )
+
+
+def named(query: Query) -> bytes | None:
+    """What the bytes of every event that is wanted contain, as our codec writes them; None where nothing is certain.
+
+    To look for it costs a tenth of reading the event. Other codecs escape a slash.
+    """
+    id = query.conversation if query.correlation_id is None else query.correlation_id
+    return None if id is None or "/" in id else id.encode(errors="backslashreplace")
+
+
+def narrowed(query: Query, found: list[Stored]) -> list[Stored]:
+    """Those of many among which the wanted ones are, by a first look that costs a fifth of `wanted`."""
+    if (id := query.conversation) is not None:
+        found = [each for each in found if id in (each.event.correlation_id, each.event.event_id)]
+    if (id := query.correlation_id) is not None:
+        found = [each for each in found if each.event.correlation_id == id]
+    return found
+
+
+async def reached(at: Callable[[int], Awaitable[float | None]], first: int, last: int, moment: float) -> int:
+    """The place, from `first` to `last`, at which a log comes to a moment; behind `last` if it does not.
+
+    `at` says when the event of a place was stored; None where nothing says so, and then the search may end too early,
+    never too late.
+    """
+    while first <= last:
+        middle = (first + last) // 2
+        when = await at(middle)
+        if when is None or when >= moment:
+            last = middle - 1
+        else:
+            first = middle + 1
+    return first
 
 
 def of_facts(query: Query) -> bool:

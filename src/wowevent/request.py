@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from msgspec import structs
 
-from wowevent.broker import LIVE, Appended, Broker, Position, Query
+from wowevent.broker import LIVE, Appended, Broker
 from wowevent.clock import Clock
 from wowevent.delivery import inherited
-from wowevent.errors import BrokerError, Closed, InvalidEvent, PositionLost, RequestFailed
+from wowevent.ear import Ear
+from wowevent.errors import BrokerError, Closed, InvalidEvent, RequestFailed
 from wowevent.event import Event, new_id
 from wowevent.log import logger
 from wowevent.routing import Routes
 
 _FRESH: Final = 1.0  # seconds for which who is served is taken from memory
-_TRY: Final = 0.05  # seconds, the first time, until it is tried again whether answers are heard
-_PAUSE: Final = 0.2  # seconds before the replies are read again after trouble
 
 Send = Callable[[Sequence[Event]], Awaitable[Sequence[Appended]]]
 
@@ -35,14 +33,13 @@ class Requests:
         self._send = send
         self._clock = clock
         self._open: dict[str, asyncio.Future[Any]] = {}
-        self._reader: asyncio.Task[None] | None = None
-        self._heard = asyncio.Event()
+        self._ear = Ear(broker, clock, self.topic, self._take, "replies")
         self._responders: tuple[float, Routes] | None = None
 
     async def ask(self, event: Event, publish: Callable[[Event], Awaitable[object]]) -> Any:
         """Publish a question and wait for its answer; RequestFailed if the answer says so."""
-        if not self._heard.is_set():
-            await self._listen()
+        if not self._ear.hears:
+            await self._ear.start(lambda: self._send((Event(topic=self.topic),)))
         future = self._open[event.event_id] = asyncio.get_running_loop().create_future()
         try:
             await publish(event)
@@ -78,45 +75,10 @@ class Requests:
 
     async def close(self) -> None:
         """End the reader; who still waits gets Closed."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        await self._ear.close()
         for future in self._open.values():
             if not future.done():
                 future.set_exception(Closed("the bus was stopped"))
-
-    async def _listen(self) -> None:
-        """Begin to read, and return once what is said to this bus is heard: until then an answer would be lost."""
-        if self._reader is None:
-            head = (await self._broker.ping()).head
-            if self._reader is None:  # nobody else began while the engine answered
-                self._reader = asyncio.create_task(self._read(head), name="wowevent:replies")
-        pause = _TRY
-        while not self._heard.is_set():
-            await self._send((Event(topic=self.topic),))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._heard.wait()
-            pause = min(2 * pause, _FRESH)
-
-    async def _read(self, head: Position | None) -> None:
-        query = Query(patterns=(self.topic,))
-        while True:
-            try:
-                head = head or (await self._broker.ping()).head
-                async with aclosing(self._broker.read(query, after=head, follow=True)) as replies:  # type: ignore[type-var]  # an async generator
-                    async for stored in replies:
-                        head = stored.position
-                        self._heard.set()
-                        self._take(stored.event)
-                return
-            except Closed:
-                return
-            except PositionLost:
-                head = None
-            except BrokerError as error:
-                logger.error("replies cannot be read now", error=error, retry_in=_PAUSE)
-                await self._clock.sleep(_PAUSE)
 
     def _take(self, reply: Event) -> None:
         """The first answer to an open question wins; any other is nobody's."""

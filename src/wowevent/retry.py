@@ -68,11 +68,18 @@ class Later(Struct, frozen=True):
     seconds: float
 
 
+class Halted(Struct, frozen=True):
+    """The handler asked that nothing of its subscription comes for a while; no attempt is charged."""
+
+    seconds: float
+    reason: str = ""
+
+
 class GivenBack(Struct, frozen=True):
     """The handler did not run, or was stopped by us."""
 
 
-Outcome = Done | Failed | Rejected | Later | GivenBack
+Outcome = Done | Failed | Rejected | Later | Halted | GivenBack
 
 
 def limit(policy: RetryPolicy, lease: Lease) -> int:
@@ -95,7 +102,7 @@ def decide(policy: RetryPolicy, lease: Lease, outcome: Outcome, chance: float = 
     match outcome:
         case Done():
             return Ack(lease.token)
-        case GivenBack():
+        case GivenBack() | Halted():  # one that halted waits as what comes behind it does
             return Retry(lease.token, 0.0, charge=False)
         case Later(seconds):
             return Retry(lease.token, min(max(0.0, seconds), MAX_DELAY), charge=False)

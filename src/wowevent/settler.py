@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from wowevent.broker import Lease, Settlement
@@ -41,6 +41,8 @@ class Settler:
         """What was not sent yet; `wake` after appending."""
         self.stopping: bool = False
         """True: trouble of the engine is waited out no longer."""
+        self.burials: dict[str, Callable[[], object]] = {}
+        """By token, what is to be called once it is buried."""
         self._id = id
         self._source = source
         self._lease = lease
@@ -80,6 +82,19 @@ class Settler:
 
     async def send(self, settlements: Sequence[Settlement]) -> int:
         """Settle now; while the engine is in trouble, again and again. Returns how many came in time."""
+        done = await self._send(settlements)
+        if self.burials:
+            self._announce(settlements, done)
+        return done
+
+    def _announce(self, settlements: Sequence[Settlement], done: int) -> None:
+        """Of several of which some came too late nobody knows which: rather told once too often than not at all."""
+        for settlement in settlements:
+            announce = self.burials.pop(settlement.token, None)
+            if announce is not None and done:
+                announce()
+
+    async def _send(self, settlements: Sequence[Settlement]) -> int:
         until = self._clock.monotonic() + self._lease
         pause = BACKOFF[0]
         while True:

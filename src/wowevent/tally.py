@@ -9,7 +9,7 @@ from typing import Final
 from wowevent.broker import Lease
 from wowevent.judge import Counts
 from wowevent.metrics import Meter
-from wowevent.retry import Done, Failed, Outcome, Rejected
+from wowevent.retry import Done, Failed, Halted, Outcome, Rejected
 from wowevent.valve import Valve
 
 # What the judge counts, and what the meter calls it.
@@ -44,6 +44,8 @@ class Tally:
             self._took(leases, seconds, ok=False)
         if isinstance(outcome, Rejected):
             self._meter.rejected(len(leases))
+        if isinstance(outcome, Halted):
+            self.valve.halt(outcome.seconds, outcome.reason)
         self.tell()
         return self.valve.note(False if failed else None, seconds, len(leases))
 

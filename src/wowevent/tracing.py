@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct, structs
 
 from wowevent.delivery import current
-from wowevent.errors import RetryAfter, ValidationError, printable
+from wowevent.errors import PauseSubscription, RetryAfter, ValidationError, printable
 from wowevent.event import Event
 
 if TYPE_CHECKING:
@@ -157,6 +157,9 @@ class Tracer:
             yield span
         except RetryAfter as later:
             span.set_attribute("wowevent.retry_after", later.seconds)
+            raise
+        except PauseSubscription as halt:
+            span.set_attribute("wowevent.paused", str(halt.until))
             raise
         except BaseException as error:
             self._failed(span, error)

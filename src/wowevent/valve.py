@@ -1,18 +1,19 @@
 """Whether a subscription's events may come now: not while it is paused by hand, or by its breaker.
 
 A valve lies between whoever serves a subscription and its source. Closed, it lets nothing through: a fetch waits, and
-what one brings that was under way goes back unhandled and uncharged. What is in somebody's hands already is not its
-matter.
+what one brings that was under way goes back unhandled and uncharged. What somebody holds already is not its matter, but
+whoever wants to know when it was closed or opened by hand is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 from wowevent.breaker import Breaker, Transition
 from wowevent.broker import Lease, Retry, Settlement
 from wowevent.clock import Clock
+from wowevent.holds import Pause, said
 from wowevent.log import logger
 from wowevent.settler import Source
 from wowevent.wakeup import Wakeup
@@ -21,27 +22,44 @@ from wowevent.wakeup import Wakeup
 class Valve:
     """One subscription's source, as long as it may come from there; a Source itself."""
 
-    def __init__(self, id: str, source: Source, clock: Clock, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self,
+        id: str,
+        source: Source,
+        clock: Clock,
+        breaker: Breaker | None = None,
+        *,
+        agent: str = "",
+        halt: Callable[[float, str], object] = lambda _seconds, _reason: None,
+    ) -> None:
+        """`halt(seconds, reason)` pauses the subscription, here at once and wherever else it is served."""
         self.id = id
+        self.agent: str = agent
+        """Whose subscription it is; empty for nobody's."""
         self.breaker: Breaker | None = breaker
+        self.halt: Callable[[float, str], object] = halt
         self.paused: bool = False
         """By hand; `pause` and `resume` change it."""
+        self.told: Callable[[bool], object] = lambda _paused: None
+        """Is called with `paused` when that changes, before anything else happens."""
         self._source = source
         self._clock = clock
         self._detached = False
         self._news = Wakeup()
 
-    def pause(self) -> None:
+    def pause(self, why: Pause) -> None:
         """Let nothing through until `resume`."""
         if not self.paused:
             self.paused = True
-            logger.warning("subscription paused", subscription=self.id)
+            logger.warning("subscription paused", subscription=self.id, **said(why))
+            self.told(True)
 
     def resume(self) -> None:
         """Let it through again."""
         if self.paused:
             self.paused = False
             logger.warning("subscription resumed", subscription=self.id)
+            self.told(False)
             self._news.notify()
 
     def note(self, ok: bool | None, seconds: float, count: int) -> bool:

@@ -19,6 +19,7 @@ from wowevent import (
     Event,
     InvalidEvent,
     InvalidTopic,
+    PauseSubscription,
     Reject,
     RetryPolicy,
     SubscriptionConflict,
@@ -482,3 +483,28 @@ def test_consumers_come_back_after_the_engine_was_away(tmp_path: Path) -> None:
         assert ended(thread)
         bus.close()
     assert set(seen.numbers) == {1, 2}
+
+
+# --- pauses ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_callback_may_pause_its_queue(bus: EventBus) -> None:
+    seen, other = Seen(), Seen()
+
+    def limited(event: Event) -> None:
+        seen(event)
+        if len(seen.events) == 1:
+            raise PauseSubscription(1.0, "quota")
+
+    bus.subscribe("q", ["task.*.#"], limited)
+    bus.subscribe("r", ["task.*.#"], other)
+    for n in range(5):
+        bus.publish(task(n))
+    began = time.monotonic()
+    for queue in ("q", "r"):
+        bus.start_consuming(queue, blocking=False)
+    until(lambda: len(other.events) == 5, "the other queue")
+    until(lambda: len(seen.events) == 6, "the end of the pause")
+    assert time.monotonic() - began > 0.9
+    assert sorted(seen.numbers) == [0, 0, 1, 2, 3, 4]
+    assert set(seen.retries) == {0}

@@ -10,8 +10,9 @@ import pytest
 
 from tests.blocking.conftest import Open, Seen, task
 from tests.processes import until
-from wowevent import Event, RetryAfter, RetryPolicy, current
+from wowevent import Event, PauseSubscription, RetryAfter, RetryPolicy, current
 from wowevent.blocking import EventBus
+from wowevent.blocking.running import Running
 
 ONCE = RetryPolicy(max_retries=0, initial=0.02, multiplier=1)
 
@@ -93,6 +94,43 @@ def test_a_callback_may_say_when_it_wants_to_see_it_again(opened: Open) -> None:
     bus.start_consuming("dlq.q", blocking=False)
     until(lambda: count(bus, "dlq.q") == 0, "the second time")
     assert seen.numbers == [1, 1]
+
+
+def test_a_callback_may_want_to_see_none_for_a_while(opened: Open) -> None:
+    bus, seen = opened(), Seen()
+
+    def later(event: Event) -> None:
+        seen(event)
+        if len(seen.events) == 1:
+            raise PauseSubscription(1.5)
+
+    bury(bus, "q", [1, 2])
+    bus.subscribe("dlq.q", ["#"], later)
+    bus.start_consuming("dlq.q", blocking=False)
+    until(lambda: seen.events, "the first time")
+    time.sleep(0.7)
+    assert seen.numbers == [1]
+    until(lambda: count(bus, "dlq.q") == 0, "the others")
+    assert sorted(seen.numbers) == [1, 1, 2]
+
+
+def test_letters_are_held_by_a_pause_of_everything(opened: Open) -> None:
+    bus, seen = opened(), Seen()
+    bury(bus, "q", [1])
+
+    async def pause(running: Running) -> None:
+        await (await running.line.started()).pause(everything=True)
+
+    async def resume(running: Running) -> None:
+        await (await running.line.started()).resume(everything=True)
+
+    bus._call(pause)  # noqa: SLF001 - it has no such call itself
+    bus.subscribe("dlq.q", ["#"], seen)
+    bus.start_consuming("dlq.q", blocking=False)
+    time.sleep(0.7)
+    assert seen.numbers == []
+    bus._call(resume)  # noqa: SLF001 - as above
+    until(lambda: count(bus, "dlq.q") == 0, "the letter")
 
 
 def test_two_consumers_of_one_process_share_the_letters(opened: Open) -> None:

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -189,6 +190,16 @@ def test_a_file_that_is_there_is_only_replaced_on_demand(tmp_path: Path) -> None
     assert run(tmp_path, "verify", FILE)
 
 
+def test_one_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    publish(tmp_path, 0)
+    waits = alone(str(tmp_path / "events.db"), 5.0)
+    with waits, running(tmp_path, "wowevent", "backup", FILE, "--url", URL) as process:
+        until((tmp_path / f"{FILE}.part").exists, "it has begun")
+        time.sleep(0.3)  # the moment in which it makes the file is over
+        assert end(process) == 130
+    assert names(tmp_path) == ["events.db"]
+
+
 def test_a_backup_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     publish(tmp_path, *range(200))
     back_up(tmp_path)
@@ -206,6 +217,8 @@ def test_a_backup_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     ("arguments", "status", "word"),
     [
         (("backup", "events.db", "--url", URL, "--force"), 2, "is the log itself"),
+        (("backup", "events.db-wal", "--url", URL, "--force"), 2, "is the log itself"),
+        (("backup", ".", "--url", URL, "--force"), 2, "is no file"),
         (("backup", FILE, "--url", "sqlite:///nowhere.db"), 69, "there is no log"),
         (("backup", f"nowhere/{FILE}", "--url", URL), 74, "nowhere"),
         (("verify", FILE), 74, "No such file"),

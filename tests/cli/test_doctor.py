@@ -123,6 +123,19 @@ def test_a_wrong_configuration_stops_nothing(tmp_path: Path) -> None:
     assert "none.toml" in found(said)["settings"]["found"]
 
 
+def test_what_no_service_starts_with(tmp_path: Path) -> None:
+    for given in (
+        {"WOWEVENT_TOKENS": '{"version": 1, "hunter22"'},
+        {"WOWEVENT_TOKENS": "wow_0123_hunter22"},
+        {"WOWEVENT_JWT_KEYS": '{"keys": []}'},
+        {"WOWEVENT_TLS_CERT": str(tmp_path / "none.pem")},
+    ):
+        said = report(tmp_path, "--url", "memory://", **given, status=1)
+        assert found(said)["settings"]["verdict"] == "fail", given
+        assert "hunter22" not in json.dumps(said)
+        assert found(said)["engine.reachable"]["verdict"] == "ok"
+
+
 def test_files_that_others_may_read(tmp_path: Path) -> None:
     folder, file = tmp_path / "data", tmp_path / "config.toml"
     folder.mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import end, environment, running, until, wowevent
+from tests.rabbitmq import shared_rabbit
 
 PIPE = "-"
 
@@ -50,6 +51,15 @@ def test_later(tmp_path: Path) -> None:
 
     assert b" delay=3600 " in done.stdout
     assert history(tmp_path) == []
+
+
+def test_on_an_engine_that_tells_no_position(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if "rabbitmq" not in request.config.getoption("--broker").split(","):
+        pytest.skip("--broker does not name rabbitmq")
+    done = wowevent(tmp_path, "publish", "a", "--url", shared_rabbit.empty(tmp_path))
+    shared_rabbit.erase(tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b" matched=0\n")
 
 
 @pytest.mark.parametrize("dash", [(PIPE,), ()])

@@ -16,6 +16,7 @@ from wowevent import (
     Delivery,
     Event,
     EventBus,
+    PauseSubscription,
     Reject,
     RetryAfter,
     SubscriptionConflict,
@@ -133,6 +134,67 @@ async def test_retry_after_comes_again_and_charges_no_attempt(client: EventRoute
     await client.publish("a.b")
     await until(lambda: len(found) == 3)
     assert found == [1, 1, 1]
+
+
+async def test_a_handler_pauses_its_subscription_for_all(client: EventRouterClient, bus: EventBus):
+    found, other = list[int](), Got()
+
+    async def handle(event: Event, delivery: Delivery) -> None:
+        found.append(delivery.attempt)
+        if len(found) == 1:
+            raise PauseSubscription(0.5, "quota")
+
+    await client.subscribe("a.*", callback=handle, name="worker-1")
+    await client.subscribe("a.*", callback=other, name="worker-2")
+    await asyncio.gather(*(client.publish("a.b", {"n": n}) for n in range(20)))
+    await other.count(20)
+
+    async def told() -> bool:
+        return [(pause.name, pause.reason) for pause in await bus.pauses()] == [("worker-1~a.*", "quota")]
+
+    await until(told)
+    await settled(bus, "worker-1", ready=20)
+    assert len(found) == 1, "what the client had not begun went back"
+    await until(lambda: len(found) == 21)
+    assert set(found) == {1}
+    await settled(bus, "worker-1")
+    assert client.counters.failed == 0
+
+
+async def test_an_anonymous_one_pauses_in_its_client(client: EventRouterClient, bus: EventBus):
+    found = list[int]()
+
+    async def handle(event: Event) -> None:
+        found.append(event.payload["n"])
+        if len(found) == 1:
+            raise PauseSubscription(0.3)
+
+    await client.subscribe("a.*", callback=handle)
+    for n in range(3):
+        await client.publish("a.b", {"n": n})
+    await until(lambda: found == [0])
+    await asyncio.sleep(0.1)
+    assert (found, await bus.pauses()) == ([0], [])
+    await until(lambda: len(found) == 4)
+    assert sorted(found) == [0, 0, 1, 2]
+
+
+async def test_what_a_client_is_to_get_is_held_and_an_anonymous_one_is_told_what_it_missed(
+    client: EventRouterClient, bus: EventBus
+):
+    named, anonymous = Got(), Got()
+    await client.subscribe("a.*", callback=named, name="worker-1")
+    await client.subscribe("a.*", callback=anonymous)
+    await bus.pause(topic="a.held")
+    for n, topic in enumerate(("a.held", "a.held", "a.free")):
+        await client.publish(topic, {"n": n})
+    await named.count(1)
+    await anonymous.count(1)
+    await until(lambda: client.counters.lost == 2)
+    assert named.ns == [2]
+    await bus.resume(topic="a.held")
+    await named.count(3)
+    assert (sorted(named.ns), anonymous.ns) == ([0, 1, 2], [2])
 
 
 async def test_the_same_name_twice_in_a_client_is_a_conflict(client: EventRouterClient):

@@ -30,6 +30,10 @@ QUERIES: list[tuple[dict[str, Any], list[int]]] = [
     ({"end_time": NOON + timedelta(seconds=1)}, [0, 1]),
     ({"start_time": NOON + timedelta(seconds=1), "end_time": NOON + timedelta(seconds=2)}, [1, 2]),
     ({"correlation_id": "c-1"}, [1, 3]),
+    ({"conversation": "c-1"}, [1, 3]),
+    ({"conversation": "id-2"}, [2]),
+    ({"conversation": "id"}, []),
+    ({"conversation": "c-0", "patterns": ("task.*",), "limit": 1}, [0]),
     ({"event_ids": ("id-0", "id-3", "id-9")}, [0, 3]),
     ({"event_ids": ()}, []),
     ({"limit": 2}, [0, 1]),
@@ -50,6 +54,30 @@ async def test_history_finds_what_is_asked_for(rig: Rig, query: dict[str, Any], 
         ]
     )
     assert numbers(await read(broker, **query)) == found
+
+
+async def test_history_since_a_moment_begins_there_and_leaves_out_nothing_behind_it(rig: Rig):
+    broker = rig.broker()
+    moments = []
+    for start in range(0, 900, 300):
+        moments.append(rig.clock.time())
+        await broker.publish([event(n=n, correlation_id=f"c-{n % 2}") for n in range(start, start + 300)])
+        await rig.advance(100)
+    for moment, first in zip([*moments, moments[0] - 1000, moments[1] + 50], (0, 300, 600, 0, 600), strict=True):
+        found = numbers(await read(broker, since=moment - 1))
+        assert found[first - 900 :] == list(range(first, 900))
+        assert len(found) <= 900 - max(0, first - 300)  # some of what lies before may come, and not all
+    odd = numbers(await read(broker, since=moments[2] - 1, conversation="c-1"))
+    assert odd[-150:] == list(range(601, 900, 2))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+async def test_history_since_a_moment_of_a_log_that_has_little(rig: Rig, count: int):
+    broker = rig.broker()
+    await broker.publish(events(count))
+    for moment in (0.0, rig.clock.time() - 1):
+        assert len(await read(broker, since=moment)) == count
+    await read(broker, since=rig.clock.time() + 10**6)
 
 
 async def test_history_behind_a_position(rig: Rig):

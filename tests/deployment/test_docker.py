@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import compose_spec
 import pytest
@@ -165,6 +166,40 @@ def test_compose_gives_its_containers_no_more_than_they_need(compose: dict[str, 
         assert compose["services"][name]["mem_limit"]
     assert compose["services"]["event-bus"]["depends_on"] == {"redis": {"condition": "service_healthy"}}
     assert compose["services"]["event-bus"]["stop_grace_period"] == "30s"
+
+
+def test_what_compose_runs_finds_its_files_and_keeps_its_data(compose: dict[str, Any], final: Stage) -> None:
+    """What each mounts is what its command and its configuration name, and where its image keeps what it has."""
+    services = compose["services"]
+    mounts = {name: {mount.split(":")[1] for mount in each["volumes"]} for name, each in services.items()}
+    settings = (INFRASTRUCTURE / "docker" / "redis.conf").read_text("utf-8")
+    (data,) = re.findall(r"^dir (\S+)$", settings, re.MULTILINE)
+    assert mounts["redis"] == {services["redis"]["command"][-1], data}
+    assert services["redis"]["user"] == "999:999"
+    assert mounts["event-bus"] == {final.only("VOLUME").rest}
+    said = dict(word.removeprefix("--").split("=") for word in services["prometheus"]["command"])
+    assert mounts["prometheus"] == {str(Path(said["config.file"]).parent), said["storage.tsdb.path"]}
+    assert said["storage.tsdb.path"] == "/prometheus"  # its image's user may write there, and nowhere else
+    provisioned = INFRASTRUCTURE / "grafana" / "provisioning" / "dashboards" / "wowevent.yml"
+    (provider,) = yaml.safe_load(provisioned.read_text("utf-8"))["providers"]
+    assert mounts["grafana"] == {"/etc/grafana/provisioning", provider["options"]["path"], "/var/lib/grafana"}
+
+
+def test_what_compose_runs_finds_each_other(compose: dict[str, Any], final: Stage) -> None:
+    services = compose["services"]
+    ports = {name: {int(port.rpartition(":")[2]) for port in each["ports"]} for name, each in services.items()}
+    own = {int(port) for port in final.only("EXPOSE").rest.split()}
+    assert ports == {"redis": {6379}, "event-bus": own, "prometheus": {9090}, "grafana": {3000}}
+    engine = urlsplit(services["event-bus"]["environment"]["WOWEVENT_URL"])
+    assert engine.port in ports[str(engine.hostname)]
+    watching = yaml.safe_load((INFRASTRUCTURE / "prometheus" / "prometheus.yml").read_text("utf-8"))
+    (job,) = (each for each in watching["scrape_configs"] if each["job_name"] == "wowevent")
+    (looked_up,) = job["dns_sd_configs"]
+    assert (looked_up["names"], looked_up["type"]) == (["event-bus"], "A")
+    assert looked_up["port"] == int(final.environment({})["PORT"])
+    source = INFRASTRUCTURE / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    (asked,) = (urlsplit(each["url"]) for each in yaml.safe_load(source.read_text("utf-8"))["datasources"])
+    assert asked.port in ports[str(asked.hostname)]
 
 
 def test_what_compose_mounts_is_there_or_a_volume(compose: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 There is no container engine here. What is left out: the base image, for which a copy of this Python stands, and the
 second stage's RUN, which makes a user.
+
+It is one test: of several, which would be dealt to several processes, each process would build the image for itself.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import httpx
 import pytest
 from msgspec import Struct
 
-from tests.deployment.conftest import INFRASTRUCTURE, ROOT
+from tests.deployment.conftest import INFRASTRUCTURE, KUBERNETES, ROOT
 from tests.deployment.dockerfile import Stage, Step, copy, sent, stages
+from tests.deployment.kustomize import documents, one
 from tests.processes import until
 from tests.servers import free_port
 
@@ -77,9 +80,9 @@ class Image(Struct, frozen=True):
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def image() -> Iterator[Image]:
-    """Built once. Outside of pytest's own folders, which only their owner may enter."""
+    """Outside of pytest's own folders, which only their owner may enter."""
     folder = Path(tempfile.mkdtemp(prefix="wowevent-image-"))
     try:
         folder.chmod(0o755)
@@ -143,7 +146,15 @@ def build(image: Image) -> None:
     shutil.rmtree(place)
 
 
-def test_what_is_shipped(image: Image) -> None:
+def test_the_image(image: Image) -> None:
+    has_what_is_wanted_and_no_more(image)
+    cannot_be_written_to(image)
+    lets_strangers_in_only_if_that_is_said(image)
+    serves_says_how_it_is_and_ends(image, ANONYMOUS)
+    serves_says_how_it_is_and_ends(image, as_in_a_pod(image))
+
+
+def has_what_is_wanted_and_no_more(image: Image) -> None:
     drivers = "import redis, hiredis, aiormq, nats, nkeys, jwt, cryptography"
     assert image.run("python", "-c", drivers) == 0, image.said()
     names = {path.name for path in (image.folder / "opt").rglob("*")}
@@ -152,7 +163,7 @@ def test_what_is_shipped(image: Image) -> None:
         assert mode & stat.S_IROTH, f"{path} is not for the image's user to read"
 
 
-def test_its_user_cannot_write_to_it(image: Image) -> None:
+def cannot_be_written_to(image: Image) -> None:
     for place in ("/opt/wowevent/written", "/opt/wowevent/bin/written", "/written"):
         code = f"open({image.here(place)!r}, 'w')" if place.startswith("/opt") else "open('/written', 'w')"
         assert image.run("python", "-c", code) == 1
@@ -160,41 +171,55 @@ def test_its_user_cannot_write_to_it(image: Image) -> None:
     assert image.run("python", "-c", f"open({image.here('/data/written')!r}, 'w')") == 0
 
 
-def test_strangers_are_let_in_only_if_that_is_said(image: Image) -> None:
+def lets_strangers_in_only_if_that_is_said(image: Image) -> None:
     assert image.run(*ENTRY) == 77
     assert image.said().splitlines()[-1].startswith("error[not_permitted]: 0.0.0.0 can be reached by others")
 
 
-ANONYMOUS = {"WOWEVENT_ALLOW_ANONYMOUS": "true", "WOWEVENT_HOSTS": '["event-bus"]'}
-# As Kubernetes mounts it, and as compose says it.
-TOKENS = {"WOWEVENT_TOKENS": '{"version": 1, "tokens": []}', "WOWEVENT_HOSTS": '["event-bus"]'}
+ANONYMOUS = {"WOWEVENT_ALLOW_ANONYMOUS": "true", "WOWEVENT_HOSTS": '["event-bus"]'}  # as compose says it
 
 
-@pytest.mark.parametrize("access", [ANONYMOUS, TOKENS], ids=["anonymous", "tokens"])
-def test_it_serves_says_how_it_is_and_ends(image: Image, access: dict[str, str]) -> None:
-    before = image.content()
+def as_in_a_pod(image: Image) -> dict[str, str]:
+    """Tokens as Kubernetes mounts a Secret, and a volume as open as it makes its top."""
+    tokens = image.folder / "tokens.json"
+    tokens.write_text('{"version": 1, "tokens": []}')
+    if os.geteuid() == 0:
+        os.chown(tokens, 0, USER)
+        tokens.chmod(0o440)
+        (image.folder / "data").chmod(0o2777)
+    else:
+        tokens.chmod(0o600)
+    data = one(documents(KUBERNETES / "event-bus-deployment.yaml"), "ConfigMap")["data"]["WOWEVENT_DATA_DIR"]
+    own = {"WOWEVENT_TOKENS": str(tokens), "WOWEVENT_DATA_DIR": image.here(data)}
+    return {**own, "WOWEVENT_HOSTS": '["event-bus"]'}
+
+
+def serves_says_how_it_is_and_ends(image: Image, settings: dict[str, str]) -> None:
+    before, guarded = image.content(), "WOWEVENT_TOKENS" in settings
     ports = {"PORT": str(free_port()), "WOWEVENT_PORT": str(free_port())}
-    assert image.run(*healthy()) == 1
-    with image.start(*ENTRY, **ports, **access) as process:
+    given = {**settings, **ports}
+    assert image.run(*healthy(), **given) == 1
+    with image.start(*ENTRY, **given) as process:
         try:
             url = f"http://127.0.0.1:{ports['PORT']}"
             until(lambda: process.poll() is not None or answers(f"{url}/ready"), "readiness")
             assert process.poll() is None, image.said()
             if os.geteuid() == 0:
                 assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n" in Path(f"/proc/{process.pid}/status").read_text()
-            asked_for = 401 if access is TOKENS else 202
+            asked_for = 401 if guarded else 202
             assert httpx.post(f"{url}/events", json={"topic": "task.created"}).status_code == asked_for
             for host, status in (("event-bus", 200), ("10.1.2.3:8080", 200), ("pages.example", 403)):
                 seen = httpx.get(f"{url}/openapi.json", headers={"host": host}).status_code
-                assert seen in {status, 401 if access is TOKENS else status}, host
-            until(lambda: image.run(*healthy()) == 0, "health")  # it has a second for an answer, and is asked again
+                assert seen in {status, 401 if guarded else status}, host
+            until(lambda: image.run(*healthy(), **given) == 0, "health")  # a second for an answer, and asked again
+            assert image.run("wowevent", "doctor", **given) == 0, image.said()
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0, image.said()
         finally:
             process.kill()
-    assert image.run(*healthy()) == 1
+    assert image.run(*healthy(), **given) == 1
     assert image.content() == before  # nothing was written but data
-    assert (image.folder / "data" / "events.db").exists()
+    assert (Path(given.get("WOWEVENT_DATA_DIR", image.folder / "data")) / "events.db").exists()
 
 
 def healthy() -> list[str]:

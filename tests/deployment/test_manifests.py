@@ -1,6 +1,7 @@
 """What a cluster would say: the schemas of several versions, restricted pods, and references that lead somewhere."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -90,6 +91,44 @@ def test_a_pod_that_is_not_restricted_is_found(alone: list[Manifest], change: di
     assert complaint in "; ".join(complaints({**pod, "spec": {**pod["spec"], **change}}))
 
 
+def test_backups_of_redis(redis: list[Manifest]) -> None:
+    """The cluster takes them, they reach Redis, and nobody reaches them."""
+    made = documents(KUBERNETES / "overlays" / "redis" / "backup.yaml")
+    for version in VERSIONS:
+        for each in made:
+            assert kubernetes_validate.validate(each, version, strict=True) == version
+    pod = one(made, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+    assert not complaints(pod)
+    labels, server = pod["metadata"]["labels"], one(redis, "StatefulSet", "redis")["spec"]["template"]
+    assert pod["spec"]["containers"][0]["image"] == server["spec"]["containers"][0]["image"]
+    (volume,), claim = pod["spec"]["volumes"], one(made, "PersistentVolumeClaim")
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    own = policy(made, labels["app"])
+    assert own["ingress"] == []
+    assert passes(own["egress"], "to", 6379, app="redis")
+    for overlay in ([*redis], rendered(KUBERNETES / "overlays" / "redis")):
+        assert passes(policy(overlay, "redis")["ingress"], "from", 6379, **labels)
+
+
+def test_the_pod_for_the_volume_of_redis(redis: list[Manifest]) -> None:
+    """What a backup is put back with: it is let in by the cluster, and mounts what Redis does, as Redis's user."""
+    (pod,) = documents(KUBERNETES / "overlays" / "redis" / "volume-pod.yaml")
+    for version in VERSIONS:
+        assert kubernetes_validate.validate(pod, version, strict=True) == version
+    assert not complaints(pod)
+    server = one(redis, "StatefulSet", "redis")
+    (claim,) = server["spec"]["volumeClaimTemplates"]
+    (volume,) = pod["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-redis-0"
+    template = server["spec"]["template"]["spec"]
+    assert pod["spec"]["securityContext"] == template["securityContext"]
+    (own,), (theirs,) = pod["spec"]["containers"], template["containers"]
+    assert own["image"] == theirs["image"]
+    assert own["volumeMounts"][0] in theirs["volumeMounts"]
+    for overlay in OVERLAYS:
+        assert pod not in rendered(KUBERNETES / "overlays" / overlay)
+
+
 def test_the_cluster_holds_the_namespace_to_it() -> None:
     (namespace,) = documents(KUBERNETES / "base" / "namespace.yaml")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -169,6 +208,25 @@ def test_mounts_and_ports_are_there(manifests: list[Manifest]) -> None:
                 assert asked["port"] in {*ports, None}, f"{called}: {probe}"
 
 
+DATA = {"redis": r"^dir (\S+)$", "nats": r'^ *store_dir: "(.+)"$'}
+"""Where the configuration of an engine says that its log lies."""
+
+
+def test_engines_read_what_is_mounted_and_keep_their_data_on_their_disk(manifests: list[Manifest]) -> None:
+    for server in (each for each in manifests if each["kind"] == "StatefulSet"):
+        called, (container,) = server["metadata"]["name"], server["spec"]["template"]["spec"]["containers"]
+        places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        ((file, text),) = one(manifests, "ConfigMap", f"{called}-config")["data"].items()
+        (claim,) = server["spec"]["volumeClaimTemplates"]
+        kept = places[claim["metadata"]["name"]]
+        if called == "rabbitmq":  # its image reads conf.d/*.conf, and keeps its log there
+            assert re.fullmatch(r"/etc/rabbitmq/conf\.d/\d\d-\w+\.conf", places["config"])
+            assert kept == "/var/lib/rabbitmq/mnesia"
+        else:
+            assert container["command"][-1] == f"{places['config']}/{file}"
+            assert re.findall(DATA[called], text, re.MULTILINE) == [kept]
+
+
 def test_services_send_to_ports_that_are_there(manifests: list[Manifest]) -> None:
     for service in (each for each in manifests if each["kind"] == "Service"):
         wanted = service["spec"]["selector"]
@@ -203,7 +261,7 @@ def _is_peer(peer: dict[str, Any], namespace: str | None, labels: dict[str, str]
     return where == namespace and "ipBlock" not in peer and wanted.items() <= labels.items()
 
 
-def test_the_network_policies(manifests: list[Manifest]) -> None:
+def test_the_network_policies(manifests: list[Manifest], way: str) -> None:
     engines = {"redis": 6379, "rabbitmq": 5672, "nats": 4222}
     there = {pod["metadata"]["labels"]["app"] for _, pod in pods(manifests)}
     for app in there:
@@ -220,8 +278,11 @@ def test_the_network_policies(manifests: list[Manifest]) -> None:
         assert not passes(own["ingress"], "from", port, app="another")
     for app in there & engines.keys():
         assert passes(own["egress"], "to", engines[app], app=app)
-        for who in ({"app": "event-bus"}, {"component": "agent"}):
+        for who in ({"app": "event-bus"}, {"component": "agent", "engine": "direct"}):
             assert passes(policy(manifests, app)["ingress"], "from", engines[app], **who)
+        # Where tokens are asked for, who could pass the service by needs a password, or a label of its own.
+        by_all = passes(policy(manifests, app)["ingress"], "from", engines[app], component="agent")
+        assert by_all == (way == "alone" or app == "rabbitmq")
         assert not passes(policy(manifests, app)["ingress"], "from", engines[app], app="another")
         assert not any(passes(own["egress"], "to", engines[each], app=each) for each in engines.keys() - {app})
 
@@ -240,6 +301,17 @@ def test_overlays_ask_for_tokens_and_the_ancestors_file_by_itself_does_not(manif
     (place,) = (each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each["name"] == volume["name"])
     assert settings["WOWEVENT_TOKENS"] == f"{place}/tokens.json"
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]  # root owns it; the group reads
+
+
+def test_the_service_keeps_a_folder_for_itself(manifests: list[Manifest]) -> None:
+    """The top of a volume is open to its fsGroup, which `wowevent doctor` complains of: one below it is not."""
+    settings = one(manifests, "ConfigMap", "event-bus-config")["data"]
+    pod = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    (place,) = (each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each["name"] == "data")
+    folder = settings["WOWEVENT_DATA_DIR"]
+    assert Path(folder).parent == Path(place)
+    url = settings.get("WOWEVENT_URL", "")
+    assert not url.startswith("sqlite:") or url == f"sqlite:///{folder}/events.db"
 
 
 def test_the_examples_hold_no_secret_and_are_part_of_nothing() -> None:

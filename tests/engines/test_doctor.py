@@ -33,6 +33,7 @@ from wowevent.broker import Broker, Retention, Subscription
 from wowevent.brokers import open_broker
 from wowevent.brokers.nats.link import Link
 from wowevent.brokers.sqlite import doctor as sqlite_doctor
+from wowevent.brokers.sqlite.backup import back_up
 from wowevent.doctor import standing
 from wowevent.finding import CLOCK, Finding, Verdict
 from wowevent.testing import ManualClock
@@ -171,17 +172,43 @@ async def test_sqlite_damage(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version=99")
     found = await looked(f"sqlite:///{file}")
     assert "format 99" in found["sqlite.file"].found
-    assert found["sqlite.file"].verdict != OK
+    assert "upgrade" in found["sqlite.file"].change
+    assert found["sqlite.file"].verdict == FAIL
     assert found["subscriptions.lapsed"].verdict == UNKNOWN
+
+
+async def test_sqlite_a_backup_is_no_log(tmp_path: Path) -> None:
+    await fill(f"sqlite:///{tmp_path / 'events.db'}")
+    back_up(str(tmp_path / "events.db"), tmp_path / "file", checks=False, told=lambda *_: None)
+    found = (await looked(f"sqlite:///{tmp_path / 'file'}"))["sqlite.file"]
+    assert found.verdict == FAIL
+    assert "wowevent restore" in found.found
+
+
+async def test_sqlite_who_was_killed_serves_nothing(tmp_path: Path) -> None:
+    left = tmp_path / "left" / "events.db"
+    async with EventBus(f"sqlite:///{tmp_path / 'events.db'}") as bus:
+        await bus.subscribe("a.*", lambda event: None, subscription="worker")
+        left.parent.mkdir(mode=0o700)
+        for file in tmp_path.glob("events.db*"):  # as a kill -9 leaves them
+            shutil.copy2(file, left.parent / file.name)
+    with closing(apsw.Connection(str(left))) as db:
+        db.execute("UPDATE instance SET seen = seen - 60")
+    found = await looked(f"sqlite:///{left}")
+    assert wrong(found) == {"subscriptions.unserved": WARN}
+    assert found["sqlite.processes"].found == "nobody now"
 
 
 async def test_sqlite_a_database_of_another_program(tmp_path: Path) -> None:
     file = tmp_path / "events.db"
     with apsw.Connection(str(file)) as db:
         db.execute("CREATE TABLE t(a)")
+    file.chmod(0o644)
     found = await looked(f"sqlite:///{file}")
     assert found["sqlite.file"].verdict == FAIL
     assert found["sqlite.journal"].verdict == WARN
+    assert found["sqlite.permissions"].verdict == UNKNOWN  # whoever did what is said would break another program
+    assert "chmod" not in str(found)
     (tmp_path / "folder").mkdir()
     assert (await looked(f"sqlite:///{tmp_path / 'folder'}"))["sqlite.file"].verdict == FAIL
 
@@ -288,7 +315,8 @@ def redis_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 async def admin(redis_server: Server) -> AsyncIterator[Redis]:
     """By which settings are changed; they are put back."""
     client = Redis(port=redis_server.port, decode_responses=True)
-    names = ["appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "save", "min-replicas-to-write"]
+    names = ["appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy", "save"]
+    names.append("min-replicas-to-write")
     before = {name: (await client.config_get(name))[name] for name in names}
     await client.flushall()
     yield client
@@ -351,6 +379,7 @@ async def test_redis_what_falls_due_is_left_to_those_who_serve(redis_server: Ser
         ("appendonly", "no", "redis.persistence", FAIL, "last snapshot"),
         ("appendfsync", "no", "redis.persistence", FAIL, "what the system had not written"),
         ("appendfsync", "everysec", "redis.persistence", WARN, "about the last second"),
+        ("no-appendfsync-on-rewrite", "yes", "redis.persistence", WARN, "while the server rewrites its log"),
         ("maxmemory-policy", "allkeys-lru", "redis.eviction", FAIL, "deletes parts of the log"),
         ("maxmemory", "1", "redis.memory", FAIL, "every write is synced first"),
     ],
@@ -403,9 +432,19 @@ async def test_redis_that_may_not_be_asked(redis_server: Server, admin: Redis) -
     promise, every = await doctor.at_engine(f"redis://guest:hunter22@127.0.0.1:{redis_server.port}")
     found = {finding.check: finding for finding in every}
     assert "does not let us read its settings" in promise
-    assert set(wrong(found).values()) == {UNKNOWN}
+    assert set(wrong(found, "redis.rights").values()) == {UNKNOWN}
+    assert found["redis.rights"].verdict == FAIL
     assert found["redis.log"].verdict == found[CLOCK.name].verdict == OK
     assert found["redis.persistence"].verdict == found["subscriptions.lapsed"].verdict == UNKNOWN
+
+
+async def test_redis_a_user_without_rights(redis_server: Server, admin: Redis) -> None:
+    url = f"redis://guest:hunter22@127.0.0.1:{redis_server.port}"
+    for rights in ("~other:*", "+@all"), ("~*", "+@read", "+eval", "+echo", "+info", "+config", "+time"):
+        await admin.execute_command("ACL", "SETUSER", "guest", "reset", "on", ">hunter22", "&*", *rights)
+        found = await looked(url)
+        assert found["redis.rights"].verdict == FAIL
+    assert await admin.dbsize() == 0
 
 
 async def test_redis_that_falls_silent_while_it_is_looked_at(
@@ -518,6 +557,7 @@ accounts {
     users: [
       { user: a, password: hunter22 }
       { user: b, password: hunter22, permissions: { publish: ["$JS.API.>", "wow.>", "_INBOX.>"] } }
+      { user: d, password: hunter22, permissions: { publish: ["$JS.API.>", "_INBOX.>"] } }
     ]
   }
   C: { users: [{ user: c, password: hunter22 }] }
@@ -541,6 +581,7 @@ async def test_nats_that_says_how_often_it_syncs(
         bounded = await looked(f"nats://b:hunter22@{where}")  # who may not ask is told so, and all else is seen
         assert wrong(bounded) == {"nats.sync": UNKNOWN, CLOCK.name: UNKNOWN}
 
+        assert (await looked(f"nats://d:hunter22@{where}"))["nats.rights"].verdict == FAIL
         (finding,) = (await looked(f"nats://c:hunter22@{where}")).values()  # an account without JetStream
         assert finding.verdict == FAIL
         (finding,) = (await looked(f"nats://a:wrong@{where}")).values()
@@ -595,6 +636,18 @@ async def test_rabbitmq_in_good_order_is_left_as_it_is(rabbit_url: str) -> None:
     assert await asyncio.to_thread(rabbit_state, rabbit_url) == before
     as_filled(found)
     assert wrong(found, "rabbitmq.version", *STANDING) == UNSEEN
+
+
+async def test_rabbitmq_a_user_without_rights(rabbit_url: str) -> None:
+    host, everything = urlsplit(rabbit_url).path.strip("/"), {"configure": ".*", "write": ".*", "read": ".*"}
+    url = rabbit_url.replace("//", "//guest2:hunter22@", 1)
+    with shared_rabbit.admitting("wowevent-doctor", "guest2", "hunter22"):
+        for right in ("configure", "write"):
+            shared_rabbit._ask("PUT", f"/api/permissions/{host}/guest2", everything | {right: "^$"})  # noqa: SLF001 - of a test's own server
+            found = (await looked(url))["rabbitmq.rights"]
+            assert found.verdict == FAIL
+            assert "ACCESS_REFUSED" in found.found
+    assert (await looked(rabbit_url))["rabbitmq.rights"].verdict == OK
 
 
 async def test_rabbitmq_what_is_served_is_seen(rabbit_url: str) -> None:

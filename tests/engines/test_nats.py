@@ -234,6 +234,24 @@ async def test_an_event_that_a_stranger_publishes_is_delivered(rig: Rig) -> None
     assert link_of(broker).error is None
 
 
+async def test_a_read_since_a_moment_leaves_out_nothing_for_the_sake_of_what_bears_no_time(rig: Rig) -> None:
+    broker, began = opened(rig), rig.clock.time()
+    await broker.publish(events(3))
+    async with stranger() as link:
+        await link.store([Message(f"{broker._names.prefix}n.{TOPIC}", encode(event(n=n))) for n in range(3, 43)])
+    await broker.publish([event(n=n) for n in range(43, 46)])
+    assert numbers(await read(broker, since=began - 1)) == list(range(46))
+
+
+async def test_a_strangers_codec_may_escape_a_slash(rig: Rig) -> None:
+    broker = opened(rig)
+    await broker.publish([event(n=0, correlation_id="order/7")])
+    async with stranger() as link:
+        body = encode(event(n=1, correlation_id="order/7")).replace(b"/", rb"\/")
+        await link.store([Message(f"{broker._names.prefix}n.{TOPIC}", body)])
+    assert numbers(await read(broker, correlation_id="order/7")) == [0, 1]
+
+
 NO_EVENTS = {"text": b"hello", "nothing": b"", "no text": b"\xff\xfe", "another envelope": b'{"v":1}'}
 
 

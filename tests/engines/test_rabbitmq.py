@@ -149,6 +149,19 @@ async def test_an_event_that_a_stranger_publishes_is_delivered(rig: Rig) -> None
     assert numbers(await read(broker)) == [0, 1, 2, 3]
 
 
+async def test_a_read_since_a_moment_leaves_out_nothing_for_the_sake_of_what_bears_no_time(rig: Rig) -> None:
+    broker, began = opened(rig), rig.clock.time()
+    await broker.publish(events(3))
+    async with stranger(rig) as channel:
+        for n in range(3, 63):
+            await channel.basic_publish(encode(event(n=n)), exchange="agent_events", routing_key=KEY)
+    await broker.publish([event(n=n) for n in range(63, 66)])
+    for _ in range(30):  # each leaves a marker
+        await broker.ping()
+    assert numbers(await read(broker, since=began - 1)) == list(range(66))
+    await read(broker, since=began + 100)  # it ends
+
+
 NO_EVENTS = {"text": b"hello", "nothing": b"", "no text": b"\xff\xfe", "another envelope": b'{"v":1}'}
 
 

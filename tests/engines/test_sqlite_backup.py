@@ -17,6 +17,7 @@ from wowevent.brokers.sqlite import SqliteBroker, backup, check, restore, schema
 from wowevent.brokers.sqlite.backup import back_up, verify
 from wowevent.brokers.sqlite.check import Checked, connect_log
 from wowevent.brokers.sqlite.draft import drafted
+from wowevent.brokers.sqlite.opening import alone, entered
 from wowevent.errors import (
     BrokerUnavailable,
     BusError,
@@ -227,6 +228,39 @@ def test_a_write_ahead_log_that_is_not_its_own_does_not_meet_a_draft(log: Path) 
     assert looked_at(log.with_name("new.db")).held.events == COUNT + 1
 
 
+def test_it_is_his_whose_the_log_was(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom a superuser restores for could not open it otherwise."""
+    file, given = backed_up(log), list[tuple[int, int]]()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _file, user, group: given.append((user, group)))
+    restore.restore(file, str(log), force=True, told=quiet)
+    restore.restore(file, str(log.with_name("new.db")), force=False, told=quiet)
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    restore.restore(file, str(log), force=True, told=quiet)
+    owner = log.parent.stat()
+    assert given == [(owner.st_uid, owner.st_gid)] * 2
+
+
+def test_what_could_not_be_settled_keeps_its_log(log: Path) -> None:
+    """A restore was killed when it had put a damaged log with its write-ahead log aside, and taken that one away."""
+    file, aside = backed_up(log), log.with_name("events.db.20260131T120000Z")
+    aside.hardlink_to(log)
+    log.with_name(f"{aside.name}-wal").write_bytes(b"the last events")
+    restore.restore(file, str(log), force=True, told=quiet)
+    assert aside.exists()
+    assert log.with_name(f"{aside.name}-wal").read_bytes() == b"the last events"
+
+
+def test_who_opens_a_log_does_not_wait_for_ever(log: Path) -> None:
+    """A restore that was stopped while it moved files keeps its lock."""
+    with alone(str(log), 1.0):
+        for how in (entered, alone):
+            with pytest.raises(BrokerUnavailable, match="by another process"), how(str(log), 0.05):
+                pytest.fail("nobody was to come in")
+    with entered(str(log), 0.05), entered(str(log), 0.05):
+        pass
+
+
 def test_a_log_that_was_made_meanwhile_is_left_alone(log: Path) -> None:
     file, new = backed_up(log), log.with_name("new.db")
 
@@ -328,6 +362,7 @@ CHANGE = "SET body = CAST(replace(body, '\"t\"', '\"u\"') AS BLOB)"
         ("UPDATE log SET body = CAST(body AS TEXT) WHERE offset = 7", "-7: its columns"),
         ("UPDATE log SET topic = 'task.failed' WHERE offset = 7", "-7: it is found under another"),
         ("UPDATE log SET ts = ts + 1 WHERE offset = 7", "-7: it is found under another"),
+        ("UPDATE log SET topic = CAST(x'ff' AS TEXT) WHERE offset = 7", "-7: what lies there cannot be read"),
         ("UPDATE log SET correlation = 'x' WHERE offset = 7", "-7: it is found under another"),
         ("UPDATE log SET total = total + 1 WHERE offset = 7", "-7: its size"),
         ("DELETE FROM log WHERE offset = 7", "-7: it is not there"),
@@ -348,6 +383,19 @@ def test_what_is_wrong_is_named(log: Path, damage: str, word: str) -> None:
     except StorageDamaged as error:
         said = str(error)
     assert word in said
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        ("UPDATE state SET epoch = CAST(x'ff' AS TEXT)", "UnicodeDecodeError"),
+        ("ALTER TABLE subscription RENAME durable TO burable", "no such column"),
+    ],
+)
+def test_what_is_no_text_or_no_column_any_more_is_damage(log: Path, damage: str, word: str) -> None:
+    sql(log, damage)
+    with pytest.raises(StorageDamaged, match=word):
+        backed_up(log)
 
 
 def test_what_was_given_up_is_not_missed(log: Path) -> None:

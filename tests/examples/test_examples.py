@@ -196,7 +196,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
     code, *_ = blocks("python")
-    printed, _ = blocks("text")
+    printed, *_ = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
@@ -213,8 +213,17 @@ def test_the_websocket_code_of_the_readme_works_and_is_answered(tmp_path: Path) 
 
 
 def test_the_schema_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    _, _, code, _ = blocks("python")
-    _, printed = blocks("text")
+    _, _, code, *_ = blocks("python")
+    _, printed, *_ = blocks("text")
+    (tmp_path / "readme.py").write_text(code)
+    done = run(tmp_path, tmp_path / "readme.py")
+
+    assert (done.returncode, done.stdout) == (0, printed), done.stderr
+
+
+def test_the_code_of_the_readme_for_agents_prints_what_the_readme_says(tmp_path: Path) -> None:
+    *_, code = blocks("python")
+    *_, printed = blocks("text")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 
@@ -222,7 +231,7 @@ def test_the_schema_code_of_the_readme_prints_what_the_readme_says(tmp_path: Pat
 
 
 def test_the_blocking_code_of_the_readme_sees_what_it_publishes(tmp_path: Path) -> None:
-    *_, code = blocks("python")
+    *_, code, _ = blocks("python")
     (tmp_path / "readme.py").write_text(code)
     done = run(tmp_path, tmp_path / "readme.py")
 

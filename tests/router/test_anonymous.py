@@ -169,6 +169,20 @@ async def test_what_is_behind_a_position_is_filtered_as_what_is_new(router: Even
     await reader.nothing()
 
 
+async def test_who_goes_on_from_a_position_is_not_given_what_a_pause_holds(router: EventRouter, join: Join):
+    writer = await join(router)
+    before = await writer.publish(n=0)
+    await bus_of(router).pause(topic="held.#")
+    for n in (1, 2):
+        await writer.publish("held.now", n=n)
+    await writer.publish(n=3)
+    reader = await join(router)
+    await reader.subscribe("#", after=await place(router, before))
+    assert numbers(await reader.events(1)) == [3]
+    assert (await reader.hear("reset"))["lost"] == 2
+    await reader.nothing()
+
+
 async def test_a_position_of_another_log_is_a_loss_and_all_that_is_there_comes(client: Talker):
     await client.publish(n=1)
     answer = await client.subscribe(after="00000bad-1")

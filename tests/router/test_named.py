@@ -25,6 +25,7 @@ from tests.router.conftest import (
     events,
     eventually,
     numbers,
+    part,
     talking,
 )
 from wowevent import EventBus
@@ -494,6 +495,29 @@ async def test_a_suspect_of_one_subscription_does_not_stop_the_others_of_its_cli
     await client.nothing()
     await settle(client, "ack", suspect)
     assert numbers(await client.events(1)) == [2]
+
+
+async def test_a_suspect_that_waits_for_its_client_goes_back_when_its_subscription_is_paused(
+    router: EventRouter, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(courier, "PARKED", 0.1)
+    monkeypatch.setattr(courier, "_WAIT", 0.2)
+    crashing, client, writer = await join(router), await join(router), await join(router)
+    await crashing.subscribe("task.*", name="a")
+    await writer.publish(n=1)
+    await crashing.event()
+    await client.subscribe("task.*", name="a")
+    await client.subscribe("other", name="b")
+    await writer.publish("other", 2)
+    busy = await client.event()
+    crashing.cut()
+    waiting: dict[str, Lease] = part(desk_of(router).couriers["a~task.*"], "_suspects")
+    await eventually(lambda: waiting)
+    await bus_of(router).pause("a")
+    await settle(client, "ack", busy)
+    await client.nothing()
+    await bus_of(router).resume("a")
+    assert (await client.event())["attempt"] == 2
 
 
 async def test_a_courier_of_many_named_subscriptions_leaves_no_task_behind(router: EventRouter, join: Join):

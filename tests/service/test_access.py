@@ -104,6 +104,8 @@ async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Respon
         "/schedules/x": {"event": {"topic": "a"}, "every": 60},
         "/dead-letters/redeliver": {"ids": ["x"]},
         "/dead-letters/discard": {"ids": ["x"]},
+        "/pauses": {"agent": "x"},
+        "/pauses/resume": {"agent": "x"},
     }
     body = bodies.get(path) if operation.method in {"POST", "PUT"} else None
     async with client:
@@ -533,6 +535,32 @@ async def test_a_subscription_none_of_whose_letters_may_be_seen_is_not_there(gua
     async with guarded.having(dead_letters=["task.*"]) as client:
         assert (await client.get("/dead-letters", params={"subscription": "theirs"})).status_code == 404
         assert (await client.get("/dead-letters", params={"subscription": "ours"})).status_code == 200
+
+
+async def test_of_a_conversation_what_is_granted_is_seen(guarded: Guarded) -> None:
+    await letters(guarded)
+    await guarded.bus.publish(Event(topic="task.e", correlation_id="c", target_agent="other"))
+    seen: dict[str, dict[str, Any]] = {
+        "events": {"replay": ["task.*"]},
+        "failures": {"replay": ["task.*"], "dead_letters": ["task.a", "secret.*"]},
+        "everything": {"replay": ["#"], "dead_letters": ["#"], "admin": ["#"]},
+        "hers": {"replay": ["task.*"], "admin": ["#"]},
+    }
+    found = {}
+    for name, grants in seen.items():
+        async with guarded.having(**grants) as client:
+            answer = (await client.get("/conversations/c")).json()
+            found[name] = [(step["topic"], len(step["failures"])) for step in answer["steps"]]
+    assert found == {
+        "events": [("task.a", 0), ("task.d", 0)],
+        "failures": [("task.a", 1), ("task.d", 0)],
+        "everything": [("secret.b", 1), ("task.a", 1), ("secret.c", 1), ("task.d", 1), ("task.e", 0)],
+        "hers": [("task.a", 0), ("task.d", 0), ("task.e", 0)],
+    }
+    async with guarded.having(replay=["plan.*"]) as client:
+        hidden, absent = await client.get("/conversations/c"), await client.get("/conversations/x")
+        assert hidden.status_code == absent.status_code == 404
+        assert hidden.json()["message"].replace("'c'", "'x'") == absent.json()["message"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ async def test_what_is_published(client: httpx.AsyncClient, bus: EventBus, media
 
     assert answer.status_code == 202
     receipts = answer.json()["receipts"]
-    assert [set(receipt) for receipt in receipts] == [{"event_id", "position", "duplicate", "matched"}] * count
+    assert [set(receipt) for receipt in receipts] == [
+        {"event_id", "position", "duplicate", "matched", "unserved"}
+    ] * count
     stored = [(str(each.position), each.event.event_id) async for each in bus.history("order.placed")]
     assert [(receipt["position"], receipt["event_id"]) for receipt in receipts] == stored
 

@@ -19,6 +19,7 @@ from tests.service.prometheus import complaints, program, prometheus, seen
 from tests.service.sockets import serving
 from wowevent import Event, EventBus, Reject, RetryPolicy
 from wowevent.broker import Subscription
+from wowevent.errors import InvalidTopic, StorageFull
 from wowevent.service import create_app, metrics
 from wowevent.service.metrics import wanted
 
@@ -247,6 +248,8 @@ async def test_the_numbers(busy: EventBus, client: httpx.AsyncClient) -> None:
     assert of(found, "wowevent_dead_letters", subscription="bad~task.*") == 20
     assert of(found, "wowevent_dead_letters", subscription="good~task.*") == 0
     assert of(found, "wowevent_subscription_consumers", subscription="good~task.*") == 1
+    for code in ("broker_unavailable", "storage_full"):  # from the start
+        assert of(found, "wowevent_refused_events_total", code=code) == 0
     assert of(found, "wowevent_subscriptions_lapsed") == 0
     assert of(found, "wowevent_live_subscriptions") == 1
     assert of(found, "wowevent_engine_up") == 1
@@ -267,6 +270,26 @@ async def test_a_backlog_is_seen(bus: EventBus, client: httpx.AsyncClient) -> No
     assert of(found, "wowevent_subscription_leased_events", subscription="idle") == 1
     assert of(found, "wowevent_subscription_delayed_events", subscription="idle") == 0
     assert (of(found, "wowevent_subscription_oldest_seconds", subscription="idle") or 0) >= 0.01
+
+
+async def test_what_the_engine_does_not_take_is_counted(tmp_path: Path) -> None:
+    async with EventBus(f"sqlite:///{tmp_path / 'events.db'}") as bus:
+        session = bus.broker._session  # type: ignore[attr-defined]  # noqa: SLF001 - its file may not grow any more
+        await session.write(lambda store: store.db.pragma("max_page_count", store.db.pragma("page_count") + 2))
+        with pytest.raises(StorageFull):
+            await bus.publish_many([Event(topic="a", payload={"pad": "x" * 4000}) for _ in range(30)])
+        with pytest.raises(InvalidTopic):  # that is the publisher's own fault
+            await bus.publish(Event(topic="_bus.a"))
+        transport = httpx.ASGITransport(create_app(bus))
+        async with httpx.AsyncClient(transport=transport, base_url="http://bus") as client:
+            assert of(await samples(client), "wowevent_refused_events_total", code="storage_full") == 30
+            assert (await ask(client, JSON)).json()["totals"]["refused"] == 30
+            with pytest.raises(TimeoutError):  # and so is the end of his patience
+                async with asyncio.timeout(0):
+                    await bus.publish(Event(topic="a"))
+            assert bus.metrics.refusals() == {"storage_full": 30}
+    bus.metrics.reset()
+    assert not bus.metrics.refusals()
 
 
 async def test_the_series_of_subscriptions_are_bounded_and_nothing_is_left_out_of_their_sum(

@@ -124,6 +124,19 @@ async def test_what_is_described_as_an_event_is_taken(
     assert (await client.post("/events", json=good)).status_code == 202
 
 
+async def _shared(client: httpx.AsyncClient) -> None:
+    """What all processes know: schemas, pauses, storms."""
+    schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
+    for path in ("/schemas/check", "/schemas"):
+        await client.post(path, json=schema)
+    for path in ("/schemas", "/schemas/bill.sent", "/storms"):
+        await client.get(path)
+    await client.delete("/schemas/bill.sent/1")
+    for path in ("/pauses", "/pauses/resume"):
+        await client.post(path, json={"agent": "worker"})
+    await client.get("/pauses")
+
+
 async def test_every_operation_answers_as_described(bus: EventBus) -> None:
     """Each with its success and, where it can be had, a failure."""
     described = Described()
@@ -137,22 +150,21 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
     hooks = {"response": [described.check]}
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://bus", event_hooks=hooks) as client:
-        events = [{"topic": "task.created", "payload": {"n": n}} for n in range(6)]
+        events = [{"topic": "task.created", "payload": {"n": n}, "correlation_id": "job"} for n in range(6)]
         await client.post("/events", json=events)
         await bus.join(5)
         letters = [letter.id for letter in await bus.dead_letters.list()]
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
-        for path in ("/health", "/live", "/ready", "/events", "/topics", "/subscriptions", "/dead-letters", "/replays"):
+        lists = ("/events", "/topics", "/agents", "/subscriptions", "/dead-letters", "/replays")
+        ones = ("/openapi.json", "/conversations/job", f"/replays/{replay}", "/subscriptions/resting")
+        for path in ("/health", "/live", "/ready", *lists, *ones):
             await client.get(path)
-        await client.get("/openapi.json")
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
             await client.get("/metrics", headers={"accept": media})
         await client.get("/events", headers={"accept": "application/x-ndjson"})
-        await client.get(f"/replays/{replay}")
         await client.post(f"/replays/{replay}/pause")
         await client.post(f"/replays/{replay}/resume")
         await client.delete(f"/replays/{replay}")
-        await client.get("/subscriptions/resting")
         for verb in ("pause", "resume", "purge"):
             await client.post(f"/subscriptions/resting/{verb}")
         await client.delete("/subscriptions/resting")
@@ -163,14 +175,8 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await client.post("/dead-letters/discard", json={"subscription": "worker"})
         await client.post("/events", json={"topic": "task.created", "hops": 10_000, "correlation_id": "storm"})
         await bus.join(5)
-        await client.get("/storms")
         await client.post("/storms/storm/release")
-        schema = {"event_type": "bill.sent", "version": "1", "json_schema": {}}
-        for path in ("/schemas/check", "/schemas"):
-            await client.post(path, json=schema)
-        for path in ("/schemas", "/schemas/bill.sent"):
-            await client.get(path)
-        await client.delete("/schemas/bill.sent/1")
+        await _shared(client)
         await client.put("/schedules/tick", json={"event": {"topic": "tick.now"}, "every": 600})
         for path in ("/schedules", "/schedules/tick"):
             await client.get(path)

@@ -11,7 +11,9 @@ import pydantic
 
 import wowevent
 from wowevent import (
+    AgentInfo,
     BreakerPolicy,
+    Conversation,
     DeadLetter,
     DeadLetterQueue,
     Delivery,
@@ -27,6 +29,8 @@ from wowevent import (
     EventValidator,
     FailedEvent,
     FailureReason,
+    Pause,
+    PauseSubscription,
     Position,
     Receipt,
     Reject,
@@ -61,6 +65,8 @@ async def on_event(event: Event) -> None:
     assert_type(event.payload, dict[str, Any])
     assert_type(event.metadata, EventMetadata)
     assert_type(event.target, str | None)
+    if event.priority == 1:
+        raise PauseSubscription(datetime.now(UTC), "quota")
     raise Reject("no") if event.retry_count else RetryAfter(1.5)
 
 
@@ -93,6 +99,8 @@ async def use(bus: EventBus) -> None:
 
     receipt = await bus.publish(Event(topic="task.created", payload={"n": 1}, priority="high", source="api"), delay=5)
     assert_type(receipt, Receipt)
+    assert_type(receipt.unserved, tuple[str, ...])
+    assert_type(await bus.agents(), Sequence[AgentInfo])
     assert_type(receipt.position, Position | None)
     assert_type(await bus.publish_many([create_task_event(EventType.TASK_CREATED, "a", "t")]), Sequence[Receipt])
     assert_type(await bus.cancel(receipt.event_id), bool)
@@ -103,6 +111,9 @@ async def use(bus: EventBus) -> None:
     assert_type(await bus.replay(on_event, ReplayConfig(pattern="task.*", speed_multiplier=0)), int)
     assert_type(await bus.dead_letters.list(reason=FailureReason.TIMEOUT), Sequence[DeadLetter])
     assert_type(await bus.dead_letters.redeliver(["1"]), int)
+    conversation = await bus.trace(receipt.event_id, limit=100)
+    assert_type(conversation, Conversation)
+    assert_type([step.after for step in conversation.steps], list[float | None])
     assert_type(await bus.info("worker-1"), SubscriptionInfo | None)
     assert_type(await bus.subscriptions(), Sequence[SubscriptionInfo])
     assert_type(wowevent.current(), Delivery | None)
@@ -125,6 +136,12 @@ async def parts(bus: EventBus) -> None:
     await bus.pause("careful")
     assert_type(bus.paused("careful~task.*"), bool)
     await bus.resume("careful")
+    assert_type(await bus.pause(agent="planner", until=600, reason="too loud"), Sequence[Pause])
+    await bus.pause(topic="pay.#", until=datetime.now(UTC))
+    await bus.pause(correlation_id="order-7", by="ops")
+    await bus.pause(everything=True)
+    assert_type(await bus.resume(everything=True), Sequence[Pause])
+    assert_type((await bus.pauses())[0].until, float | None)
 
     EventBus("memory://", storms=StormPolicy(max_hops=None, max_visits=256))
     EventBus("memory://", storms=False)

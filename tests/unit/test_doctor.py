@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -22,6 +24,9 @@ from wowevent.doctor import machine, places, standing
 from wowevent.doctor.discretion import Discretion
 from wowevent.errors import BrokerUnavailable, NotPermitted
 from wowevent.finding import Check, Finding, Verdict, clock, size, version_of, worst
+
+if TYPE_CHECKING:
+    from wowevent.brokers.redis.line import Line
 
 OK, UNKNOWN, WARN, FAIL = Verdict.OK, Verdict.UNKNOWN, Verdict.WARN, Verdict.FAIL
 CHECK = Check("some.check", "something")
@@ -128,12 +133,31 @@ def test_redis_writes(about: dict[str, str], settings: dict[str, str], verdict: 
         ({"role": "master", "connected_slaves": "0"}, {}, OK),
         ({"role": "master", "connected_slaves": "2"}, {"min-replicas-to-write": "0"}, WARN),
         ({"role": "master", "connected_slaves": "2"}, {"min-replicas-to-write": "1"}, OK),
-        ({"role": "master", "connected_slaves": "2"}, None, OK),
+        ({"role": "master", "connected_slaves": "2"}, None, UNKNOWN),
+        ({"role": "master", "connected_slaves": "2"}, {"save": ""}, UNKNOWN),
         ({"role": "slave", "master_host": "db-1", "master_port": "6379"}, {}, FAIL),
     ],
 )
 def test_redis_replicas(about: dict[str, str], settings: dict[str, str] | None, verdict: Verdict) -> None:
     assert says(redis.replicas(about, settings), verdict)
+
+
+async def test_redis_settings_that_are_not_told_are_not_taken_to_be_right() -> None:
+    """A managed server may answer CONFIG GET, and leave out what is asked for."""
+    for settings in (None, {}, {"maxmemory": "0"}):
+        looks = redis.Patient(cast("Line", None), "", settings).examination().looks
+        for check in (server.PERSISTENCE, server.EVICTION, redis.SNAPSHOTS):
+            (finding,) = await looks[check]()
+            assert says(finding, UNKNOWN, "CONFIG GET")
+
+
+def test_redis_that_does_not_sync_while_it_rewrites() -> None:
+    for sync in ("always", "everysec"):
+        settings = {"appendonly": "yes", "appendfsync": sync, "no-appendfsync-on-rewrite": "yes"}
+        assert says(server.persistence(settings), WARN, "nothing is synced while")
+        assert "while the server rewrites its log" in server.promise(settings)
+        settings["no-appendfsync-on-rewrite"] = "no"
+        assert "rewrite" not in server.persistence(settings).found + server.promise(settings)
 
 
 def test_redis_snapshots_and_log() -> None:
@@ -235,7 +259,19 @@ def test_nats_replicas(infos: dict[str, Any], cluster: str, verdict: Verdict, wo
         ({"storage": 10, "limits": {"max_storage": 100, "max_streams": -1}}, None, OK, "10 bytes of 100 bytes"),
         ({"storage": 81, "limits": {"max_storage": 100, "max_streams": -1}}, None, WARN, "81 bytes"),
         ({"storage": 100, "limits": {"max_storage": 100, "max_streams": -1}}, None, FAIL, "storage_full"),
-        ({"storage": 1, "streams": 5, "limits": {"max_storage": -1, "max_streams": 5}}, None, WARN, "5 of 5"),
+        ({"storage": 1, "streams": 0, "limits": {"max_streams": 4}}, None, FAIL, "a log is 5 streams"),
+        ({"storage": 1, "streams": 0, "limits": {"max_streams": 5}}, None, OK, "0 of 5"),
+        ({"storage": 1, "streams": 5, "limits": {"max_streams": 5}}, stream(), WARN, "5 of 5"),
+        (
+            {"storage": 1, "consumers": 9, "limits": {"max_consumers": 10}},
+            stream(),
+            WARN,
+            "consumers of the account: 9",
+        ),
+        ({"storage": 1, "consumers": 0, "limits": {"max_consumers": 9}}, None, WARN, "consumers of the account: 0"),
+        ({"storage": 1, "consumers": 0, "limits": {"max_consumers": 10}}, None, OK, "consumers of the account: 0"),
+        ({"storage": 0, "limits": {"max_storage": 0, "max_streams": 0}}, None, FAIL, "0 bytes of 0 bytes"),
+        ({"storage": 0, "limits": {"max_streams": 0, "max_consumers": 0}}, None, OK, "none"),
         ({"storage": 1, "limits": {"max_storage": -1}}, stream(config={"max_bytes": 110}), WARN, "bytes of the log"),
         ({"storage": 90, "tiers": {"R1": {"limits": {"max_storage": 100}}}}, None, WARN, "90 bytes"),
     ],
@@ -293,6 +329,7 @@ def test_sqlite_settings() -> None:
         (0o755, 0o644, WARN),
         (0o700, 0o660, FAIL),
         (0o777, 0o600, FAIL),
+        (0o770, 0o600, WARN),
         (0o1777, 0o600, OK),  # as /tmp is: nobody may replace what is another one's
     ],
 )
@@ -348,10 +385,53 @@ def test_a_folder_that_cannot_be_written() -> None:
         assert says(places.data(folder, embedded=True), OK, "0700")
 
 
+def test_a_log_that_cannot_be_read() -> None:
+    with somebody() as folder:
+        file = folder / "events.db"
+        file.write_bytes(b"whatever")
+        file.chmod(0o000)
+        assert says(sqlite._file(file), FAIL, "cannot be written")  # noqa: SLF001 - as above
+        file.chmod(0o600)
+        folder.chmod(0o600)
+        assert says(sqlite._file(file), FAIL, "may not be reached")  # noqa: SLF001 - as above
+
+
+def test_what_is_anothers_and_ours_by_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod's volumes are root's, and of the pod's group: a Secret 0440, a disk 2775, an empty folder 2777."""
+    file, folder = tmp_path / "tokens.json", tmp_path / "data"
+    file.touch()
+    folder.mkdir()
+    owner = tmp_path.stat().st_uid
+    for mine, mode, verdict in (
+        (True, 0o440, FAIL),
+        (False, 0o440, OK),
+        (False, 0o460, FAIL),
+        (False, 0o444, FAIL),
+    ):
+        monkeypatch.setattr(os, "geteuid", lambda mine=mine: owner if mine else owner + 1)
+        file.chmod(mode)
+        assert places.secrets({"tokens": file}).verdict == verdict, oct(mode)
+    for mine, mode, embedded, verdict in (
+        (True, 0o2770, False, FAIL),
+        (False, 0o2770, False, OK),
+        (False, 0o2775, True, WARN),
+        (False, 0o2777, False, WARN),
+        (False, 0o2777, True, FAIL),
+    ):
+        monkeypatch.setattr(os, "geteuid", lambda mine=mine: owner if mine else owner + 1)
+        folder.chmod(mode)
+        found = places.data(folder, embedded=embedded)
+        assert found.verdict == verdict, oct(mode)
+        assert mine or "chmod 700" not in found.change  # which would shut us out
+        assert sqlite._permissions(folder / "events.db").verdict == (  # noqa: SLF001 - as above
+            FAIL if mode & 0o002 else WARN if mine else OK
+        )
+
+
 def test_files_that_others_may_read(tmp_path: Path) -> None:
     secret = tmp_path / "tokens.json"
     assert says(places.secrets({}), OK)
-    assert says(places.secrets({"tokens": secret}), FAIL, "not there")
+    assert says(places.secrets({"tokens": secret}), FAIL, "what tokens names is not there")
     secret.write_text("{}")
     for mode, verdict in ((0o600, OK), (0o640, FAIL), (0o604, FAIL)):
         secret.chmod(mode)
@@ -365,6 +445,16 @@ def test_files_that_others_may_read(tmp_path: Path) -> None:
     assert says(places.data(secret / "below", embedded=True), FAIL, "no folder")
 
 
+def test_a_file_of_another_s_that_our_group_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kubernetes mounts a Secret: root's, 0440, and the pod's group is the file's."""
+    secret = tmp_path / "tokens.json"
+    secret.write_text("{}")
+    monkeypatch.setattr("os.geteuid", lambda: secret.stat().st_uid + 1)
+    for mode, verdict in ((0o440, OK), (0o460, FAIL), (0o444, FAIL)):
+        secret.chmod(mode)
+        assert says(places.secrets({"tokens": secret}), verdict)
+
+
 def test_the_configuration_file(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     assert says(places.config(file), OK, "none at")
@@ -373,6 +463,10 @@ def test_the_configuration_file(tmp_path: Path) -> None:
         ("port = 9191\n", 0o666, FAIL, "others may write"),
         ('url = "redis://u:hunter22@h"\n', 0o600, OK, "0600"),
         ('url = "redis://u:hunter22@h"\n', 0o644, FAIL, "others may read"),
+        ('redis_url = "redis://h?password=hunter22"\n', 0o644, FAIL, "others may read"),
+        ('token = "hunter22"\n', 0o640, FAIL, "others may read"),
+        ('jwt_keys = \'{"keys": "hunter22"}\'\n', 0o644, FAIL, "others may read"),
+        ('jwt_keys = "keys.json"\n', 0o644, OK, "0644"),
         ("prot = 9191\n", 0o600, FAIL, "prot"),
         ("port = \n", 0o600, FAIL, "config.toml"),
     ):
@@ -454,6 +548,41 @@ def test_a_short_secret_hides_no_words() -> None:
 # ------------------------------------------------------------------------------------------------ the round
 
 
+async def test_a_name_server_that_does_not_answer_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question of a driver is in a thread that the loop waits for at its end, or in one of libuv's."""
+    monkeypatch.setattr(doctor, "LIMIT", 0.3)
+    over, asked = threading.Event(), list[object]()
+
+    def silent(host: object, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        over.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    try:
+        _, (finding,) = await doctor.at_engine("redis://user:pw@redis-service:6379")
+    finally:
+        over.set()
+    assert says(finding, FAIL, "no name server answers")
+    assert asked == ["redis-service"]
+
+
+async def test_a_driver_that_cancels_whoever_waits_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def examine(self) -> "Broken":
+            return self
+
+        async def __aenter__(self) -> None:
+            raise asyncio.CancelledError
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(doctor, "open_broker", lambda _url, namespace: Broken())
+    _, (finding,) = await doctor.at_engine("amqp://localhost")
+    assert says(finding, FAIL, "the connection was lost")
+
+
 async def test_a_look_that_breaks_is_a_finding() -> None:
     async def broken() -> list[Finding]:
         raise KeyError("no such field")
@@ -467,9 +596,10 @@ async def test_a_look_that_breaks_is_a_finding() -> None:
     (finding,) = await doctor.within(CHECK, broken)
     assert says(finding, UNKNOWN, "KeyError: 'no such field'")
     assert finding.check == CHECK.name
-    for look, words in ((forbidden, "NOPERM"), (lost, "redis: gone")):
+    for look, words, advice in ((forbidden, "NOPERM", "that right"), (lost, "redis: gone", "logs")):
         (finding,) = await doctor.within(CHECK, look)
         assert says(finding, UNKNOWN, words)
+        assert advice in finding.change
 
 
 async def test_a_look_that_takes_too_long_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

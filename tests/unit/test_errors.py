@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -11,6 +12,7 @@ from wowevent.errors import (
     BrokerError,
     BusError,
     InvalidEvent,
+    PauseSubscription,
     PositionLost,
     ProtocolError,
     Reject,
@@ -50,6 +52,7 @@ CODES = {
     "outbox_full",
     "schema_not_found",
     "schema_conflict",
+    "conversation_not_found",
     "schedule_not_found",
     "not_permitted",
     "rate_limited",
@@ -114,6 +117,7 @@ def test_a_request_that_timed_out_is_a_timeout_for_those_who_know_only_python():
         (Reject(), "args", ("rejected by the handler",)),
         (Reject("no such user"), "args", ("no such user",)),
         (RetryAfter(5), "seconds", 5.0),
+        (PauseSubscription(5, "quota"), "reason", "quota"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
@@ -140,7 +144,32 @@ def test_retry_after_lies_between_now_and_a_day(asked: float, seconds: float):
     assert str(RetryAfter(asked)) == f"retry after {seconds:g} s"
 
 
-@pytest.mark.parametrize("verdict", [Reject, RetryAfter])
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        (5, 5.0),
+        (-1, 0.0),
+        (float("nan"), 0.0),
+        (float("inf"), 31 * 86_400.0),
+        (datetime(2026, 1, 1, 0, 1, tzinfo=UTC), 60.0),
+        (datetime(2026, 1, 1, 0, 1), 60.0),  # noqa: DTZ001 - naive is UTC
+        (datetime(2026, 1, 1, 2, 1, tzinfo=timezone(timedelta(hours=2))), 60.0),
+        (datetime(2025, 1, 1, tzinfo=UTC), 0.0),
+        (datetime(2999, 1, 1, tzinfo=UTC), 31 * 86_400.0),
+    ],
+)
+def test_a_pause_that_a_handler_asks_for_lies_between_now_and_a_month(until: datetime | float, seconds: float):
+    assert PauseSubscription(until).seconds(1767225600.0) == seconds
+
+
+def test_a_pause_that_a_handler_asks_for_says_why():
+    assert str(PauseSubscription(5, "quota")) == "pause the subscription: 5 s, quota"
+    assert (
+        str(PauseSubscription(datetime(2026, 1, 1, tzinfo=UTC))) == "pause the subscription: 2026-01-01T00:00:00+00:00"
+    )
+
+
+@pytest.mark.parametrize("verdict", [Reject, RetryAfter, PauseSubscription])
 def test_a_handlers_verdict_is_not_an_error_of_the_bus(verdict: type[Exception]):
     assert not issubclass(verdict, BusError)
 

@@ -81,8 +81,8 @@ async def test_an_empty_snapshot(metrics: EventMetrics):
         "throughput": {"publishes": nothing, "deliveries": nothing, "errors": nothing},
         "latency": NOTHING,
         "totals": {
-            "publishes": 0, "deliveries": 0, "errors": 0, "retries": 0, "dlq": 0, "expired": 0, "redelivered": 0,
-            "lost": 0, "dropped": 0,
+            "publishes": 0, "refused": 0, "deliveries": 0, "errors": 0, "retries": 0, "dlq": 0, "expired": 0,
+            "redelivered": 0, "lost": 0, "dropped": 0,
         },
         "subscribers": {"total": 0, "health": {"healthy": 0, "degraded": 0, "unhealthy": 0}, "by_name": {}},
         "event_types": {},
@@ -449,8 +449,8 @@ async def test_a_meter_counts_for_its_subscription(metrics: EventMetrics):
         "task.failed": {"publishes": 0, "deliveries": 0, "errors": 2},
     }
     assert snapshot["totals"] == {
-        "publishes": 0, "deliveries": 101, "errors": 2, "retries": 1, "dlq": 1, "expired": 1, "redelivered": 1,
-        "lost": 7, "dropped": 1,
+        "publishes": 0, "refused": 0, "deliveries": 101, "errors": 2, "retries": 1, "dlq": 1, "expired": 1,
+        "redelivered": 1, "lost": 7, "dropped": 1,
     }  # fmt: skip
     found.totals["deliveries"] = 0  # type: ignore[index] # a copy
     metrics.types()["task.created"].deliveries = 0

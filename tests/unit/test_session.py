@@ -16,7 +16,7 @@ from wowevent.access.rates import Rates
 from wowevent.access.rights import Identity
 from wowevent.broker import Filter, Position
 from wowevent.event import Event, utc
-from wowevent.retry import MAX_DELAY, Failed, GivenBack, Later, Rejected, RetryPolicy
+from wowevent.retry import MAX_DELAY, Failed, GivenBack, Halted, Later, Rejected, RetryPolicy
 from wowevent.router.account import Account
 from wowevent.router.session import (
     CREDIT,
@@ -339,6 +339,9 @@ def test_unsubscribed_and_forgotten_ones_are_unknown():
         ("nack", {"reject": True, "error": "no"}, Rejected("no")),
         ("nack", {"reject": True}, Rejected("rejected by the client")),
         ("nack", {"release": True, "error": "no"}, GivenBack()),
+        ("nack", {"pause": 60, "error": "quota"}, Halted(60.0, "quota")),
+        ("nack", {"pause": -1}, Halted(0.0)),
+        ("nack", {"pause": 1e300}, Halted(31 * 86_400.0)),
     ],
 )
 def test_what_a_client_says_of_its_tokens(type, fields, outcome):

@@ -65,6 +65,7 @@ CLIENT_FRAMES = st.one_of(
         error=TEXT,
         traceback=TEXT,
         retry_after=maybe(NUMBER),
+        pause=maybe(NUMBER),
         reject=st.booleans(),
         release=st.booleans(),
     ),

@@ -13,10 +13,10 @@ KUBERNETES = ROOT / "infrastructure" / "kubernetes"
 
 # What kubectl calls a kind, in the words that the runbook uses.
 KINDS = {
-    "configmap": "ConfigMap", "deployment": "Deployment", "hpa": "HorizontalPodAutoscaler", "namespace": "Namespace",
-    "networkpolicy": "NetworkPolicy", "pdb": "PodDisruptionBudget", "pod": "Pod", "pods": "Pod",
-    "pvc": "PersistentVolumeClaim", "secret": "Secret", "service": "Service", "statefulset": "StatefulSet",
-    "svc": "Service",
+    "configmap": "ConfigMap", "cronjob": "CronJob", "deployment": "Deployment", "hpa": "HorizontalPodAutoscaler",
+    "namespace": "Namespace", "networkpolicy": "NetworkPolicy", "pdb": "PodDisruptionBudget", "pod": "Pod",
+    "pods": "Pod", "pvc": "PersistentVolumeClaim", "secret": "Secret", "service": "Service",
+    "statefulset": "StatefulSet", "svc": "Service",
 }  # fmt: skip
 UNCHECKED = {"events", "nodes"}
 VERBS = {

@@ -15,7 +15,7 @@ PROMETHEUS = ROOT / "infrastructure" / "prometheus"
 GRAFANA = ROOT / "infrastructure" / "grafana"
 DASHBOARD = GRAFANA / "dashboards" / "wowevent.json"
 
-_NAMES = re.compile(r"\b(?:subscription|process):[\w:]+|\b(?:wowevent|process)_\w+")
+_NAMES = re.compile(r"\b(?:subscription|process|code):[\w:]+|\b(?:wowevent|process)_\w+")
 _CHOICE = re.compile(r"\b((?:wowevent|process)_\w+)\{([^}]*)\}")
 _LABEL = re.compile(r'(\w+)(=~|!=|=)"([^"]*)"')
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families as read_text
+from redis.asyncio import Redis
 
 from tests.processes import address, running
 from tests.servers import WITHIN, Server, redis_running
@@ -154,6 +155,23 @@ async def test_dead_letters_are_told_of(watched: Watched, busy: None, asking: ht
     assert said["labels"]["severity"] == "warning"
     assert said["labels"]["subscription"].startswith(SUBSCRIPTION)
     assert "events within ten minutes" in said["annotations"]["summary"]
+
+
+async def test_refused_publishes_are_told_of(watched: Watched, busy: None, asking: httpx.AsyncClient) -> None:
+    await set_memory(watched.redis, "1")
+    try:
+        answer = await asking.post(f"{watched.http}/events", json={"topic": "task.refused"})
+        assert answer.status_code == 507, answer.text
+        said = await fired(asking, watched, "WowEventRefused")
+    finally:
+        await set_memory(watched.redis, "0")
+    assert (said["labels"]["severity"], said["labels"]["code"]) == ("critical", "storage_full")
+    assert "refused by the engine of wowevent: storage_full" in said["annotations"]["summary"]
+
+
+async def set_memory(redis: Server, most: str) -> None:
+    async with Redis(port=redis.port) as server:
+        await server.config_set("maxmemory", most)
 
 
 async def test_an_engine_that_is_killed_is_told_of_until_it_is_back(

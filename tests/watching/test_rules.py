@@ -34,12 +34,18 @@ def test_the_configuration_for_kubernetes_is_valid(tmp_path: Path) -> None:
     labels = {label for each in job["relabel_configs"] for label in each["source_labels"]}
     assert {label.removeprefix("__meta_kubernetes_pod_") for label in labels} == {
         "label_app", "annotation_prometheus_io_scrape", "annotation_prometheus_io_path",
-        "annotation_prometheus_io_port", "ip", "name",
+        "annotation_prometheus_io_port", "ip", "name", "phase",
     }  # fmt: skip
     (tmp_path / "alerts.yml").write_text((PROMETHEUS / "alerts.yml").read_text())
+    assert job["authorization"] == {"credentials_file": "/etc/prometheus/token"}  # every overlay asks for tokens
+    job["authorization"]["credentials_file"] = "token"
+    (tmp_path / "token").touch()
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     done = promtool("check", "config", "prometheus.yml", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    config["scrape_configs"][0]["relabel_configs"][0]["action"] = "kept"
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    assert promtool("check", "config", "prometheus.yml", folder=tmp_path).returncode != 0
 
 
 def test_every_alert_fires_when_it_should_and_only_then() -> None:

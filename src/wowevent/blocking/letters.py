@@ -16,8 +16,9 @@ from wowevent.blocking.consuming import HANDLER_SECONDS
 from wowevent.blocking.line import DEAD, Line
 from wowevent.blocking.worker import Worker
 from wowevent.broker import Broker, DeadLetter, DeadQuery, Discard
+from wowevent.bus import EventBus
 from wowevent.delivery import Delivery, enter
-from wowevent.errors import BrokerError, RetryAfter
+from wowevent.errors import BrokerError, PauseSubscription, RetryAfter
 from wowevent.handler import adapt
 from wowevent.log import logger
 from wowevent.retry import RetryPolicy
@@ -116,6 +117,7 @@ class Letters:
         self._stopping = asyncio.Event()
         self._done = asyncio.Event()
         self._joined = False
+        self._rests_until = 0.0  # monotonic seconds
 
     async def begin(self) -> None:
         """See Feed."""
@@ -129,7 +131,8 @@ class Letters:
             bus = await self._line.started()
             while not self._stopping.is_set():
                 try:
-                    await self._round(bus.broker)
+                    if time.monotonic() >= self._rests_until:
+                        await self._round(bus)
                 except BrokerError as error:
                     logger.error("dead letters cannot be read now", queue=self._queue, error=error)
                 with suppress(TimeoutError):
@@ -148,7 +151,8 @@ class Letters:
                     await self._done.wait()
             self._claims.join(-1)
 
-    async def _round(self, broker: Broker) -> None:
+    async def _round(self, bus: EventBus) -> None:
+        broker, holds = bus.broker, bus.holds
         limit = len(self._claims) + _PAGE
         letters = await broker.dead(DeadQuery(subscription=self._queue, limit=limit))
         if len(letters) < limit:
@@ -157,9 +161,9 @@ class Letters:
             self._failures = {id: count for id, count in self._failures.items() if id in ids}
             self._handled &= ids
         for letter in letters:
-            if self._stopping.is_set():
+            if self._stopping.is_set() or time.monotonic() < self._rests_until:
                 return
-            if self._claims.take(letter.id):
+            if holds.stops("", letter.event) is None and self._claims.take(letter.id):
                 await self._take(broker, letter)
 
     async def _take(self, broker: Broker, letter: DeadLetter) -> None:
@@ -195,6 +199,10 @@ class Letters:
             await self._handler(event)
         except RetryAfter as later:
             return later.seconds
+        except PauseSubscription as asked:
+            pause = asked.seconds(time.time())
+            self._rests_until = time.monotonic() + pause
+            return pause
         except Exception as error:  # noqa: BLE001 - whatever a callback raises keeps the letter
             failures = self._failures[letter.id] = self._failures.get(letter.id, 0) + 1
             pause = max(_LOOK_SECONDS, self._policy.delay(failures))

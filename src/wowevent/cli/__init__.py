@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wowevent.cli.agents import agents
 from wowevent.cli.backup import backup, restore, verify
 from wowevent.cli.configure import configure
 from wowevent.cli.copy import copy
@@ -21,6 +22,7 @@ from wowevent.cli.info import info
 from wowevent.cli.logs import logs
 from wowevent.cli.mcp import mcp
 from wowevent.cli.monitor import monitor
+from wowevent.cli.pauses import pause, pauses, resume
 from wowevent.cli.publish import publish
 from wowevent.cli.replay import replay
 from wowevent.cli.run import run
@@ -32,6 +34,7 @@ from wowevent.cli.storms import app as storms
 from wowevent.cli.subscribe import subscribe
 from wowevent.cli.subscriptions import app as subscriptions
 from wowevent.cli.token import app as token
+from wowevent.cli.trace import trace
 from wowevent.cli.version import version
 from wowevent.settings import CONFIG
 
@@ -56,12 +59,17 @@ for _command in (
     publish,
     subscribe,
     history,
+    trace,
     replay,
     copy,
     backup,
     restore,
     verify,
     info,
+    agents,
+    pause,
+    resume,
+    pauses,
     doctor,
     version,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -51,10 +52,13 @@ def backup(  # noqa: PLR0917 - the options of a command
     from wowevent.brokers.sqlite.backup import back_up
 
     settings, path = _log(url, namespace, "backup")
-    if file.exists() and file.resolve() == Path(path).resolve():
+    if file.resolve() in {Path(f"{Path(path).resolve()}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")}:
         raise CommandError("usage", f"{file} is the log itself")
+    if file.exists() and not file.is_file():
+        raise CommandError("usage", f"{file} is no file, and is not replaced by one")
     if file.exists() and not force:
         raise CommandError("usage", f"{file} is there already: --force replaces it")
+    _clean_up_when_ended()
     with progress(_STEPS) as told:
         manifest, found = back_up(path, file, checks=verify, told=told)
     if json:
@@ -130,6 +134,7 @@ def restore(
     settings, path = _log(url, namespace, "restore")
     if Path(path).exists() and not force:
         raise CommandError("usage", f"there is a log at {path}: --force keeps it under another name")
+    _clean_up_when_ended()
     with progress(_STEPS) as told:
         done = put(file, path, force=force, told=told)
     aside = None if done.aside is None else str(done.aside)
@@ -142,6 +147,11 @@ def restore(
             print(f"the log that was there is {plain(aside)}")
     if done.found.trouble:
         note(f"the log was damaged before it was backed up: {plain(done.found.trouble)}")
+
+
+def _clean_up_when_ended() -> None:
+    """What a service manager or `timeout` ends, leaves as little behind as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _log(url: str | None, namespace: str | None, command: str) -> tuple[Settings, str]:

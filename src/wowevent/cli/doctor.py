@@ -51,12 +51,29 @@ async def look(given: dict[str, Any]) -> Report:
 
     try:
         settings, engine = Settings(**given), True
-        first = SETTINGS.ok("valid")
+        first = _served(settings)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with them, the rest can be looked at
         settings, engine = _defaults(given)
         change = "wowevent configure --show says where each comes from; what follows goes by the defaults"
         first = SETTINGS.fail(message_of(error), change)
     return await examine(settings, first, engine=engine, holders=lambda: holders(settings.data_dir))
+
+
+def _served(settings: Settings) -> Finding:
+    """Whether a service would start with them: with its tokens, and its TLS."""
+    from wowevent.access.keyring import Keyring
+    from wowevent.access.tls import server_context
+    from wowevent.doctor import SETTINGS
+
+    try:
+        Keyring.of(settings)
+        server_context(settings)
+    except (ValueError, BusError) as error:
+        said = message_of(error)
+        for value in filter(None, (settings.tokens, settings.jwt_keys)):  # by mistake a secret, not the name of a file
+            said = said.replace(value, "the file")
+        return SETTINGS.fail(said, "no service starts with that: correct it, or leave it out")
+    return SETTINGS.ok("valid")
 
 
 def _defaults(given: dict[str, Any]) -> tuple[Settings, bool]:

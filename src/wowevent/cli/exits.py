@@ -8,7 +8,8 @@
     65   the data is wrong: invalid_event, invalid_topic, invalid_schedule, validation_error, payload_too_large,
          format_too_new, schema_conflict, copy_differs
     69   nobody there: broker_unavailable, no_responders, unroutable, subscription_not_found, dead_letter_not_found,
-         storm_not_found, schema_not_found, schedule_not_found, token_not_found, address_in_use, not_running
+         storm_not_found, schema_not_found, conversation_not_found, schedule_not_found, token_not_found,
+         address_in_use, not_running
     70   a responder, a worker or a service failed: request_failed, workers_failed, not_started
     73   no room: storage_full, outbox_full
     74   the log or a file cannot be read: storage_damaged, position_lost, io_error
@@ -16,7 +17,7 @@
          already_running, not_answering, unhealthy, not_stopped
     77   not_permitted, unauthenticated
     78   the configuration is wrong, or asks for what this engine cannot do: config, not_supported
-    130  interrupted by Ctrl-C
+    130  interrupted by Ctrl-C; a backup or a restore by SIGTERM, too
 
 The numbers are those of sysexits.h, where one fits.
 """

@@ -10,6 +10,7 @@ import typer
 from wowevent.broker import SubscriptionInfo
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
+from wowevent.cli.pauses import named_pause
 from wowevent.cli.show import facts, open_console, print_json, span
 from wowevent.cli.subscriptions import NUMBERS, fields, number, of_name, paused_of, state
 from wowevent.errors import SubscriptionNotFound, shown
@@ -67,6 +68,7 @@ async def _engine(settings: Settings) -> dict[str, Any]:
             raise CommandError("broker_unavailable", details["error"])
         infos = await bus.subscriptions()
         paused = paused_of(bus, infos)
+        pauses = await bus.pauses()
     remembered = [each for each in infos if each.subscription.durable]
     return {
         "engine": capabilities.name,
@@ -83,6 +85,7 @@ async def _engine(settings: Settings) -> dict[str, Any]:
         **{each: _sum(remembered, each) for each in _SUMMED},
         "lapsed": details["lapsed"],
         "paused": sorted(paused),
+        "pauses": pauses,
     }
 
 
@@ -92,7 +95,8 @@ def _sum(infos: Iterable[SubscriptionInfo], name: str) -> int | None:
 
 
 def _show_engine(engine: dict[str, Any]) -> None:
-    named = {"lapsed or lost": engine["lapsed"], "paused": engine["paused"]}
+    wide = [named_pause(pause) for pause in engine["pauses"] if pause.scope != "subscription"]
+    named = {"lapsed or lost": engine["lapsed"], "paused": [*wide, *engine["paused"]]}
     counts = ((name, number(engine[name])) for name in ("subscriptions", "served", "live", *_SUMMED))
     rows = [
         *((name, engine[name]) for name in ("engine", "url", "namespace", "promise", "position")),

@@ -83,9 +83,12 @@ def _object(text: str | bytes) -> dict[str, Any]:
 async def _one(settings: Settings, event: Event, delay: float | None) -> None:
     async with open_bus(settings) as bus:
         receipt = await bus.publish(event, delay=delay)
-    where = f"position={receipt.position}" if receipt.position is not None else f"delay={delay:g}"
+    where = "" if delay is None else f" delay={delay:g}"
+    if receipt.position is not None:  # which RabbitMQ does not tell, and a delayed one does not have yet
+        where = f" position={receipt.position}"
     again = " duplicate" if receipt.duplicate else ""
-    print(f"published {receipt.event_id} {where} matched={receipt.matched}{again}")
+    alone = f" unserved={','.join(receipt.unserved)}" if receipt.unserved else ""
+    print(f"published {receipt.event_id}{where} matched={receipt.matched}{again}{alone}")
 
 
 async def _stream(settings: Settings, make: Maker, delay: float | None) -> None:

@@ -12,6 +12,7 @@ from wowevent.broker import Filter, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
+from wowevent.cli.pauses import user
 from wowevent.cli.show import counted, print_json, span, table
 from wowevent.errors import SubscriptionNotFound, shown
 from wowevent.service.loop import run
@@ -145,8 +146,9 @@ def _sum(infos: Iterable[SubscriptionInfo], *names: str) -> int:
 
 
 def paused_of(bus: EventBus, infos: Iterable[SubscriptionInfo]) -> set[str]:
-    """The ids of those that are paused by hand."""
-    return {info.subscription.id for info in infos if bus.paused(info.subscription.id)}
+    """The ids of those that are paused by hand: themselves, with their agent, or with everything."""
+    specs = [info.subscription for info in infos]
+    return {spec.id for spec in specs if bus.paused(spec.id, spec.agent)}
 
 
 async def _all(settings: Settings) -> tuple[Sequence[SubscriptionInfo], set[str]]:
@@ -170,7 +172,7 @@ async def _pause(settings: Settings, name: str, *, paused: bool) -> list[str]:
     ids = [info.subscription.id for info in await _remembered(settings, name)]
     async with open_bus(settings) as bus:
         for id in ids:
-            await (bus.pause(id) if paused else bus.resume(id))
+            await (bus.pause(id, by=user()) if paused else bus.resume(id))
     return ids
 
 

@@ -65,7 +65,7 @@ def create(  # noqa: PLR0917 - the options of a command
         changed, token, secret = issue(
             held[0], name, now,
             grants=grants | ({"admin": (EVERYTHING,)} if admin else {}),
-            expires=None if expires is None else now + _term(expires),
+            expires=None if expires is None else now + term(expires, "--expires"),
             namespace=settings.namespace,
             limits=Limits(events, requests, clients, subscriptions),
         )  # fmt: skip
@@ -142,10 +142,11 @@ def _changing(path: Path) -> Iterator[list[Tokens]]:
         os.close(folder)
 
 
-def _term(text: str) -> int:
+def term(text: str, option: str) -> int:
+    """Seconds of such as `30d`; the option is named where it is none."""
     found = _TERM.fullmatch(text)
     if not found or not int(found[1]):
-        raise CommandError("usage", f"--expires {text!r:.40}: such as 30d, 12h, 15m, 90s")
+        raise CommandError("usage", f"{option} {text!r:.40}: such as 30d, 12h, 15m, 90s")
     return int(found[1]) * _SECONDS[found[2]]
 
 

@@ -49,10 +49,10 @@ class Inbox:
             self.bytes -= _size(lease)
         return lease
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._lanes.clear()
+    def clear(self) -> list[Lease]:
+        """Forget all of them; what was there."""
         self.bytes = 0
+        return self._lanes.clear()
 
 
 def _size(lease: Lease) -> int:

@@ -6,6 +6,7 @@ A worker is a task that is there only while there is something to handle.
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ from wowevent.broker import Lease
 from wowevent.client.settling import Verdict
 from wowevent.client.subscription import Counters, Subscription
 from wowevent.delivery import Delivery, enter
-from wowevent.errors import Reject, RetryAfter, ValidationError
+from wowevent.errors import PauseSubscription, Reject, RetryAfter, ValidationError
 from wowevent.event import Event
 from wowevent.handler import Handler
 from wowevent.log import logger
@@ -55,10 +56,11 @@ class Workers:
         self._reply = reply
         self._progress = progress
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rest: asyncio.TimerHandle | None = None  # an anonymous one's: its handler asked for it
 
     def wake(self) -> None:
         """Something is in the inbox."""
-        if self.stopped:
+        if self.stopped or self._rest is not None:
             return
         for _ in range(min(self._concurrency - len(self._tasks), len(self._subscription.inbox))):
             task = asyncio.create_task(self._work(), name=f"wowevent:client:{self._subscription.id}")
@@ -81,6 +83,8 @@ class Workers:
         One that does not heed that is left to itself, and said.
         """
         self.stopped = True
+        if self._rest is not None:
+            self._rest.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=max(0.0, seconds))
         for task in self._tasks:
@@ -99,7 +103,7 @@ class Workers:
     async def _work(self) -> None:
         _worker.set(asyncio.current_task())
         count = 0
-        while not self.stopped and (lease := self._subscription.inbox.pop()) is not None:
+        while not self.stopped and self._rest is None and (lease := self._subscription.inbox.pop()) is not None:
             await self._run(lease)
             self._progress(self._subscription)
             count += 1
@@ -116,6 +120,8 @@ class Workers:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             self._fail(lease, error)
+        except PauseSubscription as asked:
+            self._pause(lease, asked)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
             self._fail(lease, error)
         else:
@@ -137,6 +143,32 @@ class Workers:
             lease.token,
             via=self._subscription.known_as,
         )
+
+    def _pause(self, lease: Lease, asked: PauseSubscription) -> None:
+        """Give back what was not handled, and let the router pause the subscription; an anonymous one waits here."""
+        subscription, seconds = self._subscription, asked.seconds(time.time())
+        logger.warning(
+            "subscription pauses, its handler asks for it",
+            subscription=subscription.id,
+            seconds=round(seconds, 3),
+            reason=asked.reason,
+        )
+        if subscription.settling is None:
+            subscription.inbox.put(lease)
+            self._begin_rest(seconds)
+            return
+        subscription.settle(lease, Nack(subscription_id="", tokens=(), pause=seconds, error=asked.reason[:_TEXT]))
+        for waiting in subscription.inbox.clear():
+            subscription.settle(waiting, Nack(subscription_id="", tokens=(), release=True))
+
+    def _begin_rest(self, seconds: float) -> None:
+        def over() -> None:
+            self._rest = None
+            self.wake()
+
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest = asyncio.get_running_loop().call_later(seconds, over)
 
     def _fail(self, lease: Lease, error: BaseException) -> None:
         self._counters.failed += 1

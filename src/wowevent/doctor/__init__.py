@@ -11,9 +11,11 @@ Nothing is made or changed, on the engine or on the disk. An engine's own looks 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -22,7 +24,7 @@ from wowevent.broker import Broker
 from wowevent.brokers import open_broker
 from wowevent.doctor import machine, places, ports, standing
 from wowevent.doctor.discretion import Discretion
-from wowevent.errors import BusError
+from wowevent.errors import BrokerUnavailable, BusError, NotPermitted
 from wowevent.finding import Check, Finding, Verdict, worst
 from wowevent.settings import Settings
 
@@ -87,7 +89,7 @@ async def at_engine(url: str, namespace: str = "default") -> tuple[str, list[Fin
         return "", [ENGINE.fail(f"that is no engine: {error}", change)]
     entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     findings: list[Finding] = []
-    visit = asyncio.create_task(_visit(broker, entered, findings), name="doctor:engine")
+    visit = asyncio.create_task(_visit(url, broker, entered, findings), name="doctor:engine")
     await asyncio.wait([visit, entered], timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
     if not entered.done():
         return "", [await _unreached(visit)]
@@ -102,13 +104,25 @@ async def _not_looked_at() -> tuple[str, list[Finding]]:
     return "", [ENGINE.unknown("not looked at: which one it is stands in the settings", "correct these, or say --url")]
 
 
-async def _visit(broker: Broker, entered: asyncio.Future[None], findings: list[Finding]) -> None:
+async def _visit(url: str, broker: Broker, entered: asyncio.Future[None], findings: list[Finding]) -> None:
+    await _resolve(url)
     async with broker.examine() as examination:
         entered.set_result(None)
         looks = [within(check, look) for check, look in examination.looks.items()]
         looks.append(within(standing.LAPSED, partial(_standing, examination.subscriptions)))
         parts = await asyncio.gather(*looks)
         findings += [ENGINE.ok(f"{broker.capabilities.name} answers"), *(each for part in parts for each in part)]
+
+
+async def _resolve(url: str) -> None:
+    """Ask for the engine's names, aside: a driver that asks keeps the process until there is an answer, or none."""
+    hosts = {urlsplit(f"//{each}").hostname for each in urlsplit(url).netloc.rpartition("@")[2].split(",")}
+    asked = (aside(partial(socket.getaddrinfo, host, None)) for host in hosts if host)
+    try:
+        async with asyncio.timeout(LIMIT * 0.8):
+            await asyncio.gather(*asked, return_exceptions=True)  # what is wrong with a name, the driver tells
+    except TimeoutError:
+        raise BrokerUnavailable("no name server answers") from None
 
 
 async def _standing(subscriptions: Callable[[], Awaitable[Any]]) -> Sequence[Finding]:
@@ -121,8 +135,9 @@ async def _unreached(visit: asyncio.Task[None]) -> Finding:
         visit.cancel()
         await asyncio.wait([visit], timeout=1)
         return ENGINE.fail(f"no answer within {LIMIT:.0f} s", change)
-    error = visit.exception()
-    return ENGINE.fail(_text(error), change)
+    if visit.cancelled():  # by a driver whose connection broke
+        return ENGINE.fail("the connection was lost", change)
+    return ENGINE.fail(_text(visit.exception()), change)
 
 
 # --- here ---------------------------------------------------------------------------------------------------------
@@ -158,9 +173,15 @@ async def within(check: Check, look: Callable[[], Awaitable[Sequence[Finding]]])
     error = task.exception()
     if error is None:
         return task.result()
-    refused = isinstance(error, BusError | OSError)
-    change = "give this user that right, or look by other means" if refused else "please report this"
-    return [check.unknown(_text(error), change)]
+    return [check.unknown(_text(error), _advice(error))]
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, NotPermitted | PermissionError):
+        return "give this user that right, or look by other means"
+    if isinstance(error, BusError | OSError):
+        return "what else is found says why, or the logs of the engine"
+    return "please report this"
 
 
 def _text(error: BaseException | None) -> str:

@@ -1,5 +1,6 @@
 """EventMetrics: totals for ever, and rates, latencies and health of what happened lately. Time is an argument.
 
+refused(code)                          counts by the engine's error, at once
 published(type)                        counts by type      ─┐ when a slot is over, when much has gathered,
 meter(subscription).took(type, …)      gathers seconds     ─┤ and when somebody reads
                                                             ▼
@@ -102,6 +103,10 @@ class EventMetrics:
             self._pending[event_type] = count
             if len(self._pending) >= _MANY:
                 self._fold_published()
+
+    def refused(self, code: str, count: int = 1) -> None:
+        """So many events were not taken by the engine, with an error of that code; their publisher got it."""
+        self._book.refused(code, count)
 
     def meter(self, subscription: str, agent: str = "") -> Meter:
         """A meter for a subscription that is served from now on; several of one id count together.
@@ -206,6 +211,10 @@ class EventMetrics:
         """The totals of each type, those of "other" included; a copy."""
         self._fold()
         return {name: structs.replace(totals) for name, totals in self._book.types.items()}
+
+    def refusals(self) -> Mapping[str, int]:
+        """How many events the engine did not take, by the code of its error; a copy."""
+        return dict(self._book.refusals)
 
     def subscribers(self) -> Sequence[SubscriberTotals]:
         """The totals of each subscriber, those of "other" included; copies."""

@@ -80,7 +80,9 @@ class Book:
         """Forget everything but who is served now."""
         self.publishes: Window = Window()
         self.handled: Window = Window()
-        self.totals: dict[str, int] = dict.fromkeys(("publishes", *TOTALS), 0)
+        self.totals: dict[str, int] = dict.fromkeys(("publishes", "refused", *TOTALS), 0)
+        self.refusals: dict[str, int] = {}
+        """Events that the engine did not take, by the code of its error."""
         self.types.clear()
         self._loose.clear()
         for track in (*self._held.values(), self._other):
@@ -137,6 +139,11 @@ class Book:
         total = sum(counts.values())
         self.totals["publishes"] += total
         self.publishes.slot(number).done += total
+
+    def refused(self, code: str, count: int) -> None:
+        """So many were not taken, with that error."""
+        self.refusals[code] = self.refusals.get(code, 0) + count
+        self.totals["refused"] += count
 
     def took(self, track: Track, gathered: Mapping[str, Sequence[float]], number: int, *, ok: bool) -> None:
         """The seconds of each delivery, by type, in that slot."""

@@ -19,15 +19,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from wowevent.broker import Ack, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
 from wowevent.clock import Clock, Timer
 from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event
+from wowevent.holds import Holds
 from wowevent.judge import Counts, Judge
 from wowevent.log import logger
-from wowevent.retry import Done, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.retry import Done, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.wire import Reset, encode, leased_item, message, messages
 from wowevent.settler import BACKOFF, Settler, Source
 from wowevent.storm import Guard
@@ -148,17 +150,22 @@ class Courier:
         *,
         clock: Clock,
         lasting: bool,
+        holds: Holds,
         fail: Callable[[Event, str], None],
         guard: Guard | None,
         abandoned: Callable[[Courier], None],
         removed: Callable[[Courier], None],
+        buried: Callable[[str, Event, Bury], None],
     ) -> None:
         """`lasting`: a lease is good at any router, whoever handed it out (see Capabilities).
+
+        `holds` says which events are paused, though others come.
 
         `fail(request, error)` answers a request that failed for good. What the `guard` stops is buried.
 
         `abandoned(courier)` is called when a client did not come back, so that nobody may need the courier any more;
-        `removed(courier)` when somebody has removed the subscription.
+        `removed(courier)` when somebody has removed the subscription, `buried(id, event, bury)` once an event is a dead
+        letter.
         """
         self.spec: Subscription = spec
         self.seats: list[Seat] = []
@@ -168,8 +175,10 @@ class Courier:
         self._abandoned = abandoned
         self._removed = removed
         self._source: Source = tally.valve
+        self._holds = holds
         self._clock = clock
-        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, guard=guard)
+        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, guard=guard, buried=self._announce)
+        self._buried = buried
         self.counts: Counts = self._judge.counts
         self._tally = tally
         tally.counts = self.counts
@@ -282,6 +291,8 @@ class Courier:
     def _settlement(self, seat: Seat, token: str, outcome: Outcome | None) -> Settlement:
         lease = seat.drop(token)
         if lease is None:
+            if isinstance(outcome, Halted):
+                self._tally.valve.halt(outcome.seconds, outcome.reason)
             return _blind(token, outcome)
         now = self._clock.monotonic()
         seconds = now - seat.since.pop(token, now)
@@ -292,6 +303,9 @@ class Courier:
             settlement = self._judge.verdict(lease, outcome)
         self._tally.observe([lease], seconds, outcome or _DONE)
         return settlement
+
+    def _announce(self, event: Event, bury: Bury) -> None:
+        self._settler.burials[bury.token] = partial(self._buried, self.spec.id, event, bury)
 
     # --- fetch --------------------------------------------------------------------------------------------------
 
@@ -332,6 +346,9 @@ class Courier:
         worth, looked_at = [], self._judge.alert
         for lease in leases:
             event = lease.event
+            if self._holds.active and (pause := self._holds.holding(event)) is not None:
+                self._settler.put(Retry(lease.token, self._holds.again(pause), charge=False))
+                continue
             plain = not (looked_at or lease.crashes or event.hops) and event.ttl_seconds is None
             settlement = None if plain else self._judge.beforehand(lease)
             if settlement is None:
@@ -387,7 +404,7 @@ class Courier:
                 async with asyncio.timeout(self.spec.lease):
                     while seat.client.outstanding > 0 and seat in self.seats:
                         await seat.client.idle.wait()
-            if seat not in self.seats or self._draining:
+            if seat not in self.seats or self._draining or self._tally.valve.paused:
                 self._give_back([lease.token])
                 return
             seat.take([lease], self._clock.monotonic())
@@ -474,7 +491,7 @@ def _blind(token: str, outcome: Outcome | None) -> Settlement:
     match outcome:
         case None:
             return Ack(token)
-        case GivenBack():
+        case GivenBack() | Halted():
             return Retry(token, charge=False)
         case Later(seconds):
             return Retry(token, seconds, charge=False)

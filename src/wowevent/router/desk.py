@@ -6,16 +6,18 @@ text -> wire.decode -> session.step -> effect -> one method here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from wowevent.attendance import Guests
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import Clock
 from wowevent.errors import BusError, Closed, NotPermitted, OutboxFull, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.log import logger
+from wowevent.roster import whose
 from wowevent.router import witness
 from wowevent.router.connection import Connection
 from wowevent.router.courier import Courier, Seat
@@ -41,6 +43,7 @@ from wowevent.router.wire import (
     Answer,
     Bad,
     Health,
+    Hello,
     Ref,
     Settled,
     Subscribed,
@@ -83,6 +86,12 @@ class Desk:
                 await asyncio.gather(*(courier.drain() for courier in self.couriers.values()))
                 await asyncio.gather(*self._settling)
         await asyncio.gather(*(courier.stop() for courier in list(self.couriers.values())))
+
+    def guests(self, agents: Iterable[str]) -> Guests:
+        """Who is here: these, whose clients are connected, and for whom couriers work."""
+        couriers = [courier.spec for courier in self.couriers.values()]
+        serves = [*(spec.id for spec in couriers), *self.fanout.ids]
+        return Guests(agents=[*agents, *map(whose, couriers)], serves=serves)
 
     async def close(self) -> None:
         """End everything; the clients are gone by now."""
@@ -134,6 +143,8 @@ class Desk:
                     self.intake.put(connection, effect)
             case Send():
                 connection.send(effect.frame)
+                if isinstance(effect.frame, Hello):
+                    self._bus.attendance.change()
             case Settle(ref=None):
                 courier, seat = connection.seats[effect.id]
                 courier.settle(seat, effect.tokens, effect.outcome)
@@ -206,10 +217,12 @@ class Desk:
                     self._bus.tally(effect.spec),
                     clock=self._clock,
                     lasting=self._bus.capabilities.lasting_leases,
+                    holds=self._bus.holds,
                     fail=self._fail,
                     guard=self._bus.storms.guard,
                     abandoned=self._retire,
                     removed=self._end,
+                    buried=self._bus.tellings.buried,
                 )
             courier.expected += 1
             try:
@@ -235,6 +248,7 @@ class Desk:
     def _seat(self, connection: Connection, effect: Serve, courier: Courier) -> None:
         seat = Seat(connection, effect.id, connection.session.instance, effect.credit)
         connection.seats[effect.id] = (courier, seat)
+        self._bus.attendance.change()
         courier.join(seat, effect.held, effect.policy)
 
     def _next_turn(self, connection: Connection) -> None:
@@ -279,6 +293,7 @@ class Desk:
     def _dismiss(self, courier: Courier) -> None:
         if self.couriers.get(courier.spec.id) is courier:
             del self.couriers[courier.spec.id]
+            self._bus.attendance.change()
         ending = self._spawn(courier.stop())
         self._jobs.discard(ending)
         self._endings.add(ending)

@@ -211,6 +211,11 @@ class Fanout:
     def __len__(self) -> int:
         return sum(map(len, self._audiences.values()))
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the live subscriptions that stand for them, with the engine."""
+        return [audience.spec.id for audience in self._audiences.values()]
+
     def note(self, position: Position | None) -> None:
         """We published up to here; the feed may not have come so far."""
         if position is not None and (self._newest is None or not self._newest.covers(position)):
@@ -266,7 +271,7 @@ class Fanout:
             try:
                 query = Query(patterns=member.audience.spec.patterns)
                 async with aclosing(self._broker.read(query, after=position)) as log:  # type: ignore[type-var]  # an async generator
-                    async for piece in _pieces(member, log):
+                    async for piece in _pieces(member, log, self._feed):
                         if answer is not None:
                             answer = answer(True, None, head)
                         position = await _send_piece(member, piece) or position
@@ -315,22 +320,25 @@ class Fanout:
             logger.info("presence could not be taken back, it will end by itself", error=error)
 
 
-async def _pieces(member: Member, log: AsyncIterator[Stored]) -> AsyncIterator[tuple[Pending, Position | None]]:
+async def _pieces(
+    member: Member, log: AsyncIterator[Stored], feed: Feed
+) -> AsyncIterator[tuple[Pending, Position | None]]:
     """What a read finds for a member, encoded, and up to where: a turn's worth at a time.
 
-    A position of None stands for an event that cannot be served.
+    A position of None stands for an event that cannot be served. What a pause holds is left out, and told at the end.
     """
+    spec = member.audience.spec
     pending: Pending = []
-    size, position, ended = 0, None, False
+    size, position, ended, held = 0, None, False, 0
     while not ended:
         damaged = False
         try:
             async for stored in log:
                 position = stored.position
-                if wants(member.audience.spec, stored.event) and not member.audience.stops(stored.event):
-                    if stored.event.reply_to is not None:
-                        member.reader.asked(stored.event)
-                    pending.append((shared_part(stored.event, str(position)), position))
+                if feed.held(spec, stored.event):
+                    held += wants(spec, stored.event)
+                elif wants(spec, stored.event) and not member.audience.stops(stored.event):
+                    pending.append(_encoded(member, stored))
                     size += len(pending[-1][0])
                 if size >= _TURN:
                     yield pending, position
@@ -344,6 +352,15 @@ async def _pieces(member: Member, log: AsyncIterator[Stored]) -> AsyncIterator[t
             pending, size = [], 0
         if damaged:
             yield [], None
+    if held and not member.gone:
+        tell_reset(member, held)
+
+
+def _encoded(member: Member, stored: Stored) -> tuple[bytes, Position]:
+    """An event on its way to a member, which may answer it."""
+    if stored.event.reply_to is not None:
+        member.reader.asked(stored.event)
+    return shared_part(stored.event, str(stored.position)), stored.position
 
 
 async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) -> Position | None:

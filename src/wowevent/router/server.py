@@ -23,6 +23,7 @@ from wowevent.access.address import Listening, check_page, listen, names_of
 from wowevent.access.audit import audit
 from wowevent.access.keyring import Keyring
 from wowevent.access.rights import Identity
+from wowevent.attendance import Guests
 from wowevent.bus import EventBus
 from wowevent.clock import SystemClock
 from wowevent.errors import Closed, NotPermitted, NotSupported, Unauthenticated
@@ -167,6 +168,8 @@ class EventRouter:
             listening.socket.close()
             raise
         self._desk = Desk(self._bus, self._clock, self._door, self.health)
+        self._bus.attendance.front = True
+        self._bus.attendance.guests.append(self._guests)
         self._watches = [asyncio.create_task(self._watching(), name="wowevent:router:watch")]
         if self._door.guarded:
             self._watches.append(asyncio.create_task(self._door.watch(), name="wowevent:router:door"))
@@ -234,6 +237,7 @@ class EventRouter:
                     await self._left.wait()
         for connection in list(self._connections):
             connection.abort()
+        self._bus.attendance.guests.remove(self._guests)
         await self._desk.close()
         logger.info("router stopped", clients=len(self._connections))
 
@@ -276,6 +280,7 @@ class EventRouter:
     def _opened(self, connection: Connection, identity: Identity | None) -> None:
         self._connections.add(connection)
         self._door.enter(connection, identity)
+        self._bus.attendance.change()
         connection.send(connection.session.welcome(datetime.now(UTC).isoformat().replace("+00:00", "Z")))
 
     def _gone(self, connection: Connection) -> None:
@@ -285,6 +290,11 @@ class EventRouter:
         self._slow += connection.slow
         self._delivered += connection.delivered
         self._desk.gone(connection)
+        self._bus.attendance.change()
+
+    def _guests(self) -> Guests:
+        """Who is here by way of this router."""
+        return self._desk.guests(agent for each in self._connections if (agent := each.session.agent) is not None)
 
     async def _watching(self) -> None:
         """Ping who is silent, and cut off who does not answer."""

@@ -37,6 +37,7 @@ from wowevent.errors import (
     InvalidTopic,
     NotPermitted,
     NotSupported,
+    PauseSubscription,
     PayloadTooLarge,
     ProtocolError,
     RateLimited,
@@ -46,7 +47,7 @@ from wowevent.errors import (
     shown,
 )
 from wowevent.event import Event, check_name, utc
-from wowevent.retry import MAX_DELAY, Failed, GivenBack, Later, Outcome, Rejected, RetryPolicy
+from wowevent.retry import MAX_DELAY, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.account import Account
 from wowevent.router.wire import (
     MARGIN,
@@ -443,6 +444,8 @@ def _within(name: str, seconds: float, most: float, least: float = 0.0) -> float
 def _outcome(frame: Nack) -> Outcome:
     if frame.release:
         return GivenBack()
+    if frame.pause is not None:
+        return Halted(PauseSubscription(frame.pause).seconds(0.0), frame.error[:_TEXT])
     if frame.retry_after is not None:
         return Later(min(max(0.0, frame.retry_after), MAX_DELAY))
     if frame.reject:

@@ -115,7 +115,10 @@ class Ack(_Frame, frozen=True, kw_only=True, tag="ack"):
 
 
 class Nack(_Frame, frozen=True, kw_only=True, tag="nack"):
-    """Events that were not: failed (`error`), for later (`retry_after`), never (`reject`), or given back."""
+    """Events that were not: failed (`error`), for later (`retry_after`), never (`reject`), or given back.
+
+    `pause` gives them back, and asks that nothing of the subscription comes for so many seconds; `error` says why.
+    """
 
     subscription_id: str
     tokens: tuple[str, ...]
@@ -124,6 +127,7 @@ class Nack(_Frame, frozen=True, kw_only=True, tag="nack"):
     retry_after: float | None = None
     reject: bool = False
     release: bool = False
+    pause: float | None = None
 
 
 class Request(_Frame, frozen=True, kw_only=True, tag="request"):

@@ -6,6 +6,7 @@ POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
 GET  /topics                               what was published lately, by topic
      /subscriptions, /dead-letters         look, pause, purge, redeliver, forget
+     /pauses                               what is paused: an agent, a topic, a conversation, everything
      /replays                              publish a range of the log again
      /schemas                              what payloads are held against
      /schedules                            what is fired at its moments

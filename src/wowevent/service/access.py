@@ -53,6 +53,12 @@ def asker(request: Request) -> Identity | None:
     return getattr(request.state, "identity", None)
 
 
+def name_of_asker(request: Request) -> str:
+    """Whose token it is; empty where nobody is asked for one."""
+    identity = asker(request)
+    return "" if identity is None else identity.name
+
+
 def is_stranger(request: Request) -> bool:
     """Whether tokens are asked for, and who asks for what is open shows none that is good."""
     keyring: Keyring | None = request.app.state.keyring

@@ -14,6 +14,8 @@ from wowevent.broker import Attempt, DeadLetter, Reason, Stored, SubscriptionInf
 from wowevent.bus import Receipt
 from wowevent.codec import to_fields
 from wowevent.errors import printable
+from wowevent.holds import Pause
+from wowevent.roster import AgentInfo
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, SchemaBreak
 from wowevent.storm import Limit, Step, Storm
@@ -35,6 +37,7 @@ class ReceiptShown(Struct):
     position: PositionText | None
     duplicate: Annotated[bool, Meta(description="An event of that id was there already; nothing was added.")]
     matched: Annotated[int, Meta(description="How many known subscriptions it goes to.")]
+    unserved: Annotated[int, Meta(description="How many of those nobody serves now, as was known some seconds ago.")]
 
 
 class Receipts(Struct):
@@ -99,13 +102,54 @@ class SubscriptionShown(Struct):
     oldest: Annotated[float | None, Meta(description="Seconds since the oldest unsettled event was stored.")]
     lost: Annotated[int | None, Meta(description="Unread events that were dropped and not yet reported.")]
     lapsed: Annotated[bool, Meta(description="Unserved for too long: nothing is kept for it until it is served again.")]
-    paused: Annotated[bool, Meta(description="By hand: nobody is given its events until it is resumed.")]
+    paused: Annotated[bool, Meta(description="By hand, itself, its agent or everything: nobody is given its events.")]
 
 
 class Subscriptions(Struct):
     """All that the engine remembers, and the live ones that are there now, by id."""
 
     subscriptions: list[SubscriptionShown]
+
+
+class Agents(Struct):
+    """Who is there or has a subscription that is remembered, by name."""
+
+    agents: list[AgentInfo]
+
+
+class PauseChoice(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What is meant; exactly one of these has to be given."""
+
+    name: Annotated[str | None, Meta(description="A subscription, or an agent: those that it has now.")] = None
+    agent: Annotated[str | None, Meta(description="All of an agent's, those made later too.")] = None
+    topic: Annotated[str | None, Meta(description="Events on the topics that this pattern matches.")] = None
+    correlation_id: Annotated[str | None, Meta(description="Events of one conversation.")] = None
+    everything: bool = False
+
+
+class PauseOrder(PauseChoice, forbid_unknown_fields=True, kw_only=True):
+    """What is to be paused, and for how long; without an end until it is resumed."""
+
+    until: Annotated[str | None, Meta(description="ISO 8601; naive is UTC.")] = None
+    seconds: Annotated[float, Meta(description="From now; excludes `until`.", gt=0)] | None = None
+    reason: Annotated[str, Meta(max_length=500)] = ""
+
+
+class PauseShown(Struct):
+    """One pause that is in force."""
+
+    scope: Literal["subscription", "agent", "topic", "conversation", "everything"]
+    name: Annotated[str, Meta(description="An id, an agent, a pattern; empty for everything.")]
+    since: UnixSeconds
+    until: Annotated[float | None, Meta(description="Unix seconds; null: until it is resumed.")]
+    reason: str
+    by: Annotated[str, Meta(description="Who asked for it, by the token's name; empty where nobody is known.")]
+
+
+class Pauses(Struct):
+    """Pauses, by scope and name."""
+
+    pauses: list[PauseShown]
 
 
 class Purged(Struct):
@@ -327,7 +371,7 @@ def line(body: Struct) -> bytes:
 def shown_receipt(receipt: Receipt) -> ReceiptShown:
     """A receipt for outside."""
     position = None if receipt.position is None else str(receipt.position)
-    return ReceiptShown(receipt.event_id, position, receipt.duplicate, receipt.matched)
+    return ReceiptShown(receipt.event_id, position, receipt.duplicate, receipt.matched, len(receipt.unserved))
 
 
 def shown_stored(stored: Stored) -> StoredEvent:
@@ -355,6 +399,11 @@ def shown_subscription(info: SubscriptionInfo, *, paused: bool) -> SubscriptionS
         lapsed=info.lapsed,
         paused=paused,
     )
+
+
+def shown_pauses(pauses: Sequence[Pause]) -> Pauses:
+    """Pauses for outside."""
+    return Pauses([PauseShown(p.scope, p.name, p.since, p.until, printable(p.reason), printable(p.by)) for p in pauses])
 
 
 def shown_letter(letter: DeadLetter) -> DeadLetterShown:

@@ -45,7 +45,7 @@ _PAGE: Final = "100"
 
 
 async def publish(request: Request) -> Response:
-    """202 and `{"receipts": [{event_id, position, duplicate, matched}]}`, one an event, in their order.
+    """202 and `{"receipts": [{event_id, position, duplicate, matched, unserved}]}`, one an event, in their order.
 
     `?delay=` (seconds) or `?at=` (a time) sends all of it later. Nothing of a batch is stored unless all is right. With
     an `Idempotency-Key` it may be sent again; a `traceparent` is that of every event without one of its own.

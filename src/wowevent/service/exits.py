@@ -26,6 +26,7 @@ STATUS: Final = {
     "dead_letter_not_found": 69,
     "storm_not_found": 69,
     "schema_not_found": 69,
+    "conversation_not_found": 69,
     "schedule_not_found": 69,
     "token_not_found": 69,
     "address_in_use": 69,

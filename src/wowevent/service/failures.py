@@ -35,6 +35,7 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.SubscriptionNotFound: HTTPStatus.NOT_FOUND,
     errors.SchemaNotFound: HTTPStatus.NOT_FOUND,
+    errors.ConversationNotFound: HTTPStatus.NOT_FOUND,
     errors.ScheduleNotFound: HTTPStatus.NOT_FOUND,
     errors.SubscriptionConflict: HTTPStatus.CONFLICT,
     errors.SchemaConflict: HTTPStatus.CONFLICT,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from wowevent.bus import EventBus
 
-_NAMING: Final = frozenset({"lapsed", "not_served", "states", "here"})
-"""Of the details, those that name subscriptions."""
+_NAMING: Final = frozenset({"lapsed", "not_served", "states", "here", "pauses"})
+"""Of the details, those that name subscriptions, agents and topics."""
 
 
 async def health(request: Request) -> Response:

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.responses import Response
 
-from wowevent.errors import BusError, Closed
+from wowevent.errors import BrokerUnavailable, BusError, Closed, StorageFull
 from wowevent.metrics import BOUNDS, CLASSES, OTHER, SubscriberTotals
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _PATIENCE: Final = 5.0  # seconds for the engine to answer; Prometheus waits 10
 _PROCESS: Final = ProcessCollector(registry=None)  # since when it runs, memory, files; nothing where there is no /proc
 _TEXT_TYPE: Final = f"{TEXT}; version=0.0.4; charset=utf-8"
 
+_REFUSALS: Final = dict.fromkeys((BrokerUnavailable.code, StorageFull.code), 0)
+"""Series that are there from the start: whoever looks sees the first refusal as one more."""
 _COUNTERS: Final = {
     "retries": ("wowevent_retries", "Deliveries that failed and are tried again."),
     "dlq": ("wowevent_dead_lettered_events", "Events that were put with the dead letters."),
@@ -86,6 +88,7 @@ class Totals(Struct):
     """Since the start."""
 
     publishes: int
+    refused: int
     deliveries: int
     errors: int
     retries: int
@@ -202,6 +205,7 @@ class _Seen(Struct, frozen=True):
 
     build: Mapping[str, str]
     published: Mapping[str, int]
+    refused: Mapping[str, int]
     subscribers: Sequence[SubscriberTotals]
     latency: float | None
     """Of the engine, in seconds; None if it did not answer, and then nothing is known of its subscriptions."""
@@ -224,6 +228,7 @@ async def _look(bus: EventBus, labels: Mapping[str, str]) -> _Seen:
     return _Seen(
         build={"version": version("wowevent"), "engine": bus.capabilities.name, "namespace": bus.namespace},
         published={name: totals.publishes for name, totals in bus.metrics.types().items()},
+        refused=bus.metrics.refusals(),
         subscribers=bus.metrics.subscribers(),
         latency=latency,
         infos=infos,
@@ -249,6 +254,7 @@ class _Collector:
         yield InfoMetricFamily("wowevent_build", "What runs here.", value=dict(seen.build))
         yield from _PROCESS.collect()
         yield _published(seen.published)
+        yield _refused(seen.refused)
         yield from _handled(seen.subscribers)
         yield _health(seen.subscribers)
         yield from _storms(*seen.storms)
@@ -273,6 +279,14 @@ def _published(types: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily("wowevent_published_events", "Events that were published here.", labels=["type"])
     for name, count in types.items():
         family.add_metric([name], count)
+    return family
+
+
+def _refused(codes: Mapping[str, int]) -> Metric:
+    about = "Events that the engine did not take, by the error that their publisher got."
+    family = CounterMetricFamily("wowevent_refused_events", about, labels=["code"])
+    for code, count in {**_REFUSALS, **codes}.items():
+        family.add_metric([code], count)
     return family
 
 

@@ -13,13 +13,18 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from wowevent.broker import Reason
+from wowevent.causation import MOST
+from wowevent.conversation import Conversation
 from wowevent.service import (
+    agents,
     answers,
+    conversations,
     dead_letters,
     events,
     health,
     intake,
     metrics,
+    pauses,
     replays,
     schedules,
     schemas,
@@ -181,6 +186,12 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
+        method="GET", path="/conversations/{id:path}", call=conversations.conversation, rights=("replay",),
+        about="The conversation of an event or of a correlation id, as a tree: who caused what, when, and what failed.",
+        content=_json(Conversation), problems=(404,),
+        parameters=(_limit("At most so many events.", maximum=MOST, default=MOST),),
+    ),
+    Operation(
         method="GET", path="/topics", call=topics.topics, rights=("replay",), content=_json(answers.Topics),
         about="What was published lately, by topic: counted over the last places of the log, whoever published.",
         parameters=(
@@ -190,6 +201,10 @@ OPERATIONS: Final = (
                 {"type": "integer", "minimum": 1, "maximum": topics.MOST, "default": topics.USUAL},
             ),
         ),
+    ),
+    Operation(
+        method="GET", path="/agents", call=agents.agents, rights=_LOOK, content=_json(answers.Agents),
+        about="Who is there, what it hears and what it publishes; the first request of a process takes 1.5 s.",
     ),
     Operation(
         method="GET", path="/subscriptions", call=subscriptions.subscriptions, rights=_LOOK,
@@ -218,6 +233,20 @@ OPERATIONS: Final = (
         method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, rights=_ADMIN, body=_NOTHING,
         about="Go on with a subscription that was paused by hand.",
         content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
+    ),
+    Operation(
+        method="GET", path="/pauses", call=pauses.pauses, rights=_LOOK, content=_json(answers.Pauses),
+        about="What is paused by hand, or by a handler that asked for it.",
+    ),
+    Operation(
+        method="POST", path="/pauses", call=pauses.pause, rights=_ADMIN, body=Body(_json(answers.PauseOrder)),
+        about="Hand out nothing of a subscription, an agent, a topic, a conversation or everything, in any process.",
+        content=_json(answers.Pauses), problems=(404, 409, 413, 415, 507),
+    ),
+    Operation(
+        method="POST", path="/pauses/resume", call=pauses.resume, rights=_ADMIN, body=Body(_json(answers.PauseChoice)),
+        about="Undo a pause; each ends for itself.",
+        content=_json(answers.Pauses), problems=(404, 409, 413, 415, 507),
     ),
     Operation(
         method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",

@@ -36,8 +36,9 @@ from wowevent.settings import Settings
 _BESIDE: Final = 64 * 1024  # bytes of one request that are no body: its first line and headers, chunk sizes, trailers
 _FRAMING: Final = 16  # bytes of these that each byte of a body pays for: it may come in the smallest chunks
 _SLOWEST: Final = 10.0  # seconds for a request to come, up to its body
-_DRAIN: Final = 10.0  # seconds for the bus to finish
-_LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; both together stay below the 20 s that a pod has at least
+_DRAIN: Final = 10.0  # seconds for replays, for what is beside and for the bus to finish, all together;
+_LEAST: Final = 1.0  # but so many for each, however long those before it took
+_LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; with the router's last words this stays below 20 s
 _ARRIVING: Final = 0.2  # seconds for a connection that was taken to be known
 _ONCE_MORE: Final = 1.0  # seconds in which who is connected asks once more, and is told that it was the last time
 _AT_ONCE: Final = 2.0  # seconds for which the start of the bus is waited for before `started()`
@@ -84,6 +85,8 @@ async def serve(
 
     Raises BrokerError for an engine that refuses for good. One that is away only makes the service not ready.
     """
+    if bus is not None:
+        bus.attendance.front = True
     told = ending(None if place is None else place.parent)
     app = create_app(
         bus,
@@ -262,13 +265,17 @@ async def _drain(app: Starlette, bus: EventBus | None, beside: Beside | None, st
     app.state.draining = True
     logger.info("draining", seconds=_DRAIN)
     until = time.monotonic() + _DRAIN
+
+    def left() -> float:
+        return max(_LEAST, until - time.monotonic())
+
     starting.cancel()
     await asyncio.gather(starting, return_exceptions=True)
     with suppress(TimeoutError):  # an engine that is away keeps a replay from ending
         async with asyncio.timeout(_DRAIN):
             await drain(app)
     if beside is not None:
-        await beside.stop(_DRAIN)
+        await beside.stop(left())
     if bus is not None:
-        await bus.stop(timeout=max(1.0, until - time.monotonic()))
+        await bus.stop(timeout=left())
     logger.info("stopped")

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from wowevent.errors import SubscriptionConflict, SubscriptionNotFound, shown
 from wowevent.log import logger
-from wowevent.service.access import asker, note
+from wowevent.service.access import asker, name_of_asker, note
 from wowevent.service.answers import Purged, Subscriptions, SubscriptionShown, answer, shown_subscription
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import no_order
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def subscriptions(request: Request) -> Response:
     """`{"subscriptions": […]}`: what each was declared with, and its numbers; by id."""
     bus = bus_of(request)
-    seen = [info for info in await bus.subscriptions() if _sees(request, info)]
+    seen = [info for info in await bus.subscriptions() if sees(request, info)]
     found = sorted(seen, key=lambda info: info.subscription.id)
     return answer(Subscriptions([_shown(bus, info) for info in found]))
 
@@ -32,7 +32,7 @@ async def subscription(request: Request) -> Response:
     """One of them."""
     bus = bus_of(request)
     info = await _info(bus, request.path_params["id"])
-    if not _sees(request, info):
+    if not sees(request, info):
         raise _unknown(info.subscription.id)
     return answer(_shown(bus, info))
 
@@ -42,7 +42,7 @@ async def pause(request: Request) -> Response:
     bus, id = bus_of(request), request.path_params["id"]
     await no_order(request, request.app.state.body_limit)
     info = await _remembered(bus, id)
-    await bus.pause(id)
+    await bus.pause(id, by=name_of_asker(request))
     logger.info("subscription paused by a request", subscription=id)
     note(request, "pause", subscription=id)
     return answer(_shown(bus, info))
@@ -80,7 +80,7 @@ async def remove(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def _sees(request: Request, info: SubscriptionInfo) -> bool:
+def sees(request: Request, info: SubscriptionInfo) -> bool:
     """Whether who asks may know of it: who may hear all that it hears, and who administers."""
     identity = asker(request)
     patterns = info.subscription.patterns
@@ -88,7 +88,7 @@ def _sees(request: Request, info: SubscriptionInfo) -> bool:
 
 
 def _shown(bus: EventBus, info: SubscriptionInfo) -> SubscriptionShown:
-    return shown_subscription(info, paused=bus.paused(info.subscription.id))
+    return shown_subscription(info, paused=bus.paused(info.subscription.id, info.subscription.agent))
 
 
 async def _info(bus: EventBus, id: str) -> SubscriptionInfo:

@@ -41,7 +41,7 @@ from wowevent.brokers.memory.log import MemoryLog, Reader, shared_log
 from wowevent.clock import Clock, SystemClock, Timer
 from wowevent.errors import Closed, SubscriptionNotFound
 from wowevent.event import Event
-from wowevent.reading import asked_for, of_facts, wanted
+from wowevent.reading import asked_for, narrowed, of_facts, wanted
 
 __all__ = ["MemoryBroker", "MemoryLog", "shared_log"]
 
@@ -329,9 +329,7 @@ class MemoryBroker:
         reader = Reader(query.patterns)
         with log.lock:
             self._enter()
-            if after is not None:
-                log.check(after)
-            offset = log.start if after is None else after.offset + 1
+            offset = log.first(after, query.since)
             if follow:
                 log.readers.add(reader)
         try:
@@ -348,12 +346,14 @@ class MemoryBroker:
                     await future
                     continue
                 offset += len(chunk)
-                for stored in itertools.chain(live, chunk):
+                for stored in itertools.chain(live, narrowed(query, chunk)):
                     if wanted(query, stored.event):
                         yield Stored(stored.event.__copy__(), stored.position, stored.stored_at)
                         left = None if left is None else left - 1
                         if left == 0:
                             return
+                if not follow and len(chunk) > _TURN:  # who looks for little in a long log lets others run
+                    await asyncio.sleep(0)
         finally:
             with log.lock:
                 log.readers.discard(reader)

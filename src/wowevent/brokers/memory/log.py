@@ -13,6 +13,7 @@ import heapq
 import itertools
 import secrets
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -28,6 +29,7 @@ from wowevent.topic import matches_any
 
 _KNOWN_MOST: Final = 1_000_000  # memory is not without end: at over 8,000/s an id is known for less than two minutes
 _CHUNK: Final = 256
+_WALKS: Final = 64  # chunks of a long log: each is found by walking to it
 _OVERHEAD: Final = 600  # bytes that an event takes beside its payload, about
 
 
@@ -169,13 +171,21 @@ class MemoryLog:
         """Up to a chunk of the log from `offset` on; PositionLost if some of it is gone."""
         if offset < self.start:
             raise PositionLost(f"events {offset} to {self.start - 1} are gone from the log", self.start - offset)
-        behind = self.head - offset + 1
-        if behind <= _CHUNK:  # from the near end: a reader that keeps up must not walk over what it has read
-            newest = list(itertools.islice(reversed(self.ring), max(0, behind)))
-            newest.reverse()
-            return newest
-        first = offset - self.start
-        return list(itertools.islice(self.ring, first, first + _CHUNK))
+        first, behind = offset - self.start, self.head - offset + 1
+        most = max(_CHUNK, len(self.ring) // _WALKS)
+        if behind - most > first:
+            return list(itertools.islice(self.ring, first, first + most))
+        # From the near end: a reader that keeps up must not walk over what it has read.
+        newest = list(itertools.islice(reversed(self.ring), max(0, behind - most), max(0, behind)))
+        newest.reverse()
+        return newest
+
+    def first(self, after: Position | None, since: float | None) -> int:
+        """Where a read begins: behind a position, or with what was stored at a moment and later. PositionLost."""
+        if after is not None:
+            self.check(after)
+            return after.offset + 1
+        return self.start if since is None else self.start + bisect_left(self.ring, since, key=_stored_at)
 
     def backfill(self, cursor: Cursor) -> None:
         """Give a new subscription what its start asks for of the past."""
@@ -202,6 +212,10 @@ class MemoryLog:
         if position.offset + 1 < self.start:
             lost = self.start - position.offset - 1
             raise PositionLost(f"{lost} events behind that position are gone from the log", lost)
+
+
+def _stored_at(stored: Stored) -> float:
+    return stored.stored_at
 
 
 def _size(event: Event) -> int:

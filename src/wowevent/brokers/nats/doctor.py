@@ -30,13 +30,17 @@ SYNC: Final = Check("nats.sync", "sync_interval: always, else a power loss takes
 STREAMS: Final = Check("nats.streams", "the five streams of the log, on file storage, that refuse what does not fit")
 REPLICAS: Final = Check("nats.replicas", "in a cluster, streams with three replicas, all of them there and up to date")
 LIMITS: Final = Check("nats.limits", "room below the limits of the account")
+RIGHTS: Final = Check("nats.rights", "a user who may publish what the log's streams take")
 STORING: Final = Check("nats.storing", "streams that store what they are given: after a full disk one does not")
-CHECKS: Final = (VERSION, SYNC, STREAMS, REPLICAS, LIMITS, STORING, CLOCK)
+CHECKS: Final = (VERSION, SYNC, STREAMS, REPLICAS, LIMITS, RIGHTS, STORING, CLOCK)
 
 _OLDEST: Final = (2, 11)
 _MENDED: Final = (2, 12, 6)
 _TIGHT: Final = 0.8  # of a limit
 _AT_ONCE: Final = 256
+_STREAMS: Final = 5  # of a log
+_FEW: Final = 10  # consumers: a subscription has two, a process some
+_NEVER: Final = b"Nats-Expected-Last-Sequence: 9007199254740991\r\n"
 Info = Mapping[str, Any]
 
 
@@ -67,6 +71,7 @@ class Patient:
             STREAMS: self._streams,
             REPLICAS: self._replicas,
             LIMITS: self._limits,
+            RIGHTS: self._rights,
             STORING: self._storing,
             CLOCK: self._clock,
         }
@@ -111,6 +116,17 @@ class Patient:
 
     async def _limits(self) -> list[Finding]:
         return [limits(await self._link.ask("INFO"), await self._info(self._names.log))]
+
+    async def _rights(self) -> list[Finding]:
+        """By a message that no stream takes: it asks to follow one that will never be."""
+        link = await self._dial()
+        try:
+            await link.request(f"{self._names.prefix}n.doctor", headers=_NEVER)
+        except NotPermitted as error:
+            return [RIGHTS.fail(str(error), f"let the user publish {self._names.prefix}>")]
+        finally:
+            await link.close()
+        return [RIGHTS.ok(f"{self._names.prefix}> may be published")]
 
     async def _storing(self) -> list[Finding]:
         """By asking for the end of a message that never was, which a stream that cannot write refuses otherwise."""
@@ -262,17 +278,20 @@ def limits(account: Info, log: Info | None) -> Finding:
     pairs: list[tuple[str, int, int, Callable[[int], str]]] = [
         ("storage of the account", int(account.get("storage", 0)), int(bound.get("max_storage", -1)), size)
     ]
-    pairs.append(
-        ("streams of the account", int(account.get("streams", 0)), int(bound.get("max_streams", -1)), "{:,}".format)
-    )
+    pairs += [
+        (f"{what} of the account", int(account.get(what, 0)), int(bound.get(f"max_{what}", -1)), "{:,}".format)
+        for what in ("streams", "consumers")
+    ]
     if log is not None:
         pairs.append(("bytes of the log", int(log["state"]["bytes"]), int(log["config"].get("max_bytes", -1)), size))
-    bounded = [(what, used, most, shown) for what, used, most, shown in pairs if most > 0]
+    bounded = [pair for pair in pairs if pair[2] >= (0 if pair[3] is size else 1)]  # no streams is any number of them
     found = "; ".join(f"{what}: {shown(used)} of {shown(most)}" for what, used, most, shown in bounded)
     change = "raise the account's limits (max_file_store, nats account), or give the log its own (?max_bytes=)"
-    if any(used >= most for what, used, most, _ in bounded if "streams" not in what):
+    if any(used >= most for _, used, most, shown in bounded if shown is size):
         return LIMITS.fail(f"{found}: publishing is refused (storage_full)", change)
-    if any(used > _TIGHT * most for _, used, most, _ in bounded):
+    if log is None and any("streams" in what and most - used < _STREAMS for what, used, most, _ in bounded):
+        return LIMITS.fail(f"{found}: a log is {_STREAMS} streams, which are not to be had", change)
+    if any(used > _TIGHT * most or ("consumers" in what and most - used < _FEW) for what, used, most, _ in bounded):
         return LIMITS.warn(found, change)
     return LIMITS.ok(found or f"none; {size(int(account.get('storage', 0)))} are used")
 

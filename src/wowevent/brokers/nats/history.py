@@ -19,7 +19,7 @@ from wowevent.brokers.nats.tags import tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode
 from wowevent.errors import BrokerUnavailable, BusError, PositionLost
-from wowevent.reading import wanted
+from wowevent.reading import named, reached, wanted
 from wowevent.topic import is_reserved, matches_any
 from wowevent.wakeup import Wakeup
 
@@ -70,6 +70,7 @@ class _Reader:
         self._query = query
         self._names = names
         self._whole = _is_whole(query.patterns)
+        self._name = named(query)
         self._at = 0.0
 
     async def items(self, state: State, found: Sequence[Item]) -> list[Stored | BusError]:
@@ -94,6 +95,8 @@ class _Reader:
     def take(self, item: Item) -> Stored | BusError | None:
         """None for what was not asked for."""
         if not matches_any(self._query.patterns, self._names.topic(item.subject)):
+            return None
+        if self._name is not None and self._name not in item.body:
             return None
         return self.event(item, item.seq)
 
@@ -120,6 +123,16 @@ async def first_of(state: State, after: Position | None) -> tuple[int, int, Posi
     return first, last, PositionLost(f"{lost} events behind that position are gone", lost)
 
 
+async def _reached(state: State, first: int, last: int, moment: float) -> int:
+    """The place from `first` on at which the log comes to a moment, by the clocks of who published; behind `last`."""
+
+    async def at(seq: int) -> float | None:
+        found = await state.link.get(state.names.log, seq=seq)
+        return None if found is None else tag_of(found.headers).at or None  # a stranger's does not say
+
+    return await reached(at, first, last, moment)
+
+
 class Past:
     """The log up to its end, a page at a time."""
 
@@ -139,6 +152,8 @@ class Past:
         if self._pages is None:
             where = subjects(state.names, self._query.patterns)
             first, self._last, lost = await first_of(state, self._after)
+            if self._query.since is not None and self._after is None:
+                first = await _reached(state, first, self._last, self._query.since)
             if not where or first > self._last:
                 self._done = True
                 return [lost] if lost is not None else None
@@ -199,6 +214,12 @@ async def facts(state: State, query: Query, after: Position | None) -> Items:
     return items
 
 
+def _live_subjects(names: Names, patterns: Sequence[str]) -> set[str]:
+    """Where these are heard on the live path: all of it for a wildcard, which is seldom."""
+    wild = any("*" in pattern or "#" in pattern for pattern in patterns)
+    return {names.live(">")} if wild else {names.live(pattern) for pattern in patterns}
+
+
 class Tail:
     """The log's end as it grows, and the live path."""
 
@@ -237,8 +258,8 @@ class Tail:
     async def _start(self) -> PositionLost | None:
         state = self._state
         state.tails.add(self)
-        if self._live:
-            self._numbers.append(await self._link.hear(f"{state.names.prefix}p.>", self._hear))
+        for subject in _live_subjects(state.names, self._live):
+            self._numbers.append(await self._link.hear(subject, self._hear))
         where = subjects(state.names, self._query.patterns)
         if not where:
             self._at = 0 if self._after is None else self._after.offset

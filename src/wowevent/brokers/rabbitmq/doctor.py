@@ -22,18 +22,19 @@ from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.registry import Registry, unpack
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import headers_of, route_of
-from wowevent.errors import BrokerUnavailable, StorageDamaged
+from wowevent.errors import BrokerUnavailable, NotPermitted, StorageDamaged
 from wowevent.finding import CLOCK, Check, Finding, version_of
 
 VERSION: Final = Check("rabbitmq.version", "RabbitMQ 3.10 or newer, with quorum queues and streams")
 ALARM: Final = Check("rabbitmq.alarm", "no memory or disk alarm: the server takes what is published")
+RIGHTS: Final = Check("rabbitmq.rights", "a user who may make queues, and publish to them")
 POLICIES: Final = Check(
     "rabbitmq.policies", "no delivery limit and no dead-letter exchange of yours on the bus's queues"
 )
 REPLICAS: Final = Check("rabbitmq.replicas", "quorum queues and streams with a replica on each node")
 LOG: Final = Check("rabbitmq.log", "the history, the control log and the exchange, all of them or none yet")
 QUEUES: Final = Check("rabbitmq.queues", "the queues of every remembered subscription")
-CHECKS: Final = (VERSION, ALARM, POLICIES, REPLICAS, LOG, QUEUES, CLOCK)
+CHECKS: Final = (VERSION, ALARM, RIGHTS, POLICIES, REPLICAS, LOG, QUEUES, CLOCK)
 
 _OLDEST: Final = (3, 10)
 _QUIET: Final = 0.3  # seconds in which nothing comes any more: AMQP does not tell where a stream ends
@@ -88,15 +89,29 @@ class Patient:
         return [version(self._link.version)]
 
     async def _alarm(self) -> list[Finding]:
+        try:
+            found = await self._by_publishing()
+            await self._delete_nothing()
+        except NotPermitted as error:
+            change = "rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'"
+            return [RIGHTS.fail(str(error), change)]
+        return [found, RIGHTS.ok("queues may be made, and be published to")]
+
+    async def _delete_nothing(self) -> None:
+        """A queue that never was, which takes the right to make it."""
+        async with self._link.apart() as ask:
+            await ask("queue_delete", f"{self._names.control}#doctor")
+
+    async def _by_publishing(self) -> Finding:
         """By a message that no queue takes: who publishes nothing is not told of an alarm, and who did is told then."""
         link = await Link.dial(nodes_of(self._url))  # a server with an alarm answers nothing more where one publishes
         try:
             async with asyncio.timeout(_BLOCKED):
                 await _publish_nothing(link)
             await asyncio.sleep(_TOLD)
-            return [alarmed() if link.blocked else ALARM.ok("a message that no queue takes was taken in")]
+            return alarmed() if link.blocked else ALARM.ok("a message that no queue takes was taken in")
         except TimeoutError:
-            return [alarmed() if link.blocked else _silent()]
+            return alarmed() if link.blocked else _silent()
         finally:
             await link.close()
 

@@ -30,6 +30,7 @@ from wowevent.topic import compile_pattern, matches_any
 from wowevent.wakeup import Wakeup
 
 _MOST: Final = 500  # events that are handed on at once
+_LOOK: Final = 20  # messages that are looked at for one that says when it was stored
 
 Items = list[Stored | BusError]
 
@@ -70,6 +71,36 @@ async def _find(follower: Follower, id: str) -> int:
         offset, message = await follower.next()
         if message.header.properties.message_id == id:
             return offset
+
+
+async def _reached(session: Joined, first: int, last: int, moment: float) -> int:
+    """An offset before which nothing lies that was stored at that moment or later; of which chunk, is good enough."""
+    begin = first
+    while first <= last:
+        middle = (first + last) // 2
+        follower = await Follower.follow(session.link, session.names.history, middle, most=_LOOK)
+        try:
+            offset, at = await session.link.call(_dated(follower, last))
+        finally:
+            follower.close()
+        if at is None:
+            break
+        if at >= moment:
+            last = middle - 1
+        else:
+            begin, first = offset, middle + 1
+    return begin
+
+
+async def _dated(follower: Follower, last: int) -> tuple[int, float | None]:
+    """The place and the time of the first message that says when it was stored; None if the next ones do not."""
+    for _ in range(_LOOK):
+        offset, message = await follower.next()
+        if at := tag_of(message).at:
+            return offset, at
+        if offset >= last:
+            break
+    return offset, None
 
 
 class _Place:
@@ -142,7 +173,10 @@ class Pages:
             if (lost := self._place.check(self._upto)) is not None:
                 self._over = True
                 return [lost]
-            self._follower = await Follower.follow(session.link, session.names.history, self._place.first)
+            first = self._place.first
+            if self._query.since is not None and self._after is None:
+                first = await _reached(session, first, self._upto, self._query.since)
+            self._follower = await Follower.follow(session.link, session.names.history, first)
         while not self._over:
             found = await session.link.call(self._page(self._place))
             if found:

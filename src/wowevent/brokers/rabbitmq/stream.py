@@ -35,13 +35,18 @@ class Follower:
         self._ending.add_done_callback(lambda _: self._news.notify())
 
     @classmethod
-    async def follow(cls, link: Link, stream: str, first: int, news: Wakeup | None = None) -> Follower:
-        """From the first message whose offset is `first` or more; -1: from the next one on. `news` is woken by each."""
+    async def follow(
+        cls, link: Link, stream: str, first: int, news: Wakeup | None = None, *, most: int | None = None
+    ) -> Follower:
+        """From the first message whose offset is `first` or more; -1: from the next one on. `news` is woken by each.
+
+        `most`: so many come at most, and of those before `first` too that lie in one chunk with it.
+        """
         channel = await link.open_channel()
         link.needs(channel)
-        follower = cls(link, channel, first, news or Wakeup())
+        follower = cls(link, channel, first if most is None else 0, news or Wakeup())
         try:
-            await link.call(channel.basic_qos(prefetch_count=_AHEAD))
+            await link.call(channel.basic_qos(prefetch_count=most or _AHEAD))
             arguments: dict[str, Any] = {"x-stream-offset": "next" if first < 0 else first}
             await link.consume(channel, stream, follower._arrive, tag="stream", arguments=arguments)
         except BaseException:

@@ -17,15 +17,16 @@ from wowevent.brokers.redis.server import EVICTION, PERSISTENCE, VERSION, facts,
 from wowevent.brokers.redis.server import eviction as eviction_of
 from wowevent.brokers.redis.server import version as version_of_server
 from wowevent.brokers.redis.session import LAYOUT
-from wowevent.errors import BrokerError, NotPermitted
+from wowevent.errors import BrokerError, BusError, NotPermitted
 from wowevent.finding import CLOCK, Check, Finding, clock, size
 
 MEMORY: Final = Check("redis.memory", "room below maxmemory: a full server refuses every publish")
 WRITES: Final = Check("redis.writes", "what is confirmed gets to the disk: no write, rewrite or snapshot has failed")
 SNAPSHOTS: Final = Check("redis.snapshots", "an append-only file; snapshots (`save`) beside it are what backups take")
 REPLICAS: Final = Check("redis.replicas", "a primary; its replicas have what it confirmed (min-replicas-to-write)")
+RIGHTS: Final = Check("redis.rights", "a user who may run scripts, and write what the log's keys hold")
 LOG: Final = Check("redis.log", "a log that this version can read")
-CHECKS: Final = (VERSION, PERSISTENCE, EVICTION, MEMORY, WRITES, SNAPSHOTS, REPLICAS, LOG, CLOCK)
+CHECKS: Final = (VERSION, PERSISTENCE, EVICTION, MEMORY, WRITES, SNAPSHOTS, REPLICAS, RIGHTS, LOG, CLOCK)
 
 _ASK: Final = "ask whoever runs it, or a user who may: redis-cli CONFIG GET '*'"
 _TIGHT: Final = 0.8  # of maxmemory
@@ -61,12 +62,13 @@ class Patient:
         """All of it."""
         looks = {
             VERSION: self._by_info("server", version_of_server),
-            PERSISTENCE: self._by_settings(PERSISTENCE, persistence),
-            EVICTION: self._by_settings(EVICTION, eviction_of),
+            PERSISTENCE: self._by_settings(PERSISTENCE, persistence, frozenset({"appendonly", "appendfsync"})),
+            EVICTION: self._by_settings(EVICTION, eviction_of, frozenset({"maxmemory-policy"})),
             MEMORY: self._by_info("memory", memory),
             WRITES: self._by_info("persistence", lambda about: writes(about, self._settings or {})),
-            SNAPSHOTS: self._by_settings(SNAPSHOTS, snapshots),
+            SNAPSHOTS: self._by_settings(SNAPSHOTS, snapshots, frozenset({"appendonly", "save"})),
             REPLICAS: self._by_info("replication", lambda about: replicas(about, self._settings)),
+            RIGHTS: self._rights,
             LOG: self._log,
             CLOCK: self._clock,
         }
@@ -81,14 +83,25 @@ class Patient:
         return look
 
     def _by_settings(
-        self, check: Check, judge: Callable[[Settings], Finding]
+        self, check: Check, judge: Callable[[Settings], Finding], needed: frozenset[str]
     ) -> Callable[[], Awaitable[list[Finding]]]:
         async def look() -> list[Finding]:
-            if self._settings is None:
+            if self._settings is None or not needed <= self._settings.keys():
                 return [check.unknown("the server does not let us read its settings (CONFIG GET)", _ASK)]
             return [judge(self._settings)]
 
         return look
+
+    async def _rights(self) -> list[Finding]:
+        """By adding to a stream that is not there, which is not made by that."""
+        try:
+            await self._line.call("EVAL", "return 0", 1, f"{self._key}:doctor")
+            await self._line.call("XADD", f"{self._key}:doctor", "NOMKSTREAM", "*", "a", "b")
+        except NotPermitted as error:
+            return [RIGHTS.fail(str(error), "ACL SETUSER: the keys, and the commands but those of administrators")]
+        except BusError:  # that the server takes no writes now is for others to say
+            pass
+        return [RIGHTS.ok("scripts, and writing")]
 
     async def _state(self) -> dict[str, str] | None:
         found: list[bytes] = await self._line.call("HGETALL", f"{self._key}:state")
@@ -198,7 +211,9 @@ def replicas(about: dict[str, str], settings: Settings | None) -> Finding:
     count = int(about.get("connected_slaves", 0))
     if not count:
         return REPLICAS.ok("a primary without replicas: its disk is the log, and its backups")
-    least = (settings or {}).get("min-replicas-to-write", "0" if settings is not None else "?")
+    least = (settings or {}).get("min-replicas-to-write")
+    if least is None:
+        return REPLICAS.unknown(f"a primary with {count} replicas; whether it waits for one is not told", _ASK)
     found = f"a primary with {count} replicas, min-replicas-to-write {least}"
     if least == "0":
         return REPLICAS.warn(

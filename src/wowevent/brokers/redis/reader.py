@@ -16,7 +16,7 @@ from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.session import Session
 from wowevent.codec import decode
 from wowevent.errors import BrokerUnavailable, BusError, Closed, NotSupported, PositionLost, StorageDamaged
-from wowevent.reading import wanted
+from wowevent.reading import named, reached, wanted
 from wowevent.topic import matches_any
 
 _BYTES: Final = 2**20  # of a page, about
@@ -40,11 +40,15 @@ def parse(entry: Any, epoch: str) -> tuple[int, Stored | BusError]:
 
 def take(entries: Sequence[Any], at: int, query: Query, epoch: str, items: Items) -> int:
     """Add what is wanted of these entries behind position `at`, and every gap; the position of the last."""
+    name = named(query)
     for entry in entries:
-        offset, found = parse(entry, epoch)
+        offset = int(entry[0].partition(b"-")[0])
         if offset != at + 1:
             items.append(_gap(at, offset))
         at = offset
+        if name is not None and name not in entry[1][1]:
+            continue
+        _, found = parse(entry, epoch)
         if isinstance(found, BusError) or wanted(query, found.event):
             items.append(found)
     return at
@@ -77,6 +81,8 @@ class Pages:
             self._upto = int(head or 0)
             if lost is not None:
                 return [lost]
+            if self._query.since is not None and self._after is None:
+                self._at = await self._before(session, self._query.since)
             fields = session.line.call("HMGET", state, "epoch", "trimmed", "head")
         count = max(1, min(_MOST, int(_BYTES / self._size)))
         page = session.line.call("XRANGE", log, self._at + 1, self._upto, "COUNT", count)
@@ -94,6 +100,16 @@ class Pages:
                 items.append(_gap(self._at, min(int(trimmed), self._upto) + 1))
             self._at = self._upto
         return items
+
+    async def _before(self, session: Session, moment: float) -> int:
+        """The position behind which lies what was stored then and later."""
+        log = f"{session.key}:log"
+
+        async def at(offset: int) -> float | None:
+            found = await session.line.call("XRANGE", log, offset, self._upto, "COUNT", 1)
+            return int(found[0][0].partition(b"-")[2]) / 1000 if found else None
+
+        return await reached(at, (self._at or 0) + 1, self._upto, moment) - 1
 
 
 def _begin(

@@ -17,6 +17,7 @@ _OLDEST: Final = (7, 0)
 _ASKED: Final = (
     "appendonly",
     "appendfsync",
+    "no-appendfsync-on-rewrite",
     "maxmemory",
     "maxmemory-policy",
     "save",
@@ -27,6 +28,10 @@ _ASKED: Final = (
 _ALWAYS: Final = "What was confirmed survives the process, the server and a power loss: every write is synced first."
 _EVERYSEC: Final = (
     "What was confirmed survives the process and the server; a power loss may take about the last second."
+)
+_PAUSED: Final = (
+    "What was confirmed survives the process and the server; a power loss while the server rewrites its log, or makes "
+    "a snapshot, may take what was confirmed meanwhile."
 )
 _OS: Final = (
     "What was confirmed survives the process and the server; a power loss may take what the system had not written."
@@ -78,7 +83,8 @@ def _synced(settings: dict[str, str]) -> str:
         return _UNKNOWN
     if settings.get("appendonly") != "yes":
         return _NONE
-    return {"always": _ALWAYS, "everysec": _EVERYSEC}.get(settings.get("appendfsync", ""), _OS)
+    said = {"always": _ALWAYS, "everysec": _EVERYSEC}.get(settings.get("appendfsync", ""), _OS)
+    return _PAUSED if said != _OS and settings.get("no-appendfsync-on-rewrite") == "yes" else said
 
 
 def persistence(settings: dict[str, str]) -> Finding:
@@ -87,6 +93,11 @@ def persistence(settings: dict[str, str]) -> Finding:
     said = _synced(settings)
     if said == _ALWAYS:
         return PERSISTENCE.ok(found)
+    if said == _PAUSED:
+        return PERSISTENCE.warn(
+            f"{found}, no-appendfsync-on-rewrite yes: nothing is synced while a rewrite or a snapshot is made",
+            "redis-cli CONFIG SET no-appendfsync-on-rewrite no, and the same in redis.conf",
+        )
     if said == _EVERYSEC:
         return PERSISTENCE.warn(
             f"{found}: a power loss may take about the last second",

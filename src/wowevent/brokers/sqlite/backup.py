@@ -230,7 +230,9 @@ def translating() -> Iterator[None]:
     """Errors of the driver as the bus's own; of the system's a full disk."""
     try:
         yield
-    except apsw.Error as error:
+    except apsw.SQLError as error:  # our words are right, so the tables are not those that were made
+        raise StorageDamaged(f"SQLError: {error}") from error
+    except (apsw.Error, UnicodeDecodeError) as error:  # of a text column that is none
         raise translated(error) from error
     except OSError as error:
         told = translated(error)

@@ -40,6 +40,7 @@ SELECT w.offset FROM (SELECT sub, offset, body FROM entry UNION ALL SELECT sub, 
 JOIN subscription ON num = w.sub LEFT JOIN log AS l ON l.offset = w.offset
 WHERE w.body IS NULL AND l.body IS NULL ORDER BY w.offset"""
 
+_UNREADABLE: Final = (apsw.Error, UnicodeDecodeError)
 _OTHER_TYPE: Final = "its columns are not of the types that were written"
 
 Told = Callable[[str, int, float], None]
@@ -145,7 +146,7 @@ def check(db: apsw.Connection, told: Told) -> Checked:
 def _structure(db: apsw.Connection) -> str:
     try:
         lines = [str(line) for (line,) in db.execute(f"PRAGMA integrity_check({_LINES})")]
-    except apsw.Error as error:
+    except _UNREADABLE as error:
         return str(error)
     return "" if lines == ["ok"] else f"SQLite finds {len(lines)} faults, the first: {' '.join(lines[0].split())}"
 
@@ -174,7 +175,7 @@ def _of_log(db: apsw.Connection, held: Holdings, told: Told) -> Iterator[str]:
             before, total = offset, row[4]
             if offset % _SAY_EVERY == 0:
                 told("checking", offset - trimmed, (offset - trimmed) / max(1, held.last - trimmed))
-    except apsw.Error as error:
+    except _UNREADABLE as error:
         yield f"{held.epoch}-{before + 1}: what lies there cannot be read: {error}"
     told("checking", before - trimmed, 1.0)
 
@@ -208,7 +209,7 @@ def _of_copies(db: apsw.Connection, epoch: str, what: str, sql: str) -> Iterator
                 yield f"{epoch}-{offset}, a {what}: {error}"
             except TypeError:
                 yield f"{epoch}-{offset}, a {what}: {_OTHER_TYPE}"
-    except apsw.Error as error:
+    except _UNREADABLE as error:
         yield f"{epoch}-{offset}, or behind it, a {what}: what lies there cannot be read: {error}"
 
 
@@ -217,5 +218,5 @@ def _of_references(db: apsw.Connection, epoch: str) -> Iterator[str]:
     try:
         for (offset,) in db.execute(_WITHOUT):
             yield f"{epoch}-{offset}: it waits for a subscription, and is not there"
-    except apsw.Error as error:
+    except _UNREADABLE as error:
         yield f"{epoch}: what waits for subscriptions cannot be read: {error}"

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import apsw
+from msgspec import structs
 
 from wowevent.aside import aside
 from wowevent.broker import Examination, SubscriptionInfo
 from wowevent.brokers.sqlite import subscriptions
 from wowevent.brokers.sqlite.opening import watched
 from wowevent.brokers.sqlite.registry import PRESENT_SECONDS, boot_id
-from wowevent.brokers.sqlite.schema import FORMAT, BusyWait, check_format, one, translated
+from wowevent.brokers.sqlite.schema import APPLICATION, FORMAT, BusyWait, check_format, one, rows, translated
 from wowevent.brokers.sqlite.writer import reserve
-from wowevent.errors import StorageDamaged
+from wowevent.errors import FormatTooNew, NotSupported, StorageDamaged
 from wowevent.finding import Check, Finding, size, version_of
 
 VERSION: Final = Check("sqlite.version", "SQLite 3.51.3 or newer: 3.7.0 to 3.51.2 can damage a log (WAL reset)")
@@ -41,11 +42,23 @@ _PATIENCE: Final = 4.0  # seconds of a look at the file, of the five that each h
 _STEPS: Final = 10_000  # of SQLite's machine between two looks at the time
 _LONG_WAL: Final = 64 * 2**20
 _SCARCE: Final = 10  # times the reserve
+_WRITE: Final = os.R_OK | os.W_OK
+_ENTER: Final = os.W_OK | os.X_OK
 _NETWORK: Final = re.compile(
     r"9p|afs|ceph|cifs|fuse\.(ceph|glusterfs|s3fs|sshfs)|gfs2|glusterfs|lustre|ncpfs|nfs4?|ocfs2|smb\w+|virtiofs|webdav"
 )
 _FLEETING: Final = frozenset({"tmpfs", "ramfs"})
 _LAYERED: Final = frozenset({"overlay", "aufs"})
+
+_INSTEAD: Final[dict[type[Exception], str]] = {
+    FormatTooNew: "upgrade this WowEvent to the version of those that use the log",
+    NotSupported: "name the log in the URL",
+    StorageDamaged: "name another file, or bring back a backup (wowevent restore)",
+}
+
+_HERE: Final = """
+SELECT s.id, count(*) FROM subscription AS s JOIN serving ON sub = s.num JOIN instance AS i ON i.num = instance
+WHERE boot = ? AND seen >= ? GROUP BY s.id"""
 
 T = TypeVar("T")
 
@@ -126,23 +139,22 @@ def _file(path: Path) -> Finding:
 def _there(path: Path, found: os.stat_result) -> Finding:
     if not stat.S_ISREG(found.st_mode):
         return FILE.fail(f"{path} is no file", "name a file in the URL: sqlite:////var/lib/wowevent/events.db")
+    if not _may(path, _WRITE) or not _may(path.parent, _ENTER):
+        change = f"give {_me()} the file and its folder: chown, or mount it writable"
+        return FILE.fail(f"{path} cannot be written", change)
     if not found.st_size:
         return FILE.ok(f"{path} is empty: the first who opens it makes the log")
     try:
         _read(path, check_format)
-    except StorageDamaged as error:
-        return FILE.fail(f"{path}: {error}", "name another file, or bring back a backup (wowevent restore)")
-    if not _may_write(path) or not _may_write(path.parent):
-        return FILE.fail(
-            f"{path} cannot be written", f"give {_me()} the file and its folder: chown, or mount it writable"
-        )
+    except (FormatTooNew, NotSupported, StorageDamaged) as error:
+        return FILE.fail(f"{path}: {error}", _INSTEAD[type(error)])
     return FILE.ok(f"{path}, {size(found.st_size)}, format {FORMAT} or older")
 
 
 def _place(path: Path) -> Finding:
     """Where there is no log yet: whether one can be made."""
     folder = nearest(path.parent)
-    if not folder.is_dir() or not _may_write(folder):
+    if not folder.is_dir() or not _may(folder, _ENTER):
         return FILE.fail(
             f"there is no log at {path}, and none can be made: {folder} cannot be written",
             f"give {_me()} that folder (in a container: mount a volume there), or name another place with --url",
@@ -155,8 +167,8 @@ def nearest(folder: Path) -> Path:
     return next((each for each in (folder, *folder.parents) if each.exists()), folder)
 
 
-def _may_write(path: Path) -> bool:
-    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _me() -> str:
@@ -278,20 +290,35 @@ def _permissions(path: Path) -> Finding:
     folder = path.parent
     if not folder.exists():
         return PERMISSIONS.ok("made with the log: 0700 and 0600")
+    if path.exists() and not _is_ours(path):  # whose modes are not for us to change
+        return PERMISSIONS.unknown(f"{path} is no log of WowEvent", "name another file in the URL")
     files = [each for each in (path, _beside(path, "-wal"), _beside(path, "-shm")) if each.exists()]
-    return permissions(folder.stat().st_mode, {str(each): each.stat().st_mode for each in files}, str(folder))
+    found = folder.stat()
+    ours = found.st_uid == os.geteuid()
+    return permissions(found.st_mode, {str(each): each.stat().st_mode for each in files}, str(folder), ours=ours)
 
 
-def permissions(folder: int, files: dict[str, int], name: str) -> Finding:
-    """By the modes of the folder and of the log's files."""
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        return not path.stat().st_size or bool(_read(path, lambda db: db.pragma("application_id")) == APPLICATION)
+    except StorageDamaged:
+        return False
+
+
+def permissions(folder: int, files: dict[str, int], name: str, *, ours: bool = True) -> Finding:
+    """By the modes of the folder and of the log's files. In a pod, the folder is another's, and ours by its group."""
     if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
-        return PERMISSIONS.fail(f"anybody may replace the log: {name} is {_mode(folder)}", f"chmod 700 {name}")
+        return PERMISSIONS.fail(f"anybody may replace the log: {name} is {_mode(folder)}", f"chmod o-w {name}")
     written = [file for file, mode in files.items() if mode & (stat.S_IWGRP | stat.S_IWOTH)]
     if written:
         return PERMISSIONS.fail(f"others may write {', '.join(written)}", f"chmod 600 {' '.join(written)}")
     read = [f"{file} ({_mode(mode)})" for file, mode in files.items() if mode & (stat.S_IRGRP | stat.S_IROTH)]
     if read:
         return PERMISSIONS.warn(f"others may read {', '.join(read)}", f"chmod 600 {' '.join(files)}")
+    if ours and folder & stat.S_IWGRP and not folder & stat.S_ISVTX:
+        return PERMISSIONS.warn(f"its group may replace the log: {name} is {_mode(folder)}", f"chmod g-w {name}")
     return PERMISSIONS.ok(f"{name} is {_mode(folder)}, what is in it 0600" if files else f"{name} is {_mode(folder)}")
 
 
@@ -320,7 +347,14 @@ def _present(db: apsw.Connection) -> int:
 def _subscriptions(path: Path) -> Sequence[SubscriptionInfo] | None:
     if not path.exists() or not path.stat().st_size:
         return None
-    return _read(path, lambda db: subscriptions.infos(db, time.time()) if _made(db) else None)
+    return _read(path, lambda db: _infos(db) if _made(db) else None)
+
+
+def _infos(db: apsw.Connection) -> list[SubscriptionInfo]:
+    """Who was killed serves nothing, though nobody has taken him out since."""
+    here: dict[str, int] = dict(rows(db, _HERE, (boot_id(), time.monotonic() - PRESENT_SECONDS)))
+    infos = subscriptions.infos(db, time.time())
+    return [structs.replace(info, consumers=here.get(info.subscription.id, 0)) for info in infos]
 
 
 def _made(db: apsw.Connection) -> bool:

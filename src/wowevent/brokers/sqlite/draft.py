@@ -46,8 +46,8 @@ def drafted(target: Path) -> Iterator[Draft]:
     path = target.with_name(f"{target.name}.part")
     with _claimed(path, target) as file:
         draft = Draft(target, path, file)
-        _remove_beside(path)
         try:
+            _remove_beside(path)
             yield draft
         finally:
             _remove_beside(path)

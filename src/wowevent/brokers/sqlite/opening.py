@@ -91,18 +91,16 @@ def _connected(path: str, name: str, flags: int) -> apsw.Connection:
 
 
 @contextlib.contextmanager
-def entered(path: str) -> Iterator[None]:
-    """While this lasts, no other file is put in the place of that one.
+def entered(path: str, seconds: float) -> Iterator[None]:
+    """While this lasts, no other file is put in the place of that one; BrokerUnavailable if that takes so many seconds.
 
     A folder that cannot be locked, or read, is none that a log could be restored in.
     """
     folder = None
-    with contextlib.suppress(ImportError, OSError):
-        import fcntl  # noqa: PLC0415 - Windows has none
-
-        folder = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(folder, fcntl.LOCK_SH)
     try:
+        with contextlib.suppress(ImportError, OSError):
+            folder = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
+            _lock(folder, path, seconds, shared=True)
         yield
     finally:
         if folder is not None:
@@ -112,22 +110,27 @@ def entered(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def alone(path: str, seconds: float) -> Iterator[None]:
     """While this lasts, nobody opens that file; BrokerUnavailable if somebody is at it for so many seconds."""
-    import fcntl  # noqa: PLC0415 - Windows has none
-
     folder = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_CLOEXEC)
-    deadline = time.monotonic() + seconds
     try:
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise BrokerUnavailable(f"{path} is being opened, or restored, by another process") from None
-                time.sleep(0.01)
+        _lock(folder, path, seconds, shared=False)
         yield
     finally:
         _leave(folder)
+
+
+def _lock(folder: int, path: str, seconds: float, *, shared: bool) -> None:
+    import fcntl  # noqa: PLC0415 - Windows has none
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:  # a process that was stopped in the middle may keep it for ever
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"{path} is being opened, or restored, by another process") from None
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _leave(folder: int) -> None:

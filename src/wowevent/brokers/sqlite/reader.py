@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +66,7 @@ def page(db: apsw.Connection, query: Query, place: Place, *, follow: bool) -> Pa
         epoch, trimmed = one(db, "SELECT epoch, trimmed FROM state")
         last = newest(db)
         if place.after is None:
-            place.after = Position(epoch, trimmed)
+            place.after = Position(epoch, trimmed if query.since is None else _before(db, trimmed, last, query.since))
         lost, place.after = place.after, Position(epoch, max(trimmed, place.after.offset))
         if lost.epoch != epoch or lost.offset > last:
             place.after = Position(epoch, trimmed)
@@ -115,6 +116,16 @@ def _rising(after: int, offsets: Sequence[int]) -> bool:
     return all(before < here for before, here in pairwise((after, *offsets)))
 
 
+def _before(db: apsw.Connection, first: int, last: int, moment: float) -> int:
+    """The position behind which lies what was stored at that moment and later; from `first` on."""
+
+    def stored_at(offset: int) -> int:
+        (at,) = one(db, "SELECT stored_at FROM log WHERE offset >= ? ORDER BY offset LIMIT 1", (offset,))
+        return int(at)
+
+    return first + bisect_left(range(first + 1, last + 1), int(moment * 1e6), key=stored_at)
+
+
 def newest(db: apsw.Connection) -> int:
     """The newest position; 0 if there is none."""
     (offset,) = one(db, "SELECT coalesce(max(offset), 0) FROM log")
@@ -153,6 +164,11 @@ def _scan(db: apsw.Connection, query: Query, after: int, upto: int, rows: int) -
             "offset IN (SELECT offset FROM log WHERE correlation = :correlation "
             "UNION ALL SELECT offset FROM log WHERE id = :correlation AND correlation IS NULL)"
         )
+    if query.conversation is not None:
+        where.append(
+            "offset IN (SELECT offset FROM log WHERE correlation = :conversation "
+            "UNION ALL SELECT offset FROM log WHERE id = :conversation)"
+        )
     if query.event_ids is not None:
         where.append("offset IN (SELECT offset FROM log WHERE id IN (SELECT value FROM json_each(:ids)))")
     if query.start_time is not None:
@@ -168,6 +184,7 @@ def _scan(db: apsw.Connection, query: Query, after: int, upto: int, rows: int) -
         "after": after,
         "upto": upto,
         "correlation": query.correlation_id,
+        "conversation": query.conversation,
         "ids": None if query.event_ids is None else msgspec.json.encode(query.event_ids).decode(),
         "start": None if query.start_time is None else micros(query.start_time),
         "end": None if query.end_time is None else micros(query.end_time),

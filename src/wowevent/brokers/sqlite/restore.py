@@ -26,7 +26,7 @@ from msgspec import Struct
 from wowevent.brokers.sqlite import check
 from wowevent.brokers.sqlite.backup import Manifest, check_room, opened_draft, translating, unpack
 from wowevent.brokers.sqlite.check import Checked, Told
-from wowevent.brokers.sqlite.draft import drafted, sync_folder
+from wowevent.brokers.sqlite.draft import Draft, drafted, sync_folder
 from wowevent.brokers.sqlite.opening import alone, opened
 from wowevent.brokers.sqlite.schema import APPLICATION, BACKUP, BUSY_SECONDS
 from wowevent.errors import BrokerUnavailable, BusError, StorageDamaged
@@ -89,8 +89,16 @@ def restore(source: Path, path: str, *, force: bool, told: Told) -> Restored:
             _begin_anew(db, epoch)
         with alone(path, BUSY_SECONDS):
             aside = set_aside(log, force=force)
+            _give(draft, aside if aside is not None and aside.exists() else log.parent)
             draft.place()
     return Restored(manifest=manifest, found=found, epoch=epoch, aside=aside)
+
+
+def _give(draft: Draft, like: Path) -> None:
+    """Let it be whose the log was, else the folder: a superuser restores for the user that serves."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        os.fchown(draft.file.fileno(), owner.st_uid, owner.st_gid)
 
 
 def _begin_anew(db: apsw.Connection, epoch: str) -> None:
@@ -154,9 +162,12 @@ def _settle(log: Path) -> None:
 
 
 def _drop_links(log: Path) -> None:
-    """Take away the other names of this very file, which a restore that was killed had just given it."""
+    """Take away the other names of this very file, which a restore that was killed had just given it.
+
+    One with a write-ahead log stays: what could not be settled may be there alone.
+    """
     for name in log.parent.glob(f"{glob.escape(log.name)}.*Z"):
-        if log.exists() and name.samefile(log):
+        if log.exists() and name.samefile(log) and not _beside(name, "-wal").exists():
             name.unlink()
 
 

@@ -200,7 +200,7 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
     forked child for a file that was open at the fork.
     """
     Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with entered(path):
+    with entered(path, BUSY_SECONDS):
         db = opened(path, make=True)
         try:
             db.set_busy_handler(BusyWait(BUSY_SECONDS))
@@ -220,7 +220,7 @@ def connect(path: str, synchronous: str) -> apsw.Connection:
 
 def connect_reader(path: str) -> apsw.Connection:
     """A connection that only reads, beside the one that writes, or alone."""
-    with entered(path):
+    with entered(path, BUSY_SECONDS):
         db = opened(path)
         try:
             db.set_busy_handler(BusyWait(BUSY_SECONDS))
