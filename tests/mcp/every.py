@@ -43,6 +43,8 @@ async def drive_bus(tools: Tools) -> set[str]:
     assert (await tools("request", topic="ask.me", payload={"q": 2}, timeout=30))["reply"] == {"heard": {"q": 2}}
     page = await tools("history", pattern="task.*")
     assert [each["event"]["event_id"] for each in page["events"]] == [sent["event_id"]]
+    told = await tools("trace", id=sent["event_id"])
+    assert [(step["event_id"], step["depth"]) for step in told["steps"]] == [(sent["event_id"], 0)]
     assert (await tools("health"))["status"] == "healthy"
     for number in range(3):
         await tools("publish", topic="bad.thing", payload={"n": number})
@@ -62,7 +64,8 @@ async def drive_bus(tools: Tools) -> set[str]:
     assert (await tools("schedules"))["schedules"] == [made]
     assert await tools("schedule_remove", name="tick") == {"removed": "tick"}
     return {
-        "publish", "subscribe_and_wait", "request", "history", "health", "subscriptions", "dead_letters", "redeliver",
+        "publish", "subscribe_and_wait", "request", "history", "trace",
+        "health", "subscriptions", "dead_letters", "redeliver",
         "pause", "resume", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
     }  # fmt: skip
 
