@@ -50,6 +50,8 @@ async def drive_bus(tools: Tools) -> set[str]:
         await tools("publish", topic="bad.thing", payload={"n": number})
     (group,) = await until(lambda: _dead(tools, 3))
     assert (group["subscription"], group["reason"]) == ("fails", "rejected")
+    (failer,) = (await tools("agents", name="failer"))["agents"]
+    assert (failer["state"], [each["id"] for each in failer["subscriptions"]]) == ("online", ["fails"])
     (troubled,) = (await tools("subscriptions", troubled=True))["subscriptions"]
     assert (troubled["id"], troubled["dead"]) == ("fails", 3)
     await drive_letters(tools, group["fingerprint"])
@@ -65,7 +67,7 @@ async def drive_bus(tools: Tools) -> set[str]:
     assert await tools("schedule_remove", name="tick") == {"removed": "tick"}
     return {
         "publish", "subscribe_and_wait", "request", "history", "trace",
-        "health", "subscriptions", "dead_letters", "redeliver",
+        "health", "subscriptions", "agents", "dead_letters", "redeliver",
         "pause", "resume", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
     }  # fmt: skip
 

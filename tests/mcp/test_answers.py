@@ -46,6 +46,7 @@ URL = "memory://"
         ("redeliver", {"ids": ["1"], "subscription": "x"}, "say which"),
         ("redeliver", {"ids": ["1"], "confirm": "yes"}, "confirm"),
         ("trace", {}, "id"),
+        ("agents", {"state": "bored"}, "state"),
         ("storms", {"x": 1}, "x"),
         ("storm_release", {}, "id"),
         ("schedules", {"x": 1}, "x"),

@@ -103,6 +103,7 @@ async def test_a_token_sees_its_topics_and_its_own_mail(keys: Keys, tmp_path: Pa
         assert (await tools("dead_letters"))["count"] == 0
         assert (await tools.refused("dead_letters", subscription="fails"))["error"] == "subscription_not_found"
         assert (await tools("subscriptions"))["subscriptions"] == []
+        assert "failer" not in {each["name"] for each in (await tools("agents"))["agents"]}
 
 
 async def test_a_token_without_a_right_to_letters_sends_none_again(keys: Keys, tmp_path: Path) -> None:
