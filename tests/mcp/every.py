@@ -56,19 +56,25 @@ async def drive_bus(tools: Tools) -> set[str]:
     assert (troubled["id"], troubled["dead"]) == ("fails", 3)
     await drive_letters(tools, group["fingerprint"])
     await tools("publish", topic="echo.first")
-    assert await tools("pause", name="fails") == {"paused": ["fails"]}
+    made = await tools("pause", name="fails", reason="its disk is full", seconds=60)
+    assert [(each["scope"], each["name"]) for each in made["paused"]] == [("subscription", "fails")]
+    assert (await tools("pauses"))["pauses"] == made["paused"]
     assert (await tools("subscriptions", name="fails"))["subscriptions"][0]["paused"]
-    assert await tools("resume", name="fails") == {"resumed": ["fails"]}
+    assert [each["name"] for each in (await tools("resume", name="fails"))["resumed"]] == ["fails"]
+    for scope in ({"agent": "failer"}, {"topic": "no.*"}, {"correlation_id": "c"}, {"everything": True}):
+        assert len((await tools("pause", **scope))["paused"]) == 1
+        assert len((await tools("resume", **scope))["resumed"]) == 1
+    assert (await tools("pauses"))["pauses"] == []
     (storm,) = await until(lambda: _parked(tools))
     assert storm["limit"] == "max_visits"
     assert await tools("storm_release", id=storm["correlation_id"]) == {"released": [storm["id"]]}
-    made = await tools("schedule_add", name="tick", topic="tick.tock", every=3600)
-    assert (await tools("schedules"))["schedules"] == [made]
+    tick = await tools("schedule_add", name="tick", topic="tick.tock", every=3600)
+    assert (await tools("schedules"))["schedules"] == [tick]
     assert await tools("schedule_remove", name="tick") == {"removed": "tick"}
     return {
         "publish", "subscribe_and_wait", "request", "history", "trace",
         "health", "subscriptions", "agents", "dead_letters", "redeliver",
-        "pause", "resume", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
+        "pause", "resume", "pauses", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from wowevent.access.audit import audit
 from wowevent.access.rates import Rates
 from wowevent.errors import NotPermitted, RateLimited, shown
 from wowevent.log import logger
-from wowevent.mcp import agents, conversations, events, letters, schedules, standing, storms
+from wowevent.mcp import agents, conversations, events, letters, pauses, schedules, standing, storms
 from wowevent.mcp.call import Call, Caller
 from wowevent.mcp.line import Line
 from wowevent.mcp.problem import Refusal, as_text, problem_of
@@ -26,6 +26,7 @@ BUS_TOOLS: Final = (
     *conversations.TOOLS,
     *standing.TOOLS,
     *agents.TOOLS,
+    *pauses.TOOLS,
     *letters.TOOLS,
     *storms.TOOLS,
     *schedules.TOOLS,
