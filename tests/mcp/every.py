@@ -43,27 +43,38 @@ async def drive_bus(tools: Tools) -> set[str]:
     assert (await tools("request", topic="ask.me", payload={"q": 2}, timeout=30))["reply"] == {"heard": {"q": 2}}
     page = await tools("history", pattern="task.*")
     assert [each["event"]["event_id"] for each in page["events"]] == [sent["event_id"]]
+    told = await tools("trace", id=sent["event_id"])
+    assert [(step["event_id"], step["depth"]) for step in told["steps"]] == [(sent["event_id"], 0)]
     assert (await tools("health"))["status"] == "healthy"
     for number in range(3):
         await tools("publish", topic="bad.thing", payload={"n": number})
     (group,) = await until(lambda: _dead(tools, 3))
     assert (group["subscription"], group["reason"]) == ("fails", "rejected")
+    (failer,) = (await tools("agents", name="failer"))["agents"]
+    assert (failer["state"], [each["id"] for each in failer["subscriptions"]]) == ("online", ["fails"])
     (troubled,) = (await tools("subscriptions", troubled=True))["subscriptions"]
     assert (troubled["id"], troubled["dead"]) == ("fails", 3)
     await drive_letters(tools, group["fingerprint"])
     await tools("publish", topic="echo.first")
-    assert await tools("pause", name="fails") == {"paused": ["fails"]}
+    made = await tools("pause", name="fails", reason="its disk is full", seconds=60)
+    assert [(each["scope"], each["name"]) for each in made["paused"]] == [("subscription", "fails")]
+    assert (await tools("pauses"))["pauses"] == made["paused"]
     assert (await tools("subscriptions", name="fails"))["subscriptions"][0]["paused"]
-    assert await tools("resume", name="fails") == {"resumed": ["fails"]}
+    assert [each["name"] for each in (await tools("resume", name="fails"))["resumed"]] == ["fails"]
+    for scope in ({"agent": "failer"}, {"topic": "no.*"}, {"correlation_id": "c"}, {"everything": True}):
+        assert len((await tools("pause", **scope))["paused"]) == 1
+        assert len((await tools("resume", **scope))["resumed"]) == 1
+    assert (await tools("pauses"))["pauses"] == []
     (storm,) = await until(lambda: _parked(tools))
     assert storm["limit"] == "max_visits"
     assert await tools("storm_release", id=storm["correlation_id"]) == {"released": [storm["id"]]}
-    made = await tools("schedule_add", name="tick", topic="tick.tock", every=3600)
-    assert (await tools("schedules"))["schedules"] == [made]
+    tick = await tools("schedule_add", name="tick", topic="tick.tock", every=3600)
+    assert (await tools("schedules"))["schedules"] == [tick]
     assert await tools("schedule_remove", name="tick") == {"removed": "tick"}
     return {
-        "publish", "subscribe_and_wait", "request", "history", "health", "subscriptions", "dead_letters", "redeliver",
-        "pause", "resume", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
+        "publish", "subscribe_and_wait", "request", "history", "trace",
+        "health", "subscriptions", "agents", "dead_letters", "redeliver",
+        "pause", "resume", "pauses", "storms", "storm_release", "schedules", "schedule_add", "schedule_remove",
     }  # fmt: skip
 
 

@@ -93,6 +93,8 @@ async def test_a_token_sees_its_topics_and_its_own_mail(keys: Keys, tmp_path: Pa
 
         seen = (await tools("history", pattern="task.*"))["events"]
         assert [each["event"]["payload"]["n"] for each in seen] == [1, 3]
+        hidden = await bus.publish(Event(topic="task.a", target_agent="other"))
+        assert (await tools.refused("trace", id=hidden.event_id))["error"] == "conversation_not_found"
         refused = await tools.refused("history")
         assert refused["error"] == "not_permitted"
         assert (await tools.refused("subscribe_and_wait", pattern="*"))["error"] == "not_permitted"
@@ -101,6 +103,7 @@ async def test_a_token_sees_its_topics_and_its_own_mail(keys: Keys, tmp_path: Pa
         assert (await tools("dead_letters"))["count"] == 0
         assert (await tools.refused("dead_letters", subscription="fails"))["error"] == "subscription_not_found"
         assert (await tools("subscriptions"))["subscriptions"] == []
+        assert "failer" not in {each["name"] for each in (await tools("agents"))["agents"]}
 
 
 async def test_a_token_without_a_right_to_letters_sends_none_again(keys: Keys, tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ class Publish(Struct, forbid_unknown_fields=True, kw_only=True):
 async def publish(call: Call, asked: Publish) -> dict[str, Any]:
     """Publish one event; answers once the engine has it as durably as it promises.
 
-    Answers {event_id, position, duplicate, matched}: `matched` is how many known subscriptions get it, and 0 means
-    that nobody is known to listen; `position` is null for a delayed one, and always on RabbitMQ. Who published it is
-    this server's name, or the token's.
+    Answers {event_id, position, duplicate, matched, unserved}: `matched` is how many known subscriptions get it, and 0
+    means that nobody is known to listen; `unserved` are those of them that nobody serves now. `position` is null for a
+    delayed one, and always on RabbitMQ. Who published it is this server's name, or the token's.
     Errors: invalid_topic, invalid_event, validation_error, payload_too_large, broker_unavailable, storage_full.
     """
     event = call.stamped(_event(asked))

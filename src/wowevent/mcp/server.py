@@ -15,13 +15,22 @@ from wowevent.access.audit import audit
 from wowevent.access.rates import Rates
 from wowevent.errors import NotPermitted, RateLimited, shown
 from wowevent.log import logger
-from wowevent.mcp import events, letters, schedules, standing, storms
+from wowevent.mcp import agents, conversations, events, letters, pauses, schedules, standing, storms
 from wowevent.mcp.call import Call, Caller
 from wowevent.mcp.line import Line
 from wowevent.mcp.problem import Refusal, as_text, problem_of
 from wowevent.mcp.tool import Tool
 
-BUS_TOOLS: Final = (*events.TOOLS, *standing.TOOLS, *letters.TOOLS, *storms.TOOLS, *schedules.TOOLS)
+BUS_TOOLS: Final = (
+    *events.TOOLS,
+    *conversations.TOOLS,
+    *standing.TOOLS,
+    *agents.TOOLS,
+    *pauses.TOOLS,
+    *letters.TOOLS,
+    *storms.TOOLS,
+    *schedules.TOOLS,
+)
 """Those that need a bus and nothing else."""
 
 _AT_ONCE: Final = 64  # calls under way; each may wait for a minute

@@ -1,4 +1,4 @@
-"""Tools that look at how things stand, and pause what should wait: health, subscriptions, pause, resume."""
+"""Tools that look at how things stand: health, subscriptions."""
 
 from __future__ import annotations
 
@@ -59,42 +59,10 @@ async def subscriptions(call: Call, asked: Which) -> dict[str, Any]:
     return {"subscriptions": shown, "more": len(shown) < len(wanted)}
 
 
-class Pausing(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What to pause or resume."""
-
-    name: Name
-
-
-async def pause(call: Call, asked: Pausing) -> dict[str, Any]:
-    """Give nobody the events of a subscription, or of an agent's, in any process, until resume; they wait.
-
-    Answers {paused: [ids]}. Other processes heed it within a second; what is being handled is finished.
-    Errors: subscription_not_found, subscription_conflict for a live one, broker_unavailable.
-    """
-    return {"paused": await _apply(call, asked.name, pause=True)}
-
-
-async def resume(call: Call, asked: Pausing) -> dict[str, Any]:
-    """Go on with what was paused. Answers {resumed: [ids]}. Errors: as pause."""
-    return {"resumed": await _apply(call, asked.name, pause=False)}
-
-
 TOOLS: Final = (
     Tool(call=health),
     Tool(call=subscriptions, arguments=Which, rights=("subscribe", "admin")),
-    Tool(call=pause, arguments=Pausing, rights=("admin",), changes=True),
-    Tool(call=resume, arguments=Pausing, rights=("admin",), changes=True),
 )
-
-
-async def _apply(call: Call, name: str, *, pause: bool) -> list[str]:
-    bus = await call.bus()
-    ids = [
-        info.subscription.id for info in await bus.subscriptions() if _named(info, name) and info.subscription.durable
-    ]
-    await (bus.pause(name) if pause else bus.resume(name))
-    call.note("pause" if pause else "resume", subscription=name)
-    return sorted(ids)
 
 
 def _named(info: SubscriptionInfo, name: str | None) -> bool:
@@ -107,7 +75,9 @@ def _sees(call: Call, info: SubscriptionInfo) -> bool:
 
 
 def _shown(bus: EventBus, info: SubscriptionInfo) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(shown_subscription(info, paused=bus.paused(info.subscription.id)))
+    shown: dict[str, Any] = msgspec.to_builtins(
+        shown_subscription(info, paused=bus.paused(info.subscription.id, info.subscription.agent))
+    )
     return shown
 
 
