@@ -847,8 +847,7 @@ class EventBus:
         An agent is `online` while a process that stands for it was heard of in the last 7.5 s, `suspect` up to 15 s,
         then, or once it said goodbye, `offline`. Raises Closed, BrokerError.
         """
-        if self._state != "running":
-            raise Closed(f"this bus is {'not started' if self._state == 'new' else 'stopped'}")
+        self._check_open()
         return await self.attendance.agents()
 
     def _present(self) -> Guests:

@@ -8,6 +8,7 @@ Never a secret, never a payload. Events are not here: the log of events has each
 
 from __future__ import annotations
 
+import getpass
 import time
 from typing import Any, Final
 
@@ -30,6 +31,14 @@ def audit(action: str, who: Identity | None, *, outcome: str = "done", **facts: 
     more = _due((name, action), time.monotonic())
     if more is not None:
         logger.warning("audit", **said, **({"more": more} if more else {}))
+
+
+def local_user() -> str:
+    """Who runs this process, as far as the system says; else nothing."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return ""
 
 
 def _due(pair: tuple[str, str], now: float) -> int | None:

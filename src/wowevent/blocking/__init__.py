@@ -407,13 +407,13 @@ _parents: list[Running] = []  # kept: to collect a connection is to close it, wi
 def _at_exit() -> None:
     """Give back what is held, so that others need not wait for the leases to end; callbacks are not waited for."""
     for bus in list(_open):
-        bus._close(0, exiting=True)  # noqa: SLF001 - nobody else's business
+        bus._close(0, exiting=True)  # noqa: SLF001 - users have close(); how the interpreter ends is for this hook alone
 
 
 def _after_fork() -> None:
     forget_claims()
     for bus in list(_open):
-        bus._forked()  # noqa: SLF001 - nobody else's business
+        bus._forked()  # noqa: SLF001 - a fork is told by the system, to this hook alone
     _open.clear()
 
 

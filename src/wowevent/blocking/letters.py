@@ -94,7 +94,7 @@ class Letters:
     the retry policy has for that many failures.
     """
 
-    def __init__(  # noqa: PLR0917 - what one needs
+    def __init__(  # noqa: PLR0917 - each is another part that it is made of
         self,
         line: Line,
         queue: str,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
+from wowevent.access.audit import local_user
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.show import local_time, print_json, table
@@ -84,14 +84,6 @@ def named_pause(pause: Pause) -> str:
     return pause.name if pause.scope == "subscription" else f"{pause.scope} {pause.name}".strip()
 
 
-def user() -> str:
-    """Who runs this command, as far as the system says."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # nobody that the system knows, as in a container
-        return ""
-
-
 def _chosen(
     name: str | None, agent: str | None, topic: str | None, conversation: str | None, *, everything: bool
 ) -> dict[str, Any]:
@@ -111,7 +103,7 @@ def _row(each: Pause) -> Sequence[str]:
 
 async def _pause(settings: Settings, what: dict[str, Any], until: float | None, reason: str) -> Sequence[Pause]:
     async with open_bus(settings) as bus:
-        return await bus.pause(**what, until=until, reason=reason, by=user())
+        return await bus.pause(**what, until=until, reason=reason, by=local_user())
 
 
 async def _resume(settings: Settings, what: dict[str, Any]) -> tuple[Sequence[Pause], Sequence[Pause]]:

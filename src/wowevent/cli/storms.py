@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from typer.core import TyperGroup
 
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
+from wowevent.cli.listing import ListsByDefault
 from wowevent.cli.show import local_time, print_json, table
 from wowevent.errors import shown
 from wowevent.service.loop import run
@@ -20,16 +20,7 @@ from wowevent.storm import Storm, in_words
 _COLUMNS: Final = ("CONVERSATION", "CORRELATION", "SINCE", "LIMIT", "BY", "PATH")
 
 
-class _ListsByDefault(TyperGroup):
-    """Takes `storms --json` as `storms list --json`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See TyperGroup."""
-        plain = not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)
-        return super().parse_args(ctx, ["list", *args] if plain else args)
-
-
-app: typer.Typer = typer.Typer(cls=_ListsByDefault, help="List the conversations that are parked as storms; release.")
+app: typer.Typer = typer.Typer(cls=ListsByDefault, help="List the conversations that are parked as storms; release.")
 
 
 @app.command("list")

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
+from wowevent.access.audit import local_user
 from wowevent.broker import Filter, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
-from wowevent.cli.pauses import user
+from wowevent.cli.listing import ListsByDefault
 from wowevent.cli.show import counted, print_json, span, table
 from wowevent.errors import SubscriptionNotFound, shown
 from wowevent.service.loop import run
@@ -26,16 +26,7 @@ _COLUMNS: Final = (
 Name = Annotated[str, typer.Argument(help="A subscription, or an agent: all of its subscriptions.")]
 
 
-class _ListsByDefault(TyperGroup):
-    """Takes `subscriptions --json` as `subscriptions list --json`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See TyperGroup."""
-        plain = not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)
-        return super().parse_args(ctx, ["list", *args] if plain else args)
-
-
-app: typer.Typer = typer.Typer(cls=_ListsByDefault, help="List what is subscribed; pause, purge, remove subscriptions.")
+app: typer.Typer = typer.Typer(cls=ListsByDefault, help="List what is subscribed; pause, purge, remove subscriptions.")
 
 
 @app.command("list")
@@ -172,7 +163,7 @@ async def _pause(settings: Settings, name: str, *, paused: bool) -> list[str]:
     ids = [info.subscription.id for info in await _remembered(settings, name)]
     async with open_bus(settings) as bus:
         for id in ids:
-            await (bus.pause(id, by=user()) if paused else bus.resume(id))
+            await (bus.pause(id, by=local_user()) if paused else bus.resume(id))
     return ids
 
 

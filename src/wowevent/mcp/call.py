@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from wowevent.access import stamp
-from wowevent.access.audit import audit
+from wowevent.access.audit import audit, local_user
 from wowevent.access.rates import Rates
 from wowevent.access.rights import Identity
 from wowevent.bus import EventBus
@@ -33,7 +32,7 @@ class Caller(Struct, frozen=True):
         """For the audit log; None for nobody that is known."""
         if self.identity is not None or self.remote:
             return self.identity
-        return Identity(_user(), "")
+        return Identity(local_user() or "user", "")
 
     def has(self, rights: Sequence[str]) -> bool:
         """Whether one of the rights is granted at all; no rights is anybody."""
@@ -99,10 +98,3 @@ class Call(Struct, frozen=True):
     def note(self, action: str, **facts: Any) -> None:
         """A line of the audit log."""
         audit(action, self.caller.who, by="mcp", **facts)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in a container
-        return "user"
