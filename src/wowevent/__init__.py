@@ -67,6 +67,7 @@ from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
+from wowevent.trail import Delivered
 
 __all__ = [
     "AgentInfo",
@@ -81,6 +82,7 @@ __all__ = [
     "ConversationNotFound",
     "DeadLetter",
     "DeadLetterQueue",
+    "Delivered",
     "Delivery",
     "Event",
     "EventBus",

@@ -62,6 +62,7 @@ from wowevent.live import Feed
 from wowevent.log import logger
 from wowevent.metrics import EventMetrics
 from wowevent.pauses import Pauses, Until
+from wowevent.pulses import Pulses
 from wowevent.replay import (
     Progress,
     ReplayConfig,
@@ -79,7 +80,7 @@ from wowevent.roster import AgentInfo, whose
 from wowevent.routing import Routes, wants
 from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
-from wowevent.settings import Settings
+from wowevent.settings import Settings, masked
 from wowevent.shared_schemas import SharedSchemas
 from wowevent.storm import StormPolicy
 from wowevent.storms import Storms
@@ -88,6 +89,8 @@ from wowevent.tally import Tally
 from wowevent.tellings import Tellings
 from wowevent.topic import check_pattern, is_reserved
 from wowevent.tracing import Tracer, tracer
+from wowevent.trail import Delivered
+from wowevent.trails import Trails
 from wowevent.valve import Valve
 
 _PATIENCE: Final = 10.0  # seconds for which a publish is tried while the engine does not answer
@@ -156,6 +159,9 @@ class EventBus:
         else:
             self._broker = open_client(url, **given)
         self._own_broker: bool = self._broker is not url
+        named = settings.engine_url() if url is None else url if isinstance(url, str) else None
+        self.url: str = f"{self._broker.capabilities.name}://" if named is None else masked(named).partition("?")[0]
+        """Where its log is, as it may be shown; of a client or a broker that was given, the engine's name alone."""
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
@@ -179,6 +185,11 @@ class EventBus:
         """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
         self.attendance: Attendance = Attendance(self._broker, self._directory, self._clock, self._present)
         """Says that this process is there, for who builds on the bus."""
+        self.pulses: Pulses = Pulses(
+            self._broker, self._directory, self._clock, self.attendance.process, self.metrics
+        )
+        """How much all processes publish and deliver, for who looks on."""
+        self._trails = Trails(self._broker, self._directory, self._clock, self.attendance.process)
         self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
         """The conversations that went too far and are parked."""
         self._schemas = None if registry is None else SharedSchemas(registry, self._directory)
@@ -233,6 +244,7 @@ class EventBus:
         self._state = "running"
         self.schedules.start()
         self.attendance.start()
+        self.pulses.start()
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
             await subscribe()
@@ -270,12 +282,14 @@ class EventBus:
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
             left = max(_LEAST, until - self._clock.monotonic())
             await self.tellings.flush(left)
-            await self.attendance.leave(left)
+            await asyncio.gather(self.attendance.leave(left), self.pulses.leave(left))
         self._state = "stopped"
         await self.schedules.close()
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
         await self.tellings.close()
         await self.attendance.close()
+        await self.pulses.close()
+        await self._trails.close()
         await self._census.close()
         await self._feed.close()
         await self._requests.close()
@@ -612,7 +626,8 @@ class EventBus:
             await self._broker.declare(spec)
             if before is not None and before.subscription != structs.replace(spec, start=before.subscription.start):
                 logger.info("subscription has new settings", subscription=spec.id, patterns=",".join(spec.patterns))
-        tally = Tally(self.metrics.meter(spec.id, spec.agent), await self._valve(spec, options))
+        valve = await self._valve(spec, options)
+        tally = Tally(spec, self.metrics.meter(spec.id, spec.agent), valve, self._trails.trail)
         consumer = self._consumer(spec, call, options, tally)
         handle = self._served[spec.id] = Handle(spec, handler, consumer, tally, lambda: self._cancel(spec.id))
         self._own.add(spec)
@@ -641,6 +656,7 @@ class EventBus:
             buried=self.tellings.buried,
             holds=self._pauses.holds,
             guard=self.storms.guard,
+            noted=tally.note,
         )
         tally.counts = consumer.counts
         tally.valve.told = consumer.heed
@@ -746,6 +762,15 @@ class EventBus:
         if limit < 1:
             raise ValueError("limit: 1 or more")
         return conversation(await find(self._broker, id, limit, self._clock.time()))
+
+    async def deliveries(self, event_id: str) -> Sequence[Delivered]:
+        """Who got an event, when, and how that ended: what the processes that are there remember, the oldest first.
+
+        Each remembers its last 10,000 deliveries. Other processes have a second and a half to answer, which this takes
+        where there can be some. Raises InvalidEvent for what is no id, BrokerError, Closed.
+        """
+        self._check_open()
+        return await self._trails.of(event_id)
 
     async def replay(
         self, handler: Callable[..., Any], config: ReplayConfig | None = None, *, control: ReplayControl | None = None
@@ -931,7 +956,8 @@ class EventBus:
 
         It has the source, which heeds pauses, and is to be told what became of the events.
         """
-        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec, self._broker))
+        valve = self._pauses.valve(spec, self._broker)
+        return Tally(spec, self.metrics.meter(spec.id, spec.agent), valve, self._trails.trail)
 
     async def remove(self, name: str) -> None:
         """Forget a subscription, or an agent's, with its backlog and dead letters."""
