@@ -140,6 +140,8 @@ class Vitals:
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         """The oldest first."""
+        self.since: float | None = None
+        """When the first one was taken, Unix seconds."""
         self._heard: dict[str, _Heard] = {}
 
     def hear(self, pulse: Pulse, now: float) -> None:
@@ -176,6 +178,7 @@ class Vitals:
                 del self._heard[each.pulse.process]
         sample = Sample(time, *rates, latency=_latency([each.pulse for each in heard]))
         self.samples.append(sample)
+        self.since = time if self.since is None else self.since
         return sample
 
 

@@ -21,7 +21,7 @@ from wowevent.broker import LIVE, Broker
 from wowevent.clock import Clock
 from wowevent.directory import Directory
 from wowevent.ear import Ear
-from wowevent.errors import BrokerError, BusError, Closed
+from wowevent.errors import BrokerError, BrokerUnavailable, BusError, Closed
 from wowevent.event import Event
 from wowevent.log import logger
 from wowevent.metrics import EventMetrics, Lately
@@ -57,19 +57,22 @@ class Pulses:
         self._clock = clock
         self._process = process
         self._metrics = metrics
-        self._host = socket.gethostname()
+        self.host: str = socket.gethostname()
+        """Where it runs."""
         self._private = broker.capabilities.private
         self._vitals = Vitals()
         self._ear = Ear(broker, clock, TOPIC, self._hear, "pulses")
-        self._wanted = 0.0  # when somebody wanted to see them last,
-        self._asked = 0.0  # and when somebody said so to all; monotonic seconds
-        self._until = 0.0  # up to when others want to hear this process
+        never = float("-inf")  # monotonic seconds, here and below:
+        self._wanted = never  # when somebody wanted to see them last,
+        self._asked = never  # and when somebody said so to all;
+        self._until = never  # up to when others want to hear this process
         self._told: Lately | None = None  # what they were told last
         self._own: Lately | None = None  # what the last sample has of this process
-        self._ready = asyncio.Event()
+        self._answered = asyncio.Event()  # all who are there have had the time to say something
+        self._ready = asyncio.Event()  # there is a sample
         self._looking: asyncio.Task[None] | None = None
         self._speaking: asyncio.Task[None] | None = None
-        self._started = False
+        self._started = self._left = False
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -81,10 +84,10 @@ class Pulses:
 
     async def leave(self, timeout: float) -> None:
         """Say what was not said yet, if somebody hears it, and nothing behind it."""
-        speaking, self._speaking = self._speaking, None
-        if speaking is None:
+        self._left = True
+        if self._speaking is None or self._clock.monotonic() >= self._until:
             return
-        await _end(speaking)
+        await _end(self._speaking)
         pulse = self._pulse(self._metrics.lately(self._told, ended=True), gone=True)
         if self._told is not None or any(pulse.counts):
             with suppress(BusError, TimeoutError):  # then it is missed after some seconds
@@ -93,7 +96,7 @@ class Pulses:
 
     async def close(self) -> None:
         """Say nothing, and hear nobody any more."""
-        self._started = False
+        self._left = True
         await _end(self._speaking, self._looking)
         self._ready.set()
         await self._ear.close()
@@ -108,23 +111,43 @@ class Pulses:
         self._wanted = self._clock.monotonic()
         if self._looking is None or self._looking.done():
             self._ready.clear()
+            self._answered.clear()
             self._vitals, self._own = Vitals(), None
             self._looking = asyncio.create_task(self._look_on(), name="wowevent:pulses")
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST):
+            async with asyncio.timeout(_FIRST + _ANSWERS):
                 await self._ready.wait()
         return self._vitals
 
+    @property
+    def now(self) -> float:
+        """The moment of which `Vitals.there` is to be asked."""
+        return self._clock.monotonic()
+
     async def _look_on(self) -> None:
         """Take samples, until nobody wants to see any for a while."""
+        asking = None if self._private else asyncio.create_task(self._keep_asking(), name="wowevent:pulses:ask")
+        try:
+            if asking is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FIRST):
+                        await self._answered.wait()
+            while self._clock.monotonic() - self._wanted < _LINGERS:
+                self._sample()
+                self._ready.set()
+                await asyncio.sleep(PERIOD)
+        finally:
+            await _end(asking)
+
+    async def _keep_asking(self) -> None:
+        """Until cancelled. An engine that is away keeps nobody from taking samples."""
         trouble = False
-        await self._ask_first()
-        while self._clock.monotonic() - self._wanted < _LINGERS:
-            self._sample()
-            self._ready.set()
-            await asyncio.sleep(PERIOD)
+        while True:
             try:
                 await self._ask()
+                if not self._answered.is_set():
+                    await asyncio.sleep(_ANSWERS)
+                    self._answered.set()
                 trouble = False
             except BrokerError as error:
                 if not trouble:
@@ -132,24 +155,18 @@ class Pulses:
                 trouble = True
             except Closed:
                 return
-
-    async def _ask_first(self) -> None:
-        with suppress(BusError, TimeoutError):  # it is asked again after a period, and said then
-            async with asyncio.timeout(_FIRST - _ANSWERS):
-                await self._ask()
-            if not self._private:
-                await asyncio.sleep(_ANSWERS)
+            await asyncio.sleep(PERIOD)
 
     async def _ask(self) -> None:
         """See to it that all who are there say something, and that it is heard."""
-        now = self._clock.monotonic()
-        if self._private or (self._ear.hears and now - self._asked < _AGAIN and self._asked):
+        if self._ear.hears and self._clock.monotonic() - self._asked < _AGAIN:
             return
-        if not self._ear.hears:
+        try:
             async with asyncio.timeout(_HEARS):
                 await self._ear.start(self._knock)
+        except TimeoutError:
+            raise BrokerUnavailable(f"nothing is heard on the live path within {_HEARS:.0f} s") from None
         await self._directory.put(_KIND, _LOOK, {"from": self._process, "at": self._clock.time(), "seconds": _FOR})
-        self._asked = now
 
     async def _knock(self) -> None:
         """Say something of nobody, to hear it."""
@@ -174,14 +191,12 @@ class Pulses:
 
     def _look_seen(self, _key: str, look: dict[str, Any] | None) -> None:
         """Somebody looks: say something, and go on doing so for a while."""
-        if look is None:
+        young, now = not self._started, self._clock.monotonic()
+        if look is None or self._left or (young and abs(self._clock.time() - _number(look.get("at"))) >= _OLD):
             return
-        now = self._clock.monotonic()
-        self._asked = now  # whoever it was: all know it now
+        if not young:
+            self._asked = now  # whoever it was: all know it now
         if look.get("from") == self._process:
-            return
-        young = not self._started
-        if young and not abs(self._clock.time() - _number(look.get("at"))) < _OLD:
             return
         self._until = now + min(_number(look.get("seconds")), _FOR)
         if self._speaking is None or self._speaking.done():
@@ -206,7 +221,7 @@ class Pulses:
         self._told = None
 
     def _pulse(self, lately: Lately, *, gone: bool = False) -> Pulse:
-        return pulse_of(self._process, self._host, os.getpid(), lately, routers=self.routers, gone=gone)
+        return pulse_of(self._process, self.host, os.getpid(), lately, routers=self.routers, gone=gone)
 
     async def _say(self, pulse: Pulse) -> None:
         await self._broker.publish([Event(topic=TOPIC, payload=msgspec.to_builtins(pulse))])
