@@ -180,7 +180,12 @@ async def test_a_look_of_long_ago_is_nobodys(looking: EventBus, log: MemoryLog, 
 
 
 async def test_an_engine_that_is_away_keeps_nobody_from_what_is_done_here(
-    line: Line, bus: EventBus, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    line: Line,
+    bus: EventBus,
+    log: MemoryLog,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(pulses, "_FIRST", 0.1)
     await bus.publish_many([Event(topic="a.b") for _ in range(8)])
@@ -191,7 +196,7 @@ async def test_an_engine_that_is_away_keeps_nobody_from_what_is_done_here(
     await eventually(lambda: len(vitals.samples) > 5, 1)
     assert caplog.text.count("nobody can be asked now") == 1
     line.down = False
-    async with EventBus(MemoryBroker(line.broker._log, clock=clock), clock=clock):  # noqa: SLF001 - the same log
+    async with EventBus(MemoryBroker(log, clock=clock), clock=clock):
         await eventually(lambda: len(vitals.there(bus.pulses.now)) == 2, 3)
 
 
