@@ -109,13 +109,13 @@ class Pulses:
         While the engine is away it is what this process did, and what was heard before.
         """
         self._wanted = self._clock.monotonic()
-        if self._looking is None or self._looking.done():
+        if not self._left and (self._looking is None or self._looking.done()):
             self._ready.clear()
             self._answered.clear()
             self._vitals, self._own = Vitals(), None
             self._looking = asyncio.create_task(self._look_on(), name="wowevent:pulses")
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST + _ANSWERS):
+            async with asyncio.timeout(_FIRST + _ANSWERS):  # longer than the task that is waited for takes
                 await self._ready.wait()
         return self._vitals
 

@@ -50,7 +50,7 @@ async def test_all_of_it(client: httpx.AsyncClient, bus: EventBus) -> None:
     assert found["matched"] == ["critic~task.*", "late", "worker~task.*"]
 
 
-@pytest.mark.parametrize("id", ["order-7", "a~b,c", "urn:x/y@z"])
+@pytest.mark.parametrize("id", ["order-7", "a.b:c", "urn:x/y@z"])
 async def test_by_any_id_and_no_other(client: httpx.AsyncClient, bus: EventBus, id: str) -> None:
     await bus.publish(Event(topic="a.b", correlation_id=id))  # which comes first, and is another
     await bus.publish(Event(topic="a.c", event_id=id))

@@ -11,12 +11,26 @@ import pytest
 from tests.conformance.engines import eventually
 from tests.service.described import Described
 from tests.service.test_access import Guarded
-from wowevent import BrokerUnavailable, Event, EventBus
+from wowevent import BrokerUnavailable, Event, EventBus, pulses
 from wowevent.broker import Subscription
 from wowevent.client import EventRouterClient
 from wowevent.pulse import Connected, RouterPulse
 from wowevent.router import EventRouter
 from wowevent.service import create_app, drain
+from wowevent.testing import TestBus
+
+
+@pytest.fixture
+async def bus() -> AsyncIterator[TestBus]:
+    """One by a clock that the test moves."""
+    async with TestBus() as bus:
+        yield bus
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are taken all the time, of seconds that pass when the test says so."""
+    monkeypatch.setattr(pulses, "PERIOD", 0.01)
 
 
 async def nothing(event: Event) -> None:
@@ -27,16 +41,20 @@ async def failing(event: Event) -> None:
     raise ValueError
 
 
-async def test_all_of_it(client: httpx.AsyncClient, bus: EventBus) -> None:
-    await bus.subscribe("task.*", nothing, "worker")
+@pytest.mark.usefixtures("soon")
+async def test_all_of_it(client: httpx.AsyncClient, bus: TestBus) -> None:
+    async def slow(event: Event) -> None:
+        await bus.clock.sleep(0.25)
+
+    await client.get("/overview")
+    await bus.subscribe("task.*", slow, "worker", concurrency=10)
     await bus.broker.declare(Subscription(id="idle", patterns=("task.*",)))
     await bus.subscribe("bad.*", failing, durable=False)
     await bus.publish_many([Event(topic="task.created") for _ in range(10)] + [Event(topic="bad.one")])
-    await bus.join(5)
+    await bus.advance(2)
 
     async def is_seen() -> bool:
-        found = (await client.get("/overview")).json()
-        return bool(found["published_per_second"] and found["failed_per_second"])
+        return bool((await client.get("/overview")).json()["published_per_second"])
 
     await eventually(is_seen)
     found = (await client.get("/overview")).json()
@@ -44,7 +62,7 @@ async def test_all_of_it(client: httpx.AsyncClient, bus: EventBus) -> None:
     assert found["published_per_second"] == 5.5
     assert found["delivered_per_second"] == 5.0
     assert found["failed_per_second"] == 0.5
-    assert 0 < found["latency"]["p50"] <= found["latency"]["p95"] <= found["latency"]["p99"] < 1
+    assert found["latency"]["p95"] == found["latency"]["p99"] == pytest.approx(0.25, rel=0.05)
     assert (found["subscriptions"], found["ready"], found["leased"], found["dead"]) == (3, 10, 0, 0)
     assert found["series"][0]["at"] == found["since"]
     newest = found["series"][-1]
@@ -65,13 +83,15 @@ async def test_of_all_processes(tmp_path: Path) -> None:
 
             async def is_seen() -> bool:
                 series = (await client.get("/overview")).json()["series"]
-                return sum(2 * each["delivered"] for each in series) == 20
+                return any(each["delivered"] > 0 for each in series)
 
             await eventually(is_seen, 8)
             await other.stop()
-            found = (await client.get("/overview")).json()
-            assert found["processes"] == 1
-            assert min(each[name] for each in found["series"] for name in ("published", "delivered", "failed")) == 0
+
+            async def has_left() -> bool:
+                return bool((await client.get("/overview")).json()["processes"] == 1)
+
+            await eventually(has_left, 5)
 
 
 class Away:
@@ -99,7 +119,7 @@ def guarded(bus: EventBus, tmp_path: Path) -> Guarded:
     return Guarded(bus, tmp_path / "tokens.json")
 
 
-async def test_who_does_not_administer_sees_what_it_may(guarded: Guarded, bus: EventBus) -> None:
+async def test_who_does_not_administer_sees_what_it_may(guarded: Guarded, bus: TestBus) -> None:
     for pattern in ("task.*", "secret.*"):
         await bus.broker.declare(Subscription(id=pattern[:-2], patterns=(pattern,)))
     await bus.publish_many([Event(topic="task.a"), Event(topic="secret.a"), Event(topic="secret.b")])
