@@ -185,9 +185,7 @@ class EventBus:
         """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
         self.attendance: Attendance = Attendance(self._broker, self._directory, self._clock, self._present)
         """Says that this process is there, for who builds on the bus."""
-        self.pulses: Pulses = Pulses(
-            self._broker, self._directory, self._clock, self.attendance.process, self.metrics
-        )
+        self.pulses: Pulses = Pulses(self._broker, self._directory, self._clock, self.attendance.process, self.metrics)
         """How much all processes publish and deliver, for who looks on."""
         self._trails = Trails(self._broker, self._directory, self._clock, self.attendance.process)
         self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))

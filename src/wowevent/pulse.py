@@ -184,9 +184,7 @@ class Vitals:
 
 def _with_rates_of(before: Pulse, pulse: Pulse) -> Pulse:
     published, delivered, failed = before.counts
-    return structs.replace(
-        pulse, seconds=before.seconds, published=published, delivered=delivered, failed=failed
-    )
+    return structs.replace(pulse, seconds=before.seconds, published=published, delivered=delivered, failed=failed)
 
 
 def _added(before: Pulse, pulse: Pulse) -> Pulse:

@@ -46,9 +46,7 @@ _GOODBYE: Final = 1.0  # seconds that a goodbye may take at most
 class Pulses:
     """This process's part in it."""
 
-    def __init__(
-        self, broker: Broker, directory: Directory, clock: Clock, process: str, metrics: EventMetrics
-    ) -> None:
+    def __init__(self, broker: Broker, directory: Directory, clock: Clock, process: str, metrics: EventMetrics) -> None:
         """`process` is what this one goes by."""
         self.routers: list[Router] = []
         """Those in front of this bus."""
@@ -195,9 +193,7 @@ class Pulses:
         if look is None or self._left or (young and abs(self._clock.time() - _number(look.get("at"))) >= _OLD):
             return
         if not young:
-            self._asked = now  # whoever it was: all know it now
-        if look.get("from") == self._process:
-            return
+            self._asked = now  # whoever it was: all know it now, and one may stand for several, of whom the others hear
         self._until = now + min(_number(look.get("seconds")), _FOR)
         if self._speaking is None or self._speaking.done():
             self._speaking = asyncio.create_task(self._speak(_YOUNG if young else 0.0), name="wowevent:pulse")

@@ -57,7 +57,7 @@ class Trail:
 
     def keep_all(self, event_ids: Iterable[str], what: What) -> None:
         """Remember those of one batch."""
-        self._entries.extend(zip(event_ids, repeat(what)))  # noqa: B905 - repeat() has no end
+        self._entries.extend(zip(event_ids, repeat(what)))
 
     def of(self, event_id: str, process: str) -> list[Delivered]:
         """What is known of one event, the oldest first."""

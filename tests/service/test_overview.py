@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -73,7 +74,7 @@ async def test_of_all_processes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'events.db'}"
     async with EventBus(url) as other, EventBus(url) as bus:
         await other.subscribe("task.*", nothing, "worker")
-        async for client in _client(bus):
+        async with _client(bus) as client:
             found = (await client.get("/overview")).json()
             assert found["processes"] == 2
             assert found["url"] == url
@@ -148,7 +149,7 @@ async def test_routers_and_the_clients_of_those_that_are_here(tmp_path: Path) ->
     ):
         await planner.subscribe(["task.*"], callback=nothing, name="worker")
         await planner.publish("task.created", {})
-        async for client in _client(bus):
+        async with _client(bus) as client:
 
             async def are_there() -> bool:
                 found = (await client.get("/routers")).json()["routers"]
@@ -195,6 +196,7 @@ async def test_who_does_not_administer_sees_its_own_connections(guarded: Guarded
         assert [each["name"] for each in router["connections"]] == ["worker", "boss"]
 
 
+@asynccontextmanager
 async def _client(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(bus)
     hooks = {"response": [Described().check]}

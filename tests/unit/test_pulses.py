@@ -183,7 +183,7 @@ async def test_a_look_of_long_ago_is_nobodys(looking: EventBus, log: MemoryLog, 
     assert line.pulses == []
 
 
-async def test_an_engine_that_is_away_keeps_nobody_from_what_is_done_here(
+async def test_an_engine_that_is_away_keeps_nobody_from_what_is_done_here(  # noqa: PLR0917 - fixtures
     line: Line,
     bus: EventBus,
     log: MemoryLog,
