@@ -159,9 +159,7 @@ class EventBus:
         else:
             self._broker = open_client(url, **given)
         self._own_broker: bool = self._broker is not url
-        named = settings.engine_url() if url is None else url if isinstance(url, str) else None
-        self.url: str = f"{self._broker.capabilities.name}://" if named is None else masked(named).partition("?")[0]
-        """Where its log is, as it may be shown; of a client or a broker that was given, the engine's name alone."""
+        self._url = _shown(url, settings, self._broker)
         self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
@@ -185,8 +183,7 @@ class EventBus:
         """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
         self.attendance: Attendance = Attendance(self._broker, self._directory, self._clock, self._present)
         """Says that this process is there, for who builds on the bus."""
-        self.pulses: Pulses = Pulses(self._broker, self._directory, self._clock, self.attendance.process, self.metrics)
-        """How much all processes publish and deliver, for who looks on."""
+        self._pulses = Pulses(self._broker, self._directory, self._clock, self.attendance.process, self.metrics)
         self._trails = Trails(self._broker, self._directory, self._clock, self.attendance.process)
         self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
         """The conversations that went too far and are parked."""
@@ -207,6 +204,11 @@ class EventBus:
         return self._broker.capabilities
 
     @property
+    def url(self) -> str:
+        """Where its log is, as it may be shown; of a client or a broker that was given, the engine's name alone."""
+        return self._url
+
+    @property
     def broker(self) -> Broker:
         """The engine, for who builds on the bus, as the router does."""
         return self._broker
@@ -215,6 +217,11 @@ class EventBus:
     def feed(self) -> Feed:
         """The reader of the log's end that all live subscriptions of this bus share."""
         return self._feed
+
+    @property
+    def pulses(self) -> Pulses:
+        """How much all processes publish and deliver, for who looks on."""
+        return self._pulses
 
     @property
     def holds(self) -> Holds:
@@ -242,7 +249,7 @@ class EventBus:
         self._state = "running"
         self.schedules.start()
         self.attendance.start()
-        self.pulses.start()
+        self._pulses.start()
         decorated, self._decorated = self._decorated, []
         for subscribe in decorated:
             await subscribe()
@@ -280,13 +287,13 @@ class EventBus:
             await asyncio.gather(*(self._end(handle, left) for handle in list(self._served.values())))
             left = max(_LEAST, until - self._clock.monotonic())
             await self.tellings.flush(left)
-            await asyncio.gather(self.attendance.leave(left), self.pulses.leave(left))
+            await asyncio.gather(self.attendance.leave(left), self._pulses.leave(left))
         self._state = "stopped"
         await self.schedules.close()
         await asyncio.gather(*(self._end(handle, 0) for handle in list(self._served.values())))
         await self.tellings.close()
         await self.attendance.close()
-        await self.pulses.close()
+        await self._pulses.close()
         await self._trails.close()
         await self._census.close()
         await self._feed.close()
@@ -998,6 +1005,13 @@ class EventBus:
         found["details"]["namespace"] = self.namespace
         found["details"]["pauses"] = [structs.asdict(pause) for pause in self._pauses.holds.all()]
         return found
+
+
+def _shown(url: object, settings: Settings, broker: Broker) -> str:
+    """Without a password, nor what may be one among the parameters."""
+    if url is not None and not isinstance(url, str):
+        return f"{broker.capabilities.name}://"
+    return masked(url or settings.engine_url()).partition("?")[0]
 
 
 def _storm_policy(given: StormPolicy | bool | None, settings: Settings) -> StormPolicy | None:

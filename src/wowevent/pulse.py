@@ -168,18 +168,23 @@ class Vitals:
         """How it is now; `time` is now as well, in Unix seconds. Who has left counts once more, and no longer."""
         for id in [id for id, heard in self._heard.items() if now - heard.at >= SILENT]:
             del self._heard[id]
-        rates, heard = [0.0, 0.0, 0.0], list(self._heard.values())
-        for each in heard:
-            span = max(each.pulse.seconds, PERIOD if each.pulse.gone else 0.0)
-            if span > 0.0:
-                rates = [rate + count / span for rate, count in zip(rates, each.pulse.counts, strict=True)]
-            each.sampled = True
-            if each.pulse.gone:
-                del self._heard[each.pulse.process]
-        sample = Sample(time, *rates, latency=_latency([each.pulse for each in heard]))
+        pulses = [heard.pulse for heard in self._heard.values()]
+        rates = [_rates(pulse) for pulse in pulses]
+        published, delivered, failed = (sum(each[place] for each in rates) for place in range(3))
+        sample = Sample(time, published, delivered, failed, _latency(pulses))
+        for heard in list(self._heard.values()):
+            heard.sampled = True
+            if heard.pulse.gone:
+                del self._heard[heard.pulse.process]
         self.samples.append(sample)
         self.since = time if self.since is None else self.since
         return sample
+
+
+def _rates(pulse: Pulse) -> Sequence[float]:
+    """Its counts a second; last words are of a part of a period, and shown for all of it."""
+    span = max(pulse.seconds, PERIOD if pulse.gone else 0.0)
+    return [count / span if span else 0.0 for count in pulse.counts]
 
 
 def _with_rates_of(before: Pulse, pulse: Pulse) -> Pulse:

@@ -22,7 +22,7 @@ Ending = Literal["acked", "retried", "dead", "dropped"]
 """Handled; to come again; a dead letter by now; failed for good where no dead letters are kept."""
 
 What = tuple[tuple[str, str], float, float, int, Ending, str | None]
-"""Subscription and agent, when it ended (Unix seconds), how many seconds it took, the attempt, its ending, its error."""
+"""Subscription and agent; when it ended (Unix seconds), and how many seconds it took; attempt, ending, error."""
 
 
 class Delivered(Struct, frozen=True):

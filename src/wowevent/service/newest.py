@@ -1,4 +1,4 @@
-"""Of what comes faster than it is wanted, the newest: so many a second at most, and how many were left out. No clock."""
+"""Of what comes faster than it is wanted, the newest: so many a second at most, and how many were left out. Pure."""
 
 from __future__ import annotations
 

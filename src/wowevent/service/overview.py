@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wowevent.errors import BusError
 from wowevent.pulse import Latency
@@ -124,7 +124,7 @@ async def _health(bus: EventBus) -> Literal["healthy", "unhealthy"]:
 
 def _sum(infos: Sequence[SubscriptionInfo] | None, name: str) -> int | None:
     """Of all of them; None where one cannot be told."""
-    numbers = [None] if infos is None else [getattr(info, name) for info in infos]
+    numbers: list[Any] = [None] if infos is None else [getattr(info, name) for info in infos]
     return None if None in numbers else sum(numbers)
 
 
