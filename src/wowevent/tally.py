@@ -44,11 +44,9 @@ class Tally:
             lease = leases[0]
             if len(leases) == 1:
                 attempt = lease.failures + lease.crashes + 1
-                self._keep((lease.event.event_id, (self._who, self._time(), seconds, attempt, "acked", None)))
+                self._keep((lease.event.event_id, self._who, self._time(), seconds, attempt, "acked", None))
             else:
-                self._trail.keep_all(
-                    [each.event.event_id for each in leases], (self._who, self._time(), seconds, 1, "acked", None)
-                )
+                self._trail.keep_batch([each.event.event_id for each in leases], self._who, seconds)
             if len(leases) == 1 and not lease.redelivered:
                 self._meter.took(lease.event.kind, seconds)
             else:
@@ -69,7 +67,7 @@ class Tally:
         ending: Ending = "dead" if isinstance(settlement, Bury) else "dropped" if type(settlement) is Ack else "retried"
         error = short(outcome.error) if isinstance(outcome, Failed | Rejected) else None
         attempt = lease.failures + lease.crashes + 1
-        self._keep((lease.event.event_id, (self._who, self._time(), seconds, attempt, ending, error)))
+        self._keep((lease.event.event_id, self._who, self._time(), seconds, attempt, ending, error))
 
     def tell(self) -> None:
         """Tell the meter what else was counted since."""

@@ -7,22 +7,25 @@ delivered, nobody knows any more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import repeat
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
 MOST: Final = 10_000
-"""Deliveries that a process remembers."""
+"""Deliveries that a process remembers, and as many events of batches."""
 
 _SHOWN: Final = 1_000  # characters of an error
 
 Ending = Literal["acked", "retried", "dead", "dropped"]
 """Handled; to come again; a dead letter by now; failed for good where no dead letters are kept."""
 
-What = tuple[tuple[str, str], float, float, int, Ending, str | None]
-"""Subscription and agent; when it ended (Unix seconds), and how many seconds it took; attempt, ending, error."""
+_What = tuple[tuple[str, str], float, float, int, Ending, str | None]
+Entry = tuple[str, tuple[str, str], float, float, int, Ending, str | None]
+"""The event's id; subscription and agent; when it ended (Unix seconds), after how many seconds; attempt, ending, error.
+
+Flat, since one tuple costs half of two.
+"""
 
 
 class Delivered(Struct, frozen=True):
@@ -46,25 +49,37 @@ class Delivered(Struct, frozen=True):
 
 
 class Trail:
-    """The last deliveries of one process."""
+    """The last deliveries of one process, and the last of those that came in batches."""
 
     def __init__(self, time: Callable[[], float], most: int = MOST) -> None:
         """`time()` is in Unix seconds."""
         self.time: Callable[[], float] = time
-        self._entries: deque[tuple[str, What]] = deque(maxlen=most)
-        self.keep: Callable[[tuple[str, What]], None] = self._entries.append
-        """Remember one, by its event's id. This is called for every delivery, and made for speed."""
+        self._most = most
+        self._entries: deque[Entry] = deque(maxlen=most)
+        self._batches: deque[tuple[Sequence[str], _What]] = deque()
+        self._batched = 0  # events of all these
+        self.keep: Callable[[Entry], None] = self._entries.append
+        """Remember one. This is called for every delivery, and made for speed."""
 
-    def keep_all(self, event_ids: Iterable[str], what: What) -> None:
-        """Remember those of one batch."""
-        self._entries.extend(zip(event_ids, repeat(what)))
+    def keep_batch(self, event_ids: Sequence[str], who: tuple[str, str], seconds: float) -> None:
+        """Remember one call with several events, which succeeded; the oldest batches give way."""
+        self._batches.append((event_ids, (who, self.time(), seconds, 1, "acked", None)))
+        self._batched += len(event_ids)
+        while self._batched > self._most:
+            self._batched -= len(self._batches.popleft()[0])
 
     def of(self, event_id: str, process: str) -> list[Delivered]:
-        """What is known of one event, the oldest first."""
-        return [_delivered(what, process) for id, what in self._entries if id == event_id]
+        """What is known of one event, by when it ended."""
+        found: list[_What] = [what for ids, what in self._batches if event_id in ids]
+        found += [entry[1:] for entry in self._entries if entry[0] == event_id]
+        return [_delivered(what, process) for what in sorted(found, key=_ended)]
 
 
-def _delivered(what: What, process: str) -> Delivered:
+def _ended(what: _What) -> float:
+    return what[1]
+
+
+def _delivered(what: _What, process: str) -> Delivered:
     (subscription, agent), ended, seconds, attempt, outcome, error = what
     return Delivered(subscription, agent or None, ended - seconds, seconds, attempt, outcome, error, process)
 

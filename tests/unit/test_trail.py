@@ -12,16 +12,17 @@ WHO = ("worker~a.*", "worker")
 def test_the_last_ones_are_remembered_and_no_more() -> None:
     trail = Trail(lambda: 0.0, most=3)
     for n in range(5):
-        trail.keep((f"e{n}", (WHO, 10.0, 0.5, 1, "acked", None)))
+        trail.keep((f"e{n}", WHO, 10.0, 0.5, 1, "acked", None))
     assert [bool(trail.of(f"e{n}", "p")) for n in range(5)] == [False, False, True, True, True]
-    trail.keep_all(["e5", "e6"], (WHO, 11.0, 0.5, 1, "acked", None))
-    assert [bool(trail.of(f"e{n}", "p")) for n in range(7)] == [False] * 4 + [True] * 3
+    for n in (5, 7, 9):
+        trail.keep_batch([f"e{n}", f"e{n + 1}"], WHO, 0.5)
+    assert [bool(trail.of(f"e{n}", "p")) for n in range(11)] == [False, False, *[True] * 3, *[False] * 4, True, True]
 
 
 def test_what_is_shown_begins_when_the_handler_did() -> None:
     trail = Trail(lambda: 0.0)
-    trail.keep(("e", (WHO, 10.0, 0.5, 2, "retried", "KeyError: 'n'")))
-    trail.keep(("e", (("queue", ""), 12.0, 0.25, 1, "acked", None)))
+    trail.keep(("e", WHO, 10.0, 0.5, 2, "retried", "KeyError: 'n'"))
+    trail.keep(("e", ("queue", ""), 12.0, 0.25, 1, "acked", None))
     assert trail.of("e", "p") == [
         Delivered("worker~a.*", "worker", 9.5, 0.5, 2, "retried", "KeyError: 'n'", "p"),
         Delivered("queue", None, 11.75, 0.25, 1, "acked", None, "p"),
