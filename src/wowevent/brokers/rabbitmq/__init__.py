@@ -1,7 +1,8 @@
 """The RabbitMQ engine: quorum queues that the server routes to, a stream of all events, a stream of what all must know.
 
     __init__    RabbitMQBroker                       names     exchanges, queues, bindings
-    link        connections, confirms, locks         tags      what a message says of itself
+    link        connections, locks                   outlet    publishing, confirmed
+    tags        what a message says of itself
     session     what an instance has joined          stream    following one;   history   reading the log
     serving     one subscription: lease and settle   control, registry   the control log and its fold
     delays      what is delayed                      live      who is there, replies
@@ -47,8 +48,9 @@ from wowevent.broker import (
 )
 from wowevent.brokers.rabbitmq import doctor
 from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
-from wowevent.brokers.rabbitmq.link import SILENCE, Link, Message, nodes_of, unrouted
+from wowevent.brokers.rabbitmq.link import SILENCE, Link, nodes_of, unrouted
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.past import copy_past
 from wowevent.brokers.rabbitmq.registry import Declared, Registry, Removed, Returned, Told
 from wowevent.brokers.rabbitmq.session import Session
@@ -240,7 +242,9 @@ class RabbitMQBroker:
             exchange = self._names.live if live else self._names.exchange(event.topic)
             key = event.topic if live else event.routing_key
             props = properties(event, Tag(at=now, seen=registry.offset))
-            messages.append(Message(exchange, key, props, encode(event), mandatory=not live))
+            messages.append(
+                Message(exchange, key, props, encode(event), mandatory=not live, stream="" if live else "history")
+            )
             results.append(Appended(None, matched=matched))
         if messages:
             try:

@@ -17,8 +17,9 @@ from aiormq.abc import DeliveredMessage
 from msgspec import Struct
 from pamqp.commands import Basic
 
-from wowevent.brokers.rabbitmq.link import Channel, Link, Message
+from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.tags import route_of
 from wowevent.clock import Clock
 from wowevent.errors import BusError
