@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from nats.aio.client import ServerVersion
@@ -780,6 +781,21 @@ async def test_a_subscription_that_another_instance_removed_costs_the_others_no_
     await asyncio.sleep(0.3)
     assert line.error is None
     assert await acknowledge(broker, leases) == 1
+
+
+async def test_what_a_node_does_not_know_of_yet_is_put_to_it_again() -> None:
+    """A stream of a cluster is there before each of its nodes has heard of it: nobody answers a publish until then."""
+    async with stranger() as link, stranger() as maker:
+        name = f"late-{uuid4().hex}"
+        messages = [Message(f"{name}.{number}", b"{}") for number in range(3)]
+        publishing = asyncio.create_task(link.publish(messages))
+        await asyncio.sleep(0.1)
+        await maker.ask(f"STREAM.CREATE.{name}", name=name, subjects=[f"{name}.>"])
+        confirms = await publishing
+        assert [confirm.seq for confirm in confirms] == [1, 2, 3]
+        await maker.ask(f"STREAM.DELETE.{name}")
+        with pytest.raises(BrokerUnavailable, match="stream is gone"):
+            await link.publish(messages)
 
 
 async def test_a_log_that_was_deleted_begins_anew_and_says_what_is_gone(
