@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,9 +23,9 @@ from wowevent.broker import (
     Appended,
     Broker,
     Capabilities,
+    Iteration,
     Position,
     Retention,
-    Stored,
     Subscription,
     SubscriptionInfo,
 )
@@ -337,8 +337,8 @@ class EventBus:
                 if event_id not in stored:  # it was, or will be, handled as the one that came first
                     consumer.unexpect(event_id)
         self._count_published(events, results)
-        if not self._census.ready and any([result.matched for result in results]):  # noqa: C419 - quicker so
-            await self._census.keep()
+        if not self._census.ready:
+            await self._receipts.prepare(results)
         return self._receipts.make(events, results)
 
     def _count_published(self, events: Sequence[Event], results: Sequence[Appended]) -> None:
@@ -483,7 +483,7 @@ class EventBus:
         correlation_id: str | None = None,
         after: Position | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[Stored]:
+    ) -> Iteration:
         """The log's events in their order, with `.event .position .stored_at`. Raises PositionLost behind a gap."""
         query = build_query(pattern, start_time, end_time, correlation_id=correlation_id, limit=limit)
         return self._broker.read(query, after=after)
@@ -497,7 +497,7 @@ class EventBus:
         priorities: Iterable[int | str] | None = None,
         min_priority: int | str | None = None,
         sources: Iterable[str] | None = None,
-    ) -> AsyncIterator[Stored]:
+    ) -> Iteration:
         """`history` that goes on: the log's events behind `after`, then each as it is published, until the bus stops.
 
         Read at the caller's pace: nothing is kept for it. The filters are those of `subscribe`; an event with a target

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from msgspec import structs
 
-from wowevent.broker import Broker, Position, Query, Stored, Subscription
+from wowevent.broker import Broker, Iteration, Position, Query, Stored, Subscription
 from wowevent.causation import find
 from wowevent.clock import Clock
 from wowevent.conversation import Conversation, conversation
@@ -35,10 +35,10 @@ class History:
         self._broker = broker
         self._clock = clock
 
-    async def follow(self, spec: Subscription, after: Position | None) -> AsyncIterator[Stored]:
+    async def follow(self, spec: Subscription, after: Position | None) -> AsyncGenerator[Stored]:
         """Those behind `after`, and each that comes, that the filter lets through, whoever they are meant for."""
         query = Query(patterns=spec.patterns)
-        async with aclosing(self._broker.read(query, after=after, follow=True)) as log:  # type: ignore[type-var]  # an async generator, whatever the protocol promises
+        async with aclosing(self._broker.read(query, after=after, follow=True)) as log:
             async for stored in log:
                 target = stored.event.target_agent or ""
                 if spec.filter is None or wants(structs.replace(spec, agent=target), stored.event):
@@ -84,7 +84,7 @@ class History:
             progress=progress,
         )
 
-    async def _range(self, config: ReplayConfig) -> AsyncIterator[Stored]:
+    async def _range(self, config: ReplayConfig) -> Iteration:
         """The events of a replay: none of what it causes itself is among them."""
         query = config.query()
         return upto(self._broker.read(query), (await self._broker.ping()).head)

@@ -60,14 +60,14 @@ class Inventory:
     async def require_match(self, events: Iterable[Event]) -> None:
         """Unroutable unless each of them would go to somebody."""
         routes = Routes()
-        for info in await self._broker.subscriptions():
-            routes.add(info.subscription)
+        for present in await self._broker.presence():
+            routes.add(present.subscription)
         for event in events:
             if not routes.match(event):
                 raise Unroutable(f"no subscription is known to match {event.topic!r}")
 
     async def _named(self, name: str) -> Sequence[Subscription]:
-        known = [info.subscription for info in await self._broker.subscriptions()]
+        known = [present.subscription for present in await self._broker.presence()]
         return [spec for spec in known if spec.id == name] or [spec for spec in known if spec.agent == name]
 
 

@@ -49,6 +49,13 @@ class Receipts:
         self._served = served
         self._clock = clock
 
+    async def prepare(self, results: Sequence[Appended]) -> None:
+        """Find out who is served, before the first of them; that is waited for where others may serve."""
+        if any(result.matched for result in results):
+            self._census.begin()
+            if any(id not in self._served for result in results for id in result.matched):
+                await self._census.known()
+
     def make(self, events: Sequence[Event], results: Sequence[Appended]) -> Sequence[Receipt]:
         """What became of each, with what the last look at the engine says of who is served."""
         census, attendance = self._census, self._attendance
