@@ -140,9 +140,8 @@ async def test_a_receipt_of_what_the_bus_serves_itself_waits_for_no_look(engine:
 
 
 async def test_behind_such_a_receipt_one_of_what_others_may_serve_waits(engine: Engine) -> None:
-    await declare(engine, "idle")
     async with EventBus(engine) as bus:
-        await bus.subscribe("own.*", lambda event: None, "me", subscription="mine")
+        await bus.subscribe("own.*", lambda event: None, "me")
         await engine.broker.declare(Subscription(id="idle", patterns=("other.*",)))
         assert (await bus.publish(Event(topic="own.a"))).unserved == ()
         assert (await bus.publish(Event(topic="other.a"))).unserved == ("idle",)
