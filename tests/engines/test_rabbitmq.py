@@ -980,3 +980,25 @@ async def _given_up(call: Any) -> float:
     except BrokerUnavailable:
         return time.monotonic() - began
     return math.inf
+
+
+async def test_who_is_there_is_asked_of_no_queue_and_without_fresh_of_nobody(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await declare(broker, "idle")
+    await broker.fetch(WORKER, limit=0, wait=0)
+    session = broker._session
+    assert session is not None
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("nobody is to be asked")
+
+    for call in ("ask", "apart"):
+        monkeypatch.setattr(session.link, call, refuse)
+    assert [each.consumers for each in await broker.presence()] == [1, 0]
+    for call in ("call", "publish"):
+        monkeypatch.setattr(session.link, call, refuse)
+    assert [each.consumers for each in await broker.presence(fresh=False)] == [1, 0]
+    monkeypatch.undo()
