@@ -337,7 +337,7 @@ class EventBus:
                 if event_id not in stored:  # it was, or will be, handled as the one that came first
                     consumer.unexpect(event_id)
         self._count_published(events, results)
-        if not self._census.ready:
+        if not self._census.ready and any([result.matched for result in results]):  # noqa: C419 - quicker so
             await self._receipts.prepare(results)
         return self._receipts.make(events, results)
 

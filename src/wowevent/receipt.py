@@ -51,10 +51,9 @@ class Receipts:
 
     async def prepare(self, results: Sequence[Appended]) -> None:
         """Find out who is served, before the first of them; that is waited for where others may serve."""
-        if any(result.matched for result in results):
-            self._census.begin()
-            if any(id not in self._served for result in results for id in result.matched):
-                await self._census.known()
+        self._census.begin()
+        if any(id not in self._served for result in results for id in result.matched):
+            await self._census.known()
 
     def make(self, events: Sequence[Event], results: Sequence[Appended]) -> Sequence[Receipt]:
         """What became of each, with what the last look at the engine says of who is served."""
