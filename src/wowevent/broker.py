@@ -6,11 +6,11 @@ is; below it nothing knows of handlers. Batches go in and batches come out. Driv
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Literal, Protocol
 
 from msgspec import Struct
 
@@ -320,7 +320,7 @@ class Examination(Struct, frozen=True):
 class Iteration(Protocol):
     """Events of a log, one after the other. Who does not come to their end closes it: `async with aclosing(…)`."""
 
-    def __aiter__(self) -> Self:
+    def __aiter__(self) -> AsyncIterator[Stored]:
         """Itself."""
         ...
 

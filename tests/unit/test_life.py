@@ -59,7 +59,7 @@ def test_it_begins_once_and_never_again() -> None:
     assert not life_at("running").begins()
     for state in ("draining", "stopped"):
         with pytest.raises(Closed):
-            life_at(state).begins()  # type: ignore[arg-type]  # the two are states
+            life_at(state).begins()
 
 
 async def test_it_ends_once_for_all_who_ask() -> None:
