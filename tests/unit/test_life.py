@@ -82,6 +82,7 @@ async def test_who_has_no_more_time_to_wait_for_the_end_leaves_nothing_behind() 
         try:
             await asyncio.sleep(60)
         finally:
+            await asyncio.sleep(0.01)
             left.append("closed")
 
     ending = asyncio.create_task(life.end(shut))
