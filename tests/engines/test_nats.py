@@ -2120,6 +2120,31 @@ async def _given_up(call: Any) -> float:
     return math.inf
 
 
+async def test_who_is_there_is_known_by_what_was_said_before_the_question(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    await other.presence()
+    assert other._session is not None
+    link, follower = other._session.link, other._session.control._follower
+    assert follower is not None
+    come = follower.next
+
+    async def slowly() -> Any:
+        item = await come()
+        await asyncio.sleep(0.1)
+        return item
+
+    monkeypatch.setattr(follower, "next", slowly)
+    await declare(broker, "idle")  # is what the follower waits for by now
+    await other.presence()
+    await broker.fetch(WORKER, limit=0, wait=0)
+    assert [each.consumers for each in await other.presence(fresh=False)] == [0, 0], "it is under way"
+    assert [each.consumers for each in await other.presence()] == [1, 0]
+    monkeypatch.setattr(link, "ask", None)  # without `fresh` nobody is asked
+    assert [each.consumers for each in await other.presence(fresh=False)] == [1, 0]
+    monkeypatch.undo()
+
+
 async def test_what_is_given_back_comes_before_what_was_delivered_ahead(rig: Rig):
     broker = opened(rig)
     await declare(broker)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import Any, Final
@@ -35,14 +35,15 @@ from wowevent.broker import (
     DeadQuery,
     Discard,
     Examination,
+    Iteration,
     Lease,
     Ping,
     Position,
+    Present,
     Query,
     Redeliver,
     Retention,
     Settlement,
-    Stored,
     Subscription,
     SubscriptionInfo,
 )
@@ -337,6 +338,12 @@ class RabbitMQBroker:
         infos = await session.infos()
         return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.presence.present()]
 
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:
+        """See Broker."""
+        session = await self._enter()
+        await (session.hear_all() if fresh else session.live.met())
+        return session.live.presence.all(session.control.registry.routes)
+
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
         session = await self._enter()
@@ -455,7 +462,7 @@ class RabbitMQBroker:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker."""
         if follow:
             return self._follow(query, after)
