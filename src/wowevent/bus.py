@@ -643,7 +643,7 @@ class EventBus:
             guard=self.storms.guard,
         )
         tally.counts = consumer.counts
-        tally.valve.told = consumer.heed
+        tally.valve.told, tally.valve.decline = consumer.heed, consumer.decline
         consumer.heed(tally.valve.paused)
         return consumer
 

@@ -199,7 +199,8 @@ class Consumer:
         own = asyncio.current_task()
         others = [worker for worker in self._workers if worker is not own]
         try:
-            await self._give_back()
+            self._let_idle_go()
+            await self._settler.flush()
             await asyncio.wait([fetcher, *others], timeout=max(timeout, 0.01))
         finally:
             await _cancel(fetcher, *others)
@@ -226,10 +227,12 @@ class Consumer:
         if not paused:
             self._resumed.notify()
         elif not self._options.auto_ack:
-            for lease in self._hand.clear():
-                self._held.pop(lease.token, None)
-                self._settler.put(Retry(lease.token, charge=False))
+            self._let_idle_go()
             self._room.notify()
+
+    def _let_idle_go(self) -> None:
+        """What waits behind an event in a handler's hands follows that one: should it go back too, it goes first."""
+        self._let_go(self._hand.clear_idle())
 
     @property
     def serving(self) -> bool:
@@ -351,7 +354,7 @@ class Consumer:
         if self._holds.active and self._chains is None:
             leases = await self._without_held(leases)
         if self._stopping or self._gate.closed or self._paused:
-            await self._return(leases)
+            await self.decline(leases)
             return
         if self._options.auto_ack:
             await self._settler.send([Ack(lease.token) for lease in leases])
@@ -370,13 +373,14 @@ class Consumer:
                 self._held.pop(lease.token, None)
                 self._pass_by(lease)
                 self._note_attempt(lease)
-            await self._settler.send([self._postponed(lease, pause) for lease, pause in held])
+                self._settler.put(self._postponed(lease, pause))
+            await self._settler.flush()
             self._room.notify()
         tokens = {lease.token for lease, _ in held}
         free = [lease for lease in leases if lease.token not in tokens]
         self._sift = 0 if free else min(max(_SIFTED, 2 * self._sift), self._most)
         room = max(0, self._window - len(self._held) + len(free))
-        await self._return(free[room:])
+        await self.decline(free[room:])
         return free[:room]
 
     def _postponed(self, lease: Lease, pause: Pause) -> Retry:
@@ -606,6 +610,10 @@ class Consumer:
         if self._options.auto_ack:
             self._settle(lease, Ack(lease.token))
             return
+        if self._stopping or self._paused:  # nothing waits here then, and what follows it goes back behind it
+            self._note_attempt(lease)
+            self._settle(lease, structs.replace(retry, delay=0.0), final=False)
+            return
         if retry.charge:
             failed = Attempt(lease.failures + lease.crashes + 1, self._clock.time(), retry.error)
             lease = structs.replace(lease, failures=lease.failures + 1, attempts=(*lease.attempts, failed))
@@ -644,6 +652,8 @@ class Consumer:
         self._held.pop(lease.token, None)
         if not self._options.auto_ack:
             self._settler.put(settlement)
+        if self._chains is not None and (self._stopping or (self._paused and not self._options.auto_ack)):
+            self._let_idle_go()
         if self._expected and (final or self._options.auto_ack):
             self.unexpect(lease.event.event_id)
         if self._room.waiting and self._credit() > 0:
@@ -658,24 +668,36 @@ class Consumer:
             self._expected[lease.event.event_id] = True
             self._progress.notify()
 
-    async def _return(self, leases: Sequence[Lease]) -> None:
-        """Give back what was not started."""
+    def _let_go(self, leases: Sequence[Lease]) -> None:
+        """Give back what was not started, with what else gathers. What was acknowledged when it came is gone."""
         for lease in leases:
             self._held.pop(lease.token, None)
-        if leases:
-            await self._settler.send([Retry(lease.token, charge=False) for lease in leases])
+            if not self._options.auto_ack:
+                self._settler.put(Retry(lease.token, charge=False))
+
+    async def decline(self, leases: Sequence[Lease]) -> None:
+        """Give back what has just come, behind what is to go back before it."""
+        if not leases:
+            return
+        if self._chains is None or self._options.auto_ack or self._gate.closed:
+            for lease in leases:
+                self._held.pop(lease.token, None)
+            await self._settler.give_back(leases)
+        else:
+            self._held.update(dict.fromkeys([lease.token for lease in leases], self._clock.monotonic()))
+            self._taken.notify()
+            for lease in leases:
+                self._chains.push(lease)
+            self._let_idle_go()
+            await self._settler.flush()
 
     async def _give_back(self) -> None:
         """Settle everything that was finished, and give back everything that was not started.
 
         What was acknowledged when it came stays: the engine has it no longer, and no crash is charged to it.
         """
-        await self._settler.flush()
-        if not self._options.auto_ack:
-            await self._return(self._hand.clear())
-        elif self._stopping:
-            for lease in self._hand.clear():
-                self._held.pop(lease.token, None)
+        if self._stopping or not self._options.auto_ack:
+            self._let_go(self._hand.clear())
         await self._settler.flush()
 
     async def _keeping(self) -> None:
