@@ -68,7 +68,7 @@ def test_a_conversation_is_drawn_as_a_tree(bus: EventBus) -> None:
     bus.publish(asked)
     until(lambda: len(bus.trace(asked.event_id).steps) == 2, "what it caused")
     steps = bus.trace(asked.event_id).steps
-    assert [(step.depth, step.event.topic) for step in steps] == [(0, "task.created"), (1, "task-done.now")]
+    assert [(step.depth, step.topic) for step in steps] == [(0, "task.created"), (1, "task-done.now")]
     with pytest.raises(ConversationNotFound):
         bus.trace("nobody-knows")
 

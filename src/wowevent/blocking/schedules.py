@@ -44,8 +44,8 @@ class Schedules:
         """Fire an event `every` so many seconds (1 at least), or when `cron` says so by the clocks of `tz`.
 
         `event` is one, or a topic, with `payload` and the other fields of an event. A schedule of that name is
-        replaced, and one that says the same stays as it is. In a callback, what is fired inherits from the event being handled.
-        Raises InvalidSchedule and InvalidEvent before anything is stored, BrokerError, Closed.
+        replaced, and one that says the same stays as it is. In a callback, what is fired inherits from the event being
+        handled. Raises InvalidSchedule and InvalidEvent before anything is stored, BrokerError, Closed.
         """
         timing: dict[str, Any] = {"every": every, "cron": cron, "tz": tz, "start": start, "until": until}
         return self._ask(lambda bus: bus.schedules.add(name, event, payload, **timing, **fields))
