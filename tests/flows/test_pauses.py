@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -90,7 +89,7 @@ def test_three_processes_see_it_within_a_second_and_it_outlives_who_said_it(brok
         assert [reader.events for reader in readers] == [0, 0, 0, 0]
         asyncio.run(_resume(url))
         until(lambda: [reader.events for reader in readers] == [5, 5, 5, 5], "the events")
-    assert median(took) < PROMISED, took
+    assert sorted(took)[-2] < PROMISED, took
     assert max(took) < PROMISED + LOADED, took
 
 

@@ -57,7 +57,7 @@ async def test_what_others_of_the_group_did_is_waited_for_no_longer(
     expected = Expected(lambda: in_hand, ask)
     expected.add("a", held=False)
     waiting = asyncio.create_task(expected.drained(retries=False))
-    done, _ = await asyncio.wait([waiting], timeout=1.2)
+    done, _ = await asyncio.wait([waiting], timeout=0.9)
     assert bool(done) is over
     expected.close()
     assert await waiting is False or over
