@@ -110,7 +110,7 @@ class Subscribers:
             info=self._broker.info if spec.durable else None,
         )
         tally.counts = consumer.counts
-        tally.valve.told = consumer.heed
+        tally.valve.told, tally.valve.decline = consumer.heed, consumer.decline
         consumer.heed(tally.valve.paused)
         handle = self.served[spec.id] = Handle(spec, handler, consumer, tally, lambda: self.cancel(spec.id))
         self._own.add(spec)
