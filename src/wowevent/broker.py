@@ -380,6 +380,14 @@ class Broker(Protocol):
         """The dead letters asked for, oldest first."""
         ...
 
+    def letters(self, query: DeadQuery) -> AsyncIterator[Sequence[DeadLetter]]:
+        """All of the dead letters asked for, some at a time and in no order; the query's limit is not heeded.
+
+        What is buried or resolved meanwhile may come once, twice or not at all. The engine keeps no more in memory than
+        one part: a page, or where it can only take them whole, those of one subscription. It can be closed (`aclose`).
+        """
+        ...
+
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """Redeliver or discard; returns how many were there. One whose subscription is gone can only be discarded."""
         ...

@@ -76,7 +76,7 @@ from wowevent.replay import (
 from wowevent.request import Requests
 from wowevent.retry import RetryPolicy
 from wowevent.roster import AgentInfo, whose
-from wowevent.routing import Routes, wants
+from wowevent.routing import Routes, fits
 from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
 from wowevent.settings import Settings
@@ -156,7 +156,9 @@ class EventBus:
         else:
             self._broker = open_client(url, **given)
         self._own_broker: bool = self._broker is not url
-        self.dead_letters: DeadLetters = DeadLetters(self._broker, self._ids_of)
+        self.dead_letters: DeadLetters = DeadLetters(
+            self._broker, self._clock, self._ids_of, model=self._model, send=self._send
+        )
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
         )
@@ -989,6 +991,5 @@ async def _wanted(log: AsyncIterator[Stored], spec: Subscription) -> AsyncIterat
     """Those that the filter lets through, whoever they are meant for."""
     async with aclosing(log):  # type: ignore[type-var]  # an async generator, whatever the protocol promises
         async for stored in log:
-            target = stored.event.target_agent or ""
-            if spec.filter is None or wants(structs.replace(spec, agent=target), stored.event):
+            if fits(spec.filter, stored.event):
                 yield stored

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Final
 from uuid import uuid4
 
@@ -390,6 +390,14 @@ class NatsBroker:
         session = await self._enter()
         await session.control.sync()
         return await session.letters.find(query)
+
+    async def letters(self, query: DeadQuery) -> AsyncIterator[Sequence[DeadLetter]]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        async with aclosing(session.letters.all(query)) as pages:
+            async for page in pages:
+                yield page
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from math import inf
 from typing import Any, Final
 
@@ -442,6 +442,14 @@ class RabbitMQBroker:
         session = await self._enter()
         await session.control.sync()
         return await session.letters.find(query)
+
+    async def letters(self, query: DeadQuery) -> AsyncIterator[Sequence[DeadLetter]]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        async with aclosing(session.letters.all(query)) as parts:
+            async for part in parts:
+                yield part
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+from msgspec import structs
+
 from wowevent.broker import Capabilities, Ping, Position, Retention
 from wowevent.brokers.sqlite import dead, doctor, entries, log, reader, settling, subscriptions
 from wowevent.brokers.sqlite.jobs import Fetch, GiveUp, Publish
@@ -185,6 +187,13 @@ class SqliteBroker:
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
         return await (await self._enter()).ask(dead.found, query)
+
+    async def letters(self, query: DeadQuery) -> AsyncIterator[Sequence[DeadLetter]]:
+        """See Broker."""
+        behind, query = 0, structs.replace(query, limit=dead.PAGE)
+        while page := await (await self._enter()).ask(dead.found, query, behind):
+            behind = int(page[-1].id)
+            yield page
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""
