@@ -20,6 +20,7 @@ from wowevent.creators import (
     create_system_event,
     create_task_event,
 )
+from wowevent.dead_letter import Correction, LetterCount
 from wowevent.dead_letter_queue import DeadLetterQueue, FailedEvent
 from wowevent.delivery import Delivery, current
 from wowevent.errors import (
@@ -80,8 +81,9 @@ __all__ = [
     "Closed",
     "Conversation",
     "ConversationNotFound",
-    "DeadLetterNotFound",
+    "Correction",
     "DeadLetter",
+    "DeadLetterNotFound",
     "DeadLetterQueue",
     "Delivery",
     "Event",
@@ -100,6 +102,9 @@ __all__ = [
     "InvalidEvent",
     "InvalidSchedule",
     "InvalidTopic",
+    "LetterCount",
+    "LetterGroup",
+    "LetterGroups",
     "NoResponders",
     "NotPermitted",
     "NotSupported",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -20,6 +19,7 @@ from wowevent.fingerprint import Grouping, LetterGroups, fingerprint
 from wowevent.log import logger
 from wowevent.resent import Resent, corrected, corrected_id
 from wowevent.routing import matches
+from wowevent.step import whole
 
 TOGETHER: Final = 500
 """Letters of one call of the engine."""
@@ -115,6 +115,13 @@ class DeadLetters:
                 grouping.add(letter)
         return grouping.groups(limit)
 
+    async def ids(self, **filters: Any) -> Sequence[str]:
+        """The ids of all that fit the filters of `list`, oldest first; without any, of all there are."""
+        async with aclosing(self._each(**filters)) as letters:
+            found = [(letter.time, letter.id) async for letter in letters]
+        found.sort(key=lambda each: each[0])
+        return [id for _, id in found]
+
     async def count(self, ids: Iterable[str] | str | None = None, **filters: Any) -> LetterCount:
         """How many `redeliver` or `discard` would find of the same ids or filters; of neither, all."""
         counts: Counter[str] = Counter()
@@ -141,18 +148,24 @@ class DeadLetters:
         """Hand letters to their subscriptions again, with fresh attempts, marked as redelivered; returns how many.
 
         Takes ids, or the filters of `list`; without either, nothing is sent. `rate` is how many a second at most: which
-        ones is settled when it begins. `progress(tried, redelivered)` is told after each step.
+        ones is settled when it begins. `progress(tried, redelivered)` is told after each step, of which one a second is
+        taken; a cancellation is heeded between steps.
         """
         if rate is not None and not 0 < rate < float("inf"):
             raise ValueError(f"rate: {rate!r} is not a number of letters a second, above 0")
         chosen = await self._chosen(ids, filters)
         tried = done = 0
-        for part in _parts(chosen, TOGETHER if rate is None else max(1, int(rate))):
-            began = self._clock.monotonic()
+
+        async def send(part: Sequence[str]) -> None:
+            nonlocal tried, done
             done += await self._broker.resolve([Redeliver(id) for id in part])
             tried += len(part)
             if progress is not None:
                 progress(tried, done)
+
+        for part in _parts(chosen, TOGETHER if rate is None else max(1, int(rate))):
+            began = self._clock.monotonic()
+            await whole(send(part))
             if rate is not None and tried < len(chosen):
                 await self._clock.sleep(max(0.0, began + len(part) / rate - self._clock.monotonic()))
         return done
@@ -194,16 +207,10 @@ class DeadLetters:
 
     # --- which ones ---------------------------------------------------------------------------------------------
 
-    async def _chosen(self, ids: Iterable[str] | str | None, filters: dict[str, Any]) -> builtins.list[str]:
-        """The ids; those of filters oldest first."""
+    async def _chosen(self, ids: Iterable[str] | str | None, filters: dict[str, Any]) -> Sequence[str]:
         if ids is not None:
             return _ids(ids)
-        if not any(filters.values()):
-            return []
-        async with aclosing(self._each(**filters)) as letters:
-            found = [(letter.time, letter.id) async for letter in letters]
-        found.sort(key=lambda each: each[0])
-        return [id for _, id in found]
+        return await self.ids(**filters) if any(filters.values()) else []
 
     async def _each(
         self, *, fingerprint: str | None = None, where: Where | None = None, **filters: Any

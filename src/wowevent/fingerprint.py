@@ -58,7 +58,7 @@ def _place(traceback: str) -> str:
     return f"{_SLASH.split(file)[-1]}:{function}"
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class LetterGroup(Struct, frozen=True, kw_only=True):
     """Dead letters with the same fingerprint."""
 
     fingerprint: str
@@ -88,7 +88,7 @@ class Group(Struct, frozen=True, kw_only=True):
 class LetterGroups(Struct, frozen=True):
     """Groups, the largest first."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[LetterGroup, ...]
     more: bool
     """There are others that were left out."""
 
@@ -151,8 +151,8 @@ class Grouping:
         return LetterGroups(found, more=self._cut or len(marks) > limit)
 
 
-def _group(mark: str, part: _Part) -> Group:
-    return Group(
+def _group(mark: str, part: _Part) -> LetterGroup:
+    return LetterGroup(
         fingerprint=mark,
         count=part.count,
         reason=part.reason,
