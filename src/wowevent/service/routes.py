@@ -58,7 +58,7 @@ class Parameter(Struct, frozen=True):
 
 
 class Body(Struct, frozen=True):
-    """What a request carries: schemas, or shapes of `answers`, by media type."""
+    """What a request carries: schemas, or shapes of `answers`, or several of which it is one, by media type."""
 
     content: Mapping[str, Any]
     required: bool = True
@@ -73,7 +73,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     about: str
     status: int = 200
     content: Mapping[str, Any] = {}
-    """Schemas, or shapes of `answers`, by media type; empty where the answer is."""
+    """As that of a body; empty where the answer is."""
     parameters: Sequence[Parameter] = ()
     body: Body | None = None
     problems: Sequence[int] = ()
@@ -275,13 +275,13 @@ OPERATIONS: Final = (
         method="POST", path="/dead-letters/redeliver", call=dead_letters.redeliver_several, rights=_LETTERS,
         about="Hand several to their subscriptions again: at once, or with `rate` in the background. `dry_run` only "
         "says how many.",
-        body=Body(_json(answers.RedeliverOrder)), content=_json(_either(answers.Redelivered, answers.LetterCountShown)),
+        body=Body(_json(answers.RedeliverOrder)), content=_json((answers.Redelivered, answers.LetterCountShown)),
         others={202: _json(answers.RedeliveryShown)}, problems=(404, 413, 415, 507),
     ),
     Operation(
         method="POST", path="/dead-letters/discard", call=dead_letters.discard_several, rights=_LETTERS,
         about="Forget several. `dry_run` only says how many.", body=Body(_json(answers.DiscardOrder)),
-        content=_json(_either(answers.Discarded, answers.LetterCountShown)), problems=(404, 413, 415),
+        content=_json((answers.Discarded, answers.LetterCountShown)), problems=(404, 413, 415),
     ),
     Operation(
         method="GET", path=_LETTER, call=dead_letters.dead_letter, rights=_LETTERS, about="One dead letter.",
