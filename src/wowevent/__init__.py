@@ -60,6 +60,7 @@ from wowevent.errors import (
 )
 from wowevent.event import Event, EventMetadata, EventPriority, EventType
 from wowevent.event_store import EventReplayer, EventStore
+from wowevent.fingerprint import LetterGroup, LetterGroups
 from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
 from wowevent.replay import ReplayConfig, ReplayControl

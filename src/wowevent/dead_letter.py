@@ -178,10 +178,10 @@ class DeadLetters:
     async def resend(self, id: str, payload: Any, *, reason: str = "", by: str = "") -> Correction:
         """Send the event of a letter again with another payload, to the letter's subscription alone; the letter goes.
 
-        It is a new event of the log, `replay_of` the other one, with a header that says for whom, why and `by` whom. Its
-        id comes from the letter, so that doing it again, after a crash too, adds nothing while the engine knows the id;
-        and a handler that heeds ids knows it for ever. Raises DeadLetterNotFound; InvalidEvent and what `publish`
-        raises before anything is stored; SubscriptionConflict where the subscription would not get it.
+        It is a new event of the log, `replay_of` the other one, with a header that says for whom, why and `by` whom.
+        Its id comes from the letter, so that doing it again, after a crash too, adds nothing while the engine knows the
+        id; and a handler that heeds ids knows it for ever. Raises DeadLetterNotFound; InvalidEvent before anything is
+        stored; SubscriptionConflict where the subscription would not get it; and what `publish` raises.
         """
         if max(len(reason), len(by)) > LONGEST:
             raise InvalidEvent(f"reason, by: at most {LONGEST} characters")
@@ -197,7 +197,7 @@ class DeadLetters:
         _check_reaches(await self._spec(letter.subscription), event)
         (receipt,) = await self._send([event])
         if not await self._broker.resolve([Discard(letter.id)]):
-            logger.warning("dead_letter was resent, and somebody else took it meanwhile", letter=letter.id, event_id=new)
+            logger.warning("dead_letter was resent, and somebody else took it, too", letter=letter.id, event_id=new)
         return Correction(new, old.event_id, receipt.duplicate)
 
     async def _spec(self, id: str) -> Subscription:

@@ -1,6 +1,6 @@
 """Dead letters that died of the same: one group for an error, whatever the numbers and names in its text. Pure.
 
-    reason · error without its numbers, ids and quoted words · file and function of the traceback's last line  ->  16 hex
+    reason · error without its numbers, ids and quoted words · file and function where it was raised  ->  16 hex digits
 
 The same error of two subscriptions is one group: what mends it mends both.
 """
@@ -50,7 +50,7 @@ def fingerprint(letter: DeadLetter) -> str:
 
 
 def _place(traceback: str) -> str:
-    """Where it was raised. Neither the line, which the next edit moves, nor the directory, which the next machine does."""
+    """Where it was raised: not the line, which the next edit moves, nor the folder, which is another machine's."""
     frames = _FRAME.findall(traceback[-_TRACEBACK:])
     if not frames:
         return ""

@@ -2,7 +2,7 @@
 
 One header says so, compact JSON:
 
-    wowevent-resent: {"event": its id, "to": subscription, "letter": dead letter, "by": "ops", "reason": "sum was missing"}
+    wowevent-resent: {"event": its id, "to": subscription, "letter": dead letter, "by": "ops", "reason": "no sum"}
 
 It holds for the event that it names: who passes headers on passes no audience on.
 """
@@ -70,7 +70,7 @@ def corrected_id(letter: str, subscription: str, event_id: str, buried: float) -
 
     It is a UUID of version 7 of the moment when the letter was buried: no search for it has to begin earlier.
     """
-    named = "\0".join((letter, subscription, event_id))
+    named = f"{letter}\0{subscription}\0{event_id}"
     bits = int.from_bytes(blake2b(named.encode("utf-8", "surrogatepass"), digest_size=10).digest())
     at = max(0, int(buried * 1000)) & _MILLISECONDS
     return str(UUID(int=at << 80 | 0x7 << 76 | (bits >> 62 & 0xFFF) << 64 | 0b10 << 62 | bits & 2**62 - 1))

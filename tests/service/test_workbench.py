@@ -155,7 +155,7 @@ async def seen(client: httpx.AsyncClient, id: str) -> dict[str, Any]:
 
 async def until_ended(client: httpx.AsyncClient, id: str) -> dict[str, Any]:
     async with asyncio.timeout(10):
-        while (found := await seen(client, id))["state"] == "running":
+        while (found := await seen(client, id))["state"] == "running":  # noqa: ASYNC110 - as seen from outside
             await asyncio.sleep(0.01)
     return found
 

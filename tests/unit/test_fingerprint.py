@@ -4,7 +4,8 @@ import tracemalloc
 
 import pytest
 
-from wowevent import Event, fingerprint as module
+from wowevent import Event
+from wowevent import fingerprint as module
 from wowevent.broker import Attempt, DeadLetter, Reason
 from wowevent.fingerprint import IDS, NAMES, Grouping, LetterGroup, fingerprint
 
@@ -145,7 +146,14 @@ def test_what_is_kept_does_not_grow_with_their_number() -> None:
         grouping = Grouping()
         for n in range(2_000):
             grouping.add(
-                letter("e" * 5_000, time=n, subscription=f"s{n}", topic=f"t.n{n}", traceback="x" * 20_000, payload={"p": "x" * 2_000})
+                letter(
+                    "e" * 5_000,
+                    time=n,
+                    subscription=f"s{n}",
+                    topic=f"t.n{n}",
+                    traceback="x" * 20_000,
+                    payload={"p": "x" * 2_000},
+                )
             )
         (group,) = grouping.groups(1).groups
         size, _ = tracemalloc.get_traced_memory()

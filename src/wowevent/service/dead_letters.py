@@ -197,7 +197,7 @@ def _filters(request: Request, choice: Choice) -> dict[str, Any]:
 
 
 async def _check_seen(request: Request, choice: Choice, found: Collection[object]) -> None:
-    """SubscriptionNotFound for an unknown one: a misspelt name has no letters, and must not look as if all were well."""
+    """SubscriptionNotFound for an unknown one: a misspelt name has no letters, and must not look as if well."""
     if choice.subscription is not None and not found:
         await _check_known(request, choice.subscription)
 

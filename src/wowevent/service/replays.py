@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wowevent.bus import EventBus
     from wowevent.service.jobs import Jobs
 
+
 def begin(
     jobs: Jobs[ReplayShown],
     bus: EventBus,
