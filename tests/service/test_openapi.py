@@ -170,6 +170,12 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         await client.delete("/subscriptions/resting")
         await client.get(f"/dead-letters/{letters[0]}")
         await client.delete(f"/dead-letters/{letters[0]}")
+        await client.post(f"/dead-letters/{letters[3]}/resend", json={"payload": {"n": 3}})
+        await client.get("/dead-letters/groups")
+        slow = (await client.post("/dead-letters/redeliver", json={"ids": letters[4:6], "rate": 0.01})).json()["id"]
+        for method, path in (("GET", ""), ("GET", f"/{slow}"), ("DELETE", f"/{slow}")):
+            await client.request(method, f"/redeliveries{path}")
+        await client.post("/dead-letters/redeliver", json={"reason": "rejected", "dry_run": True})
         await client.post(f"/dead-letters/{letters[1]}/redeliver")
         await client.post("/dead-letters/redeliver", json={"ids": letters[2:3]})
         await client.post("/dead-letters/discard", json={"subscription": "worker"})

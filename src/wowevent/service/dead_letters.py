@@ -87,9 +87,10 @@ async def discard(request: Request) -> Response:
 
 async def resend(request: Request) -> Response:
     """`{"event_id": …, "replaces": …}`: its subscription alone gets the event with another payload."""
-    bus, letter = bus_of(request), await _letter(request)
-    permit(request, "publish", (letter.event.topic,))
+    bus = bus_of(request)
     order = await order_of(request, ResendOrder, request.app.state.body_limit)
+    letter = await _letter(request)
+    permit(request, "publish", (letter.event.topic,))
     if (identity := asker(request)) is not None:
         request.app.state.rates.spend(identity, "events")
     by = name_of_asker(request)

@@ -411,7 +411,7 @@ class RedisBroker:
         """See Broker."""
         session = await self._enter()
         await session.fold()
-        for num, id in list(session.registry.nums.items() if query.ids is None else ()):
+        for id, num in list(session.registry.nums.items() if query.ids is None else ()):
             if query.subscription in (None, id):
                 async with aclosing(self._pages(session, num, id, query)) as pages:
                     async for page in pages:
