@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from heapq import nsmallest
@@ -214,7 +214,7 @@ class DeadLetters:
 
     async def _each(
         self, *, fingerprint: str | None = None, where: Where | None = None, **filters: Any
-    ) -> AsyncIterator[DeadLetter]:
+    ) -> AsyncGenerator[DeadLetter]:
         """Those that fit, in no order, without having all of them in memory."""
         for query in await self._queries(**filters):
             async with aclosing(self._broker.letters(query)) as pages:  # type: ignore[type-var]  # a generator, whatever the protocol promises

@@ -175,8 +175,10 @@ def test_resend_sends_another_payload_to_one_subscription(tmp_path: Path) -> Non
 def test_resend_reads_stdin_and_holds_it_against_its_schema(tmp_path: Path) -> None:
     broken(tmp_path)
     (id,) = ids(tmp_path, 1)
-    (tmp_path / "task.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
-    made = wowevent(tmp_path, "schema", "register", "task.json", "--type", "task.created", "--version", "1.0.0", *URL)
+    number = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    schema = {"event_type": "task.created", "version": "1.0.0", "json_schema": number}
+    (tmp_path / "task.json").write_text(json.dumps(schema))
+    made = wowevent(tmp_path, "schema", "register", "task.json", *URL)
     assert made.returncode == 0, made.stderr
     for payload, status, code in (
         (b'{"n": "ten"}', 65, b"validation_error"),
