@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from wowevent import (
     SubscriptionConflict,
     ValidationError,
 )
-from wowevent.broker import Broker, Bury, DeadLetter, DeadQuery, Discard, Reason
+from wowevent.broker import Broker, Bury, DeadLetter, DeadQuery, Discard, Reason, Redeliver
 from wowevent.resent import resent_of
 
 
@@ -188,6 +189,44 @@ async def test_a_cancelled_redelivery_leaves_the_rest_alone(rig: Rig):
         await task
     await rig.advance(10)
     assert told == [(1, 1)]
+    assert len(await bus.dead_letters.list()) == 2
+
+
+class Held:
+    """The same engine, whose letters are resolved once they may be."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.begun = asyncio.Event()
+        self.may = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
+        self.begun.set()
+        await self.may.wait()
+        return await self._broker.resolve(letters)
+
+
+async def test_a_step_that_was_begun_is_finished_and_counted(rig: Rig):
+    bus, held = await rig.bus(), Held(rig.broker())
+    await dying(bus, 3)
+    await bus.pause("worker")
+    other = EventBus(held, clock=rig.clock)  # type: ignore[arg-type]  # it has the rest from the broker
+    await other.start()
+    told: list[tuple[int, int]] = []
+    task = asyncio.create_task(
+        other.dead_letters.redeliver(subscription="worker", rate=1, progress=lambda *step: told.append(step))
+    )
+    await held.begun.wait()
+    task.cancel()
+    await asyncio.sleep(0.01)
+    held.may.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert told == [(1, 1)]
+    await other.stop(0)
     assert len(await bus.dead_letters.list()) == 2
 
 

@@ -12,8 +12,9 @@ from tests.conformance.engines import eventually
 from tests.service.test_access import Guarded
 from tests.service.test_dead_letters import Worker, failed, listed, numbers
 from wowevent import Event, EventBus, Reject
+from wowevent.access.rights import Limits
 from wowevent.resent import resent_of
-from wowevent.service import drain, jobs
+from wowevent.service import drain, jobs, watch
 
 NONE = "0" * 16
 
@@ -332,11 +333,12 @@ async def test_a_redelivery_ends_with_its_token(bus: EventBus, tmp_path: Path) -
     secret = guarded.token("ops", dead_letters=("#",))
     async with guarded.client(secret) as client:
         began = await redelivering(client, 0.01, reason="rejected")
+    watching = asyncio.create_task(watch(guarded.app))
     guarded.revoke(secret)
-    guarded.keyring.refresh()
-    guarded.app.state.redeliveries.end_fallen(guarded.keyring.stands)
     shown = guarded.app.state.redeliveries.get(began["id"], None)
     await eventually(lambda: shown.state == "cancelled")
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     await drain(guarded.app)
 
 
@@ -351,4 +353,18 @@ async def test_who_publishes_cannot_say_that_it_is_a_correction(bus: EventBus, t
     async with guarded.having("eve", publish=("#",)) as client:
         assert (await client.post("/events", json=event)).status_code == 202
     await eventually(lambda: heard.seen == [1])
+    await drain(guarded.app)
+
+
+async def test_a_correction_counts_as_an_event_of_its_token(bus: EventBus, tmp_path: Path) -> None:
+    await failed(bus, 1, 2)
+    await bus.pause("worker")
+    guarded = Guarded(bus, tmp_path / "tokens.json")
+    secret = guarded.token("ops", limits=Limits(events="1/min"), dead_letters=("#",), publish=("#",))
+    async with guarded.client(secret) as client:
+        answers = [
+            await client.post(f"/dead-letters/{letter['id']}/resend", json={"payload": {"n": 1}})
+            for letter in await listed(client)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 429]
     await drain(guarded.app)
