@@ -217,7 +217,7 @@ class DeadLetters:
     ) -> AsyncGenerator[DeadLetter]:
         """Those that fit, in no order, without having all of them in memory."""
         for query in await self._queries(**filters):
-            async with aclosing(self._broker.letters(query)) as pages:  # type: ignore[type-var]  # a generator, whatever the protocol promises
+            async with aclosing(self._broker.letters(query)) as pages:
                 async for page in pages:
                     for letter in page:
                         if _died_of(letter, fingerprint) and (where is None or where(letter)):

@@ -90,7 +90,7 @@ async def test_who_stops_looking_leaves_nothing_behind(rig: Rig):
     await bury(broker, "worker", "x")
     parts = broker.letters(DeadQuery())
     assert await anext(parts)
-    await parts.aclose()  # type: ignore[attr-defined]  # as the protocol says
+    await parts.aclose()
     (first, *_) = await broker.dead(DeadQuery())
     assert await broker.resolve([Discard(first.id)]) == 1
 
@@ -213,7 +213,7 @@ async def test_a_step_that_was_begun_is_finished_and_counted(rig: Rig):
     bus, held = await rig.bus(), Held(rig.broker())
     await dying(bus, 3)
     await bus.pause("worker")
-    other = EventBus(held, clock=rig.clock)  # type: ignore[arg-type]  # it has the rest from the broker
+    other = EventBus(held, clock=rig.clock)
     await other.start()
     told: list[tuple[int, int]] = []
     task = asyncio.create_task(

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 import sys
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -26,9 +26,11 @@ from wowevent.broker import (
     Discard,
     Examination,
     Extend,
+    Iteration,
     Lease,
     Ping,
     Position,
+    Present,
     Query,
     Redeliver,
     Retention,
@@ -175,6 +177,14 @@ class MemoryBroker:
             ]
             return [self._info(cursor, now) for cursor in log.cursors.values()] + live
 
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:  # noqa: ARG002 - it always is
+        """See Broker."""
+        log = self._log
+        with log.lock:
+            self._enter()
+            found = [Present(cursor.subscription, len(cursor.consumers)) for cursor in log.cursors.values()]
+            return found + [Present(spec, 1) for spec in log.routes.all() if spec.id in log.live]
+
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """See Broker."""
         until = self._clock.monotonic() + wait
@@ -302,7 +312,7 @@ class MemoryBroker:
             found = (letter for letter, _ in self._log.dead.values() if asked_for(query, letter))
             return list(itertools.islice(found, query.limit))
 
-    async def letters(self, query: DeadQuery) -> AsyncIterator[Sequence[DeadLetter]]:
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
         """See Broker: they are in memory as it is."""
         yield await self.dead(structs.replace(query, limit=sys.maxsize))
 
@@ -325,13 +335,13 @@ class MemoryBroker:
                 count += 1
         return count
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker."""
         if not follow and of_facts(query):
             return self._read_facts(query, after)
         return self._read(query, after, follow=follow)
 
-    async def _read(self, query: Query, after: Position | None, *, follow: bool) -> AsyncIterator[Stored]:
+    async def _read(self, query: Query, after: Position | None, *, follow: bool) -> AsyncGenerator[Stored]:
         log, left = self._log, query.limit
         reader = Reader(query.patterns)
         with log.lock:
@@ -365,7 +375,7 @@ class MemoryBroker:
             with log.lock:
                 log.readers.discard(reader)
 
-    async def _read_facts(self, query: Query, after: Position | None) -> AsyncIterator[Stored]:
+    async def _read_facts(self, query: Query, after: Position | None) -> AsyncGenerator[Stored]:
         log = self._log
         with log.lock:
             self._enter()

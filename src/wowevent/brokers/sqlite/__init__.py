@@ -31,7 +31,7 @@ from wowevent.errors import Closed
 from wowevent.reading import Reading, of_facts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from wowevent.broker import (
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         DeadQuery,
         Discard,
         Examination,
+        Iteration,
         Lease,
+        Present,
         Query,
         Redeliver,
         Settlement,
@@ -154,6 +156,12 @@ class SqliteBroker:
         await session.catch_up()
         return await session.ask(subscriptions.infos, self._clock.time())
 
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:  # noqa: ARG002 - it always is
+        """See Broker."""
+        session = await self._enter()
+        await session.catch_up()
+        return await session.ask(subscriptions.present)
+
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
         session = await self._enter()
@@ -188,7 +196,7 @@ class SqliteBroker:
         """See Broker."""
         return await (await self._enter()).ask(dead.found, query)
 
-    async def letters(self, query: DeadQuery) -> AsyncIterator[Sequence[DeadLetter]]:
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
         """See Broker."""
         behind, query = 0, structs.replace(query, limit=dead.PAGE)
         while page := await (await self._enter()).ask(dead.found, query, behind):
@@ -199,7 +207,7 @@ class SqliteBroker:
         """See Broker."""
         return await self._write(dead.resolve, letters)
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker. Behind a PositionLost or StorageDamaged the iteration can be gone on with."""
         place = Place(after, since=self._clock.time())
         if not follow and of_facts(query):
