@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -25,6 +26,8 @@ TOGETHER: Final = 500
 """Letters of one call of the engine."""
 LONGEST: Final = 500
 """Characters of the reason for a correction, and of the name of who made it."""
+
+_TURN: Final = 100  # letters that are looked at before others get their turn on the loop
 
 Where = Callable[[DeadLetter], bool]
 """Whether a letter is meant, by what no filter says."""
@@ -219,7 +222,9 @@ class DeadLetters:
         for query in await self._queries(**filters):
             async with aclosing(self._broker.letters(query)) as pages:
                 async for page in pages:
-                    for letter in page:
+                    for number, letter in enumerate(page, 1):
+                        if not number % _TURN:
+                            await asyncio.sleep(0)
                         if _died_of(letter, fingerprint) and (where is None or where(letter)):
                             yield letter
 

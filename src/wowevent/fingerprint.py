@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from hashlib import blake2b
 from heapq import heappush, heappushpop
 from typing import Final
@@ -49,6 +50,7 @@ def fingerprint(letter: DeadLetter) -> str:
     return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+@lru_cache(maxsize=64)  # what died of the same has the same traceback, more often than not
 def _place(traceback: str) -> str:
     """Where it was raised: not the line, which the next edit moves, nor the folder, which is another machine's."""
     frames = _FRAME.findall(traceback[-_TRACEBACK:])
