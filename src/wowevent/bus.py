@@ -116,7 +116,9 @@ class EventBus:
         self._broker: Broker = _engine(url, settings, given)
         self._own_broker: bool = self._broker is not url
         self._inventory = Inventory(self._broker)
-        self.dead_letters: DeadLetters = DeadLetters(self._broker, self._inventory.ids)
+        self.dead_letters: DeadLetters = DeadLetters(
+            self._broker, self._clock, self._inventory.ids, model=self._model, send=self._send
+        )
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
         )

@@ -18,8 +18,8 @@ The server matches and keeps cursors; who failed how often travels with a copy. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Final
 from uuid import uuid4
 
@@ -398,6 +398,14 @@ class NatsBroker:
         session = await self._enter()
         await session.control.sync()
         return await session.letters.find(query)
+
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        async with aclosing(session.letters.all(query)) as pages:
+            async for page in pages:
+                yield page
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""
