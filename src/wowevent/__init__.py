@@ -71,6 +71,7 @@ from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
+from wowevent.trail import Delivered
 
 __all__ = [
     "AgentInfo",
@@ -87,6 +88,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterNotFound",
     "DeadLetterQueue",
+    "Delivered",
     "Delivery",
     "Event",
     "EventBus",

@@ -12,6 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 UNKNOWN = (
     "/conversations/",
+    "/events/0199b3a1",
     "/storms/order-7",
     "/subscriptions/worker-1",
     "/dead-letters/17",

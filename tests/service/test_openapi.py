@@ -172,7 +172,8 @@ async def test_every_operation_answers_as_described(bus: EventBus) -> None:
         replay = (await client.post("/replays", json={"topic": "again", "pattern": "task.*"})).json()["id"]
         lists = ("/events", "/topics", "/agents", "/subscriptions", "/dead-letters", "/replays")
         ones = ("/openapi.json", "/conversations/job", f"/replays/{replay}", "/subscriptions/resting")
-        for path in ("/health", "/live", "/ready", *lists, *ones):
+        whole = ("/overview", "/routers", f"/events/{(await bus.dead_letters.list())[0].event.event_id}")
+        for path in ("/health", "/live", "/ready", *lists, *ones, *whole):
             await client.get(path)
         for media in ("*/*", "text/plain", "application/openmetrics-text"):
             await client.get("/metrics", headers={"accept": media})

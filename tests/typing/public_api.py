@@ -17,6 +17,7 @@ from wowevent import (
     Correction,
     DeadLetter,
     DeadLetterQueue,
+    Delivered,
     Delivery,
     Event,
     EventBus,
@@ -103,6 +104,7 @@ async def use(bus: EventBus) -> None:
     assert_type(receipt, Receipt)
     assert_type(receipt.unserved, tuple[str, ...])
     assert_type(await bus.agents(), Sequence[AgentInfo])
+    assert_type(await bus.deliveries("id"), Sequence[Delivered])
     assert_type(receipt.position, Position | None)
     assert_type(await bus.publish_many([create_task_event(EventType.TASK_CREATED, "a", "t")]), Sequence[Receipt])
     assert_type(await bus.cancel(receipt.event_id), bool)

@@ -4,6 +4,8 @@ GET  /health, /live, /ready                how it is; always open
 GET  /metrics                              numbers: JSON, or for Prometheus its text
 POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
+GET  /events/{id}                          one event, and who got it
+GET  /overview, /routers, /agents          all processes together; the routers; who is there
 GET  /topics                               what was published lately, by topic
      /subscriptions, /dead-letters         look, pause, purge, redeliver, forget
      /pauses                               what is paused: an agent, a topic, a conversation, everything

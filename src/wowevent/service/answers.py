@@ -76,6 +76,106 @@ class History(Struct):
     next: PositionText | None
 
 
+class SchemaNamed(Struct):
+    """The schema that a payload is held against now."""
+
+    version: str
+
+
+class DeliveryShown(Struct):
+    """One delivery of an event to one subscription, as the process remembers it that made it."""
+
+    subscription: str
+    agent: str | None
+    at: Annotated[float, Meta(description="When it was handed over, Unix seconds.")]
+    seconds: Annotated[float, Meta(description="How long the handler took.")]
+    attempt: Annotated[int, Meta(description="1 for the first.")]
+    outcome: Annotated[
+        Literal["acked", "retried", "dead", "dropped"],
+        Meta(description="`dropped`: failed for good where no dead letters are kept."),
+    ]
+    error: Annotated[str | None, Meta(description="For who may see dead letters of its topic.")]
+    process: str
+
+
+class EventShown(Struct):
+    """One event, and what became of it."""
+
+    event: EventFields
+    position: Annotated[PositionText | None, Meta(description="Null: only a dead letter has it any more.")]
+    stored_at: float | None
+    schema: SchemaNamed | None
+    deliveries: Annotated[list[DeliveryShown], Meta(description="Of those that processes remember, the oldest first.")]
+    dead_letters: Annotated[list[str], Meta(description="Their ids.")]
+    matched: Annotated[list[str], Meta(description="The ids of the subscriptions that it matches now.")]
+
+
+class LatencyShown(Struct):
+    """How long handlers took within the last ten seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class SampleShown(Struct):
+    """Events a second of all processes at one moment, and the p95 of seconds that handlers took."""
+
+    at: UnixSeconds
+    published: float
+    delivered: float
+    failed: float
+    p95: float
+
+
+class Overview(Struct):
+    """All processes of the namespace together; a number of the engine's is null where it is not known."""
+
+    engine: str
+    url: Annotated[str | None, Meta(description="Without credentials; for who administers.")]
+    health: Literal["healthy", "unhealthy"]
+    processes: Annotated[int, Meta(description="Those that were heard of in the last 6 seconds, this one included.")]
+    since: Annotated[float | None, Meta(description="When samples began to be taken, Unix seconds.")]
+    published_per_second: float
+    delivered_per_second: float
+    failed_per_second: float
+    latency: LatencyShown
+    subscriptions: int | None
+    ready: int | None
+    leased: int | None
+    delayed: int | None
+    dead: int | None
+    series: Annotated[list[SampleShown], Meta(description="One every 2 seconds, of 10 minutes at most.")]
+
+
+class ConnectionShown(Struct):
+    """One client of a router."""
+
+    name: str | None
+    address: str
+    since: UnixSeconds
+    subscriptions: int
+    outbox_bytes: Annotated[int, Meta(description="What waits for it to read.")]
+
+
+class RouterShown(Struct):
+    """One router, as it said some seconds ago."""
+
+    process: str
+    host: Annotated[str | None, Meta(description="For who administers.")]
+    clients: int
+    named: Annotated[int, Meta(description="Named subscriptions that it serves.")]
+    events_processed: Annotated[int, Meta(description="Published by its clients since it serves.")]
+    since: UnixSeconds
+    connections: Annotated[list[ConnectionShown] | None, Meta(description="Null of routers in other processes.")]
+
+
+class Routers(Struct):
+    """The routers of the namespace, by process."""
+
+    routers: list[RouterShown]
+
+
 class TopicShown(Struct):
     """What was published on one topic, of the events that were looked at."""
 

@@ -22,10 +22,12 @@ from wowevent.service import (
     answers,
     conversations,
     dead_letters,
+    event,
     events,
     health,
     intake,
     metrics,
+    overview,
     pauses,
     redeliveries,
     replays,
@@ -192,9 +194,18 @@ OPERATIONS: Final = (
             Parameter("priorities", "Only these levels, each widened to its band.", _several(_LEVEL)),
             Parameter("min_priority", "Only this level and above: 1 to 10, or a name.", _LEVEL),
             Parameter("sources", "Only of these sources.", _several(_TEXT)),
+            Parameter(
+                "max_rate", "At most so many events a second, the newest; `skipped` (data: skipped) says how many were "
+                "left out since the last one.", {"type": "integer", "minimum": 1, "maximum": stream.FASTEST},
+            ),
             _AFTER,
             Parameter("Last-Event-ID", "As `after`, and wins over it: what EventSource sends.", place="header"),
         ),
+    ),
+    Operation(
+        method="GET", path="/events/{id:path}", call=event.event, rights=("replay",), problems=(404,),
+        about="One event: its schema, who got it and when, its dead letters. It takes 1.5 s to ask other processes.",
+        content=_json(answers.EventShown),
     ),
     Operation(
         method="GET", path="/conversations/{id:path}", call=conversations.conversation, rights=("replay",),
@@ -212,6 +223,14 @@ OPERATIONS: Final = (
                 {"type": "integer", "minimum": 1, "maximum": topics.MOST, "default": topics.USUAL},
             ),
         ),
+    ),
+    Operation(
+        method="GET", path="/overview", call=overview.overview, rights=_LOOK, content=_json(answers.Overview),
+        about="Rates, latencies and backlog of all processes together; the first request of a process takes 1.5 s.",
+    ),
+    Operation(
+        method="GET", path="/routers", call=overview.routers, rights=_LOOK, content=_json(answers.Routers),
+        about="The routers of all processes; of those of this process, their clients.",
     ),
     Operation(
         method="GET", path="/agents", call=agents.agents, rights=_LOOK, content=_json(answers.Agents),
