@@ -10,7 +10,8 @@
     control, registry   what all instances know      locks       what only one may do
     letters     dead letters                         janitor     the log's limits
     history     reading the log                      storage     streams that store nothing any more
-    faults      the errors                           doctor      a look from outside
+    counting    how much there is of each            faults      the errors
+    doctor      a look from outside
 
 The server matches and keeps cursors; who failed how often travels with a copy. `names` draws what lies where.
 """
@@ -369,10 +370,13 @@ class NatsBroker:
             return
         if spec.id not in self._served or session.broken:
             return
-        timer = self._clock.call_later(seconds, serving.lanes.news.notify)
+        lanes = serving.lanes
+        timer = self._clock.call_later(seconds, lanes.news.notify)
+        lanes.awaited += not spec.exclusive  # whose lock may go to another one meanwhile
         try:
-            await serving.lanes.news.wait()
+            await lanes.news.wait()
         finally:
+            lanes.awaited -= not spec.exclusive
             timer.cancel()
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
