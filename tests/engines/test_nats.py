@@ -1293,7 +1293,8 @@ async def test_subscriptions_that_have_nothing_cost_no_task(rig: Rig, monkeypatc
     monkeypatch.setattr(Serving, "touch", touched)
     await broker.ping()
     here._tick()
-    assert not here._jobs
+    await asyncio.sleep(0.05)
+    assert not called
     await broker.publish([event()])
     assert len(await take(broker, ids[0])) == 1
     here._ticking.cancel()
@@ -1340,7 +1341,7 @@ async def test_the_numbers_of_many_are_asked_for_together(rig: Rig, monkeypatch:
         patch.setattr(link_module.Link, "ask", counted)
         infos = {info.subscription.id: info for info in await broker.subscriptions()}
     assert len(asked) < 15
-    assert list(infos) == ids
+    assert set(infos) == set(ids)
     for id in ids[-4:]:
         assert infos[id] == await broker.info(id)
     found = [(info.ready, info.leased, info.delayed, info.dead) for info in (infos[id] for id in ids[-4:])]

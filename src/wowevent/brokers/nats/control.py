@@ -43,9 +43,9 @@ class Control:
         self.sync: Shared[None] = Shared(self._sync)
         """Returns once all is folded that was written before the call."""
         self.say: Shared[None] = Shared(self._say)
-        """Returns once all can know what this instance reads, serves and holds. Where there is no room, it is said later.
+        """Returns once all can know what this instance reads, serves and holds; where there is no room, that is later.
 
-        It names all of that each time: of 50 that begin to serve something at once, one says it for all.
+        It names all of that each time: of 50 calls that begin to serve something at once, one says it for all.
         """
         self.again: str = ""
         """Which one the stream of what comes once more is: its sequences are names of messages."""

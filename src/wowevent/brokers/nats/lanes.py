@@ -152,7 +152,7 @@ class Lanes:
             if self.consuming:
                 feed.ahead(wanted - len(self.here[source]), _EXPIRES)
 
-    def _over(self, feed: Feed, source: str, expired: bool) -> None:  # noqa: FBT001 - as a feed says it
+    def _over(self, feed: Feed, source: str, expired: bool) -> None:
         """Of what was asked for ahead no more comes.
 
         Where nothing is here and somebody waits, it is asked for again, and nobody is woken: of 1,000 subscriptions

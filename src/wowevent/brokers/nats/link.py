@@ -33,7 +33,9 @@ SILENCE: Final = 9.5
 """Seconds without an answer after which the server is taken to be gone (obligation 9)."""
 _OLDEST: Final = (2, 11)  # of servers: messages that live for a while
 _AGAIN: Final = 2.0  # seconds after which what changes nothing is asked once more: who was asked may be gone
-_LOOKS: Final = ("STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.NAMES.", "CONSUMER.LIST.", "INFO")
+_LOOKS: Final = (
+    "STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.LIST.", "CONSUMER.NAMES.", "INFO",
+)  # fmt: skip
 _DOUBT: Final = 0.8  # of that time, after which it is asked why nothing comes
 _UNHEARD: Final = 4.0  # seconds after which it is asked whether the server is there, since an answer is missing
 _SPARE: Final = 40_960  # bytes of a message's greatest length that are for what it says of itself
