@@ -1202,12 +1202,38 @@ async def test_what_gets_nothing_is_asked_for_again_and_its_fetch_is_not_woken(r
     assert await acknowledge(broker, leases) == 2
 
 
+async def test_a_fetch_whose_wait_is_over_asks_for_nothing(
+    rig: Rig, pulls: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a router's clients are over at about the same time; each asked the server twice, and all others here."""
+    broker = opened(rig)
+    await declare(broker)
+    waiting = asyncio.create_task(broker.fetch(WORKER, limit=4, wait=5))
+    await eventually(lambda: _ahead(pulls) == 2)
+    before, synced = len(pulls), 0
+    sync = session.Session.sync
+
+    async def counted(self: session.Session) -> None:
+        nonlocal synced
+        synced += 1
+        await sync(self)
+
+    monkeypatch.setattr(session.Session, "sync", counted)
+    await eventually(lambda: bool(session_of(broker).serving(WORKER).lanes.news.waiting))
+    await rig.clock.advance(6)
+    assert await asyncio.wait_for(waiting, 5) == []
+    assert (len(pulls), synced) == (before, 0)
+    waiting = asyncio.create_task(broker.fetch(WORKER, limit=4, wait=5))
+    await broker.publish([event(n=1)])
+    assert numbers(await asyncio.wait_for(waiting, 5)) == [1]
+
+
 @pytest.mark.usefixtures("short")
 async def test_what_nobody_waits_for_is_not_asked_for_again(rig: Rig, pulls: list[bytes]) -> None:
     """Who is busy, or paused, would have events that others could handle."""
     one, two = opened(rig), opened(rig)
     await declare(one)
-    waiting = asyncio.create_task(one.fetch(WORKER, limit=1, wait=600))
+    waiting = asyncio.create_task(one.fetch(WORKER, limit=4, wait=600))
     await eventually(lambda: _ahead(pulls) == 2)
     await two.publish([event(n=0)])
     leases = await asyncio.wait_for(waiting, 5)
