@@ -136,10 +136,6 @@ class Letters:
         lane = "u" if urgent else "n"
         await self._link.store([copied(self._names.once_more(id, lane), body, fresh, f"{owner}-letter-{key}")])
 
-    async def count(self, id: str) -> int:
-        """How many letters a subscription has."""
-        return await count(self._link, self._names.dead, f"{self._names.letters(id)}.>")
-
 
 def _time(letter: DeadLetter) -> float:
     return letter.time
