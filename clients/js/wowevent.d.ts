@@ -218,7 +218,7 @@ export class BusError extends Error {
   readonly retryAfter?: number;
 }
 
-/** Thrown by a handler that wants another verdict than a failed attempt. */
+/** Thrown by a handler of a name that wants another verdict than a failed attempt. */
 export class Nack extends Error {
   constructor(verdict: Verdict);
   readonly verdict: Verdict;

@@ -425,12 +425,13 @@ export class Client {
       if (value !== undefined) this.#reply(event, { reply: value });
     } catch (error) {
       const { log } = this.#options;
-      if (!(error instanceof Nack)) log.error("wowevent: a handler failed", event.topic, event.event_id, error);
+      if (!token || !(error instanceof Nack)) log.error("wowevent: a handler failed", event.topic, event.event_id, error);
       if (!token) this.#reply(event, { error: String(error) }); // else the router tells, once there is no other attempt
       verdict = verdictOf(error);
     }
     sub.running -= 1;
     if (token) sub.settle(event.event_id, verdict);
+    if (verdict?.pause) sub.inbox.splice(0).forEach(({ event }) => sub.settle(event.event_id, { release: true }));
     this.#settle(sub);
     this.#work(sub);
     this.#serve(sub);

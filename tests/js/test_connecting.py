@@ -168,7 +168,7 @@ async def test_what_a_token_does_not_grant_is_told(tab: Tab, guarded: EventRoute
 
 
 async def test_who_publishes_too_fast_is_told_when_to_come_again(tab: Tab, guarded: EventRouter, keys: Keys):
-    await tab.connect(guarded.url, token=keys.token("alice", publish=["#"], limits={"events": 2}))
+    await tab.connect(guarded.url, token=keys.token("alice", publish=["#"], limits={"events": "2/s"}))
     told = await tab.run(
         "for (;;) { try { await client.publish('a.b'); } catch (error) {"
         "  return { code: error.code, retryable: error.retryable, wait: error.retryAfter }; } }"
