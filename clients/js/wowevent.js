@@ -627,7 +627,7 @@ function lossOf(url, reason, code) {
 }
 
 function verdictOf(error) {
-  if (error instanceof Nack) return { ...error.verdict, error: error.message.slice(0, 2_000) };
+  if (error instanceof Nack) return { ...error.verdict, error: error.verdict.error?.slice(0, 2_000) };
   return { error: String(error).slice(0, 2_000), traceback: String(error?.stack ?? "").slice(-8_000) };
 }
 
