@@ -28,6 +28,8 @@ const HELD = 2_000; // tokens that a subscribe frame names
 const TOKENS = 1_000; // and an ack
 const REMEMBERED = 10_000; // events whose acknowledgement came too late
 const REPLIES = 1_000; // that wait for a connection; the askers' timeouts are running
+const DEPTH = 34; // of a frame around a payload of 32
+const HALF = /(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/; // as JSON.stringify escapes it; whole characters it leaves as they are
 const [REFUSED, UNKNOWN, OVER] = [1008, 4501, 4502]; // close codes
 
 /** What goes wrong, by its code on the wire. */
@@ -596,14 +598,21 @@ function newId() {
   return `${text.slice(0, 16)}${variant}${text.slice(17)}`.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** A frame as text; what JSON would write as null in silence is refused. */
+/** A frame as text. What a router cannot read it can answer to nobody: so that is refused here. */
 function encode(frame, most = Infinity) {
   const text = JSON.stringify(frame, (name, value) => {
     if (typeof value !== "number" || Number.isFinite(value)) return value;
     throw new BusError("invalid_event", `${name}: JSON has no ${value}`);
   });
+  if (HALF.test(text)) throw new BusError("invalid_event", "half a character (a lone surrogate) is no text");
+  if (isDeeper(frame, DEPTH)) throw new BusError("invalid_event", `nested deeper than ${DEPTH} levels`);
   if (!fits(text, most)) throw tooLarge(most);
   return text;
+}
+
+function isDeeper(value, levels) {
+  if (typeof value !== "object" || value === null) return false;
+  return !levels || Object.values(value).some((each) => isDeeper(each, levels - 1));
 }
 
 function fits(text, most) {

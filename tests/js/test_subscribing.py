@@ -108,7 +108,7 @@ async def test_a_position_that_was_noted_goes_on_in_another_page(
     await client.seen(3)
     place = (await client.run("return deliveries;"))[1]["position"]
     assert await client.run("return sub.position;") != place
-    await client.page.close()
+    await client.close()
     await publish(bus, 3)
     later = await open_tab()
     await later.connect(router.url)
