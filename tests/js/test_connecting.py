@@ -34,17 +34,14 @@ async def test_connecting_twice_is_connecting_once(tab: Tab, router: EventRouter
     assert health["clients"] == 1
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
+async def test_what_is_no_routers_url_or_carries_a_secret_is_refused(tab: Tab):
+    for url in (
         "http://localhost:9090",
         "ws://me:secret@localhost:9090",
         "ws://localhost:9090/?token=wow_1",
         "wss://localhost:9090/?access_token=1",
-    ],
-)
-async def test_what_is_no_routers_url_or_carries_a_secret_is_refused(tab: Tab, url: str):
-    assert await tab.fails("make(url);", url=url) == "TypeError"
+    ):
+        assert await tab.fails("make(url);", url=url) == "TypeError"
 
 
 async def test_a_router_that_is_not_there_is_said_and_nothing_is_left_running(tab: Tab, router: EventRouter):
@@ -186,29 +183,34 @@ async def test_another_name_than_the_tokens_is_refused_for_good(tab: Tab, guarde
 # --- coming back ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("code", "again"),
-    [(1000, True), (1001, True), (1011, True), (1013, True), (4000, True), (4499, True)]
-    + [(1008, False), (4500, False), (4501, False), (4502, False), (4999, False), (3000, True)],
-)
-async def test_close_codes_say_whether_to_come_back(tab: Tab, code: int, again: bool):
+AGAIN = (1000, 1001, 1011, 1013, 3000, 4000, 4001, 4499)
+REFUSED, NOT_KNOWN = "not_permitted", "unauthenticated"
+FINAL = {1008: REFUSED, 4500: REFUSED, 4501: NOT_KNOWN, 4502: NOT_KNOWN, 4999: REFUSED}
+
+
+async def test_close_codes_say_whether_to_come_back(tab: Tab):
+    """Every other connection is closed with the next code when it has heard an event; the one behind it confirms."""
+    codes = iter([each for code in AGAIN for each in (code, None)] + list(FINAL))
+
     async def script(peer: Peer) -> None:
+        code = next(codes)
         await peer.greet()
-        if peer.number == 1:
-            await peer.expect("publish")
+        frame = await peer.expect("publish")
+        if code is None:
+            await peer.confirm(frame)
+            await peer.silent()
+        else:
             await peer.socket.close(code, "because")
-            return
-        await peer.confirm(await peer.expect("publish"))
-        await peer.silent()
 
     async with scripted(script) as url:
-        await tab.connect(url)
-        told = await tab.fails("return (await client.publish('a.b')).duplicate;")
-        if again:
-            assert told == "fulfilled: false"
-        else:
-            assert told == ("unauthenticated" if code in {4501, 4502} else "not_permitted")
-            assert "because" in await tab.run("return errors[0].message;")
+        for code in AGAIN:
+            await tab.connect(url)
+            assert (code, await tab.fails("return (await client.publish('a.b')).duplicate;")) == (code, "fulfilled: false")
+            await tab.run("await client.close();")
+        for code, kind in FINAL.items():
+            await tab.connect(url)
+            assert (code, await tab.fails("return client.publish('a.b');")) == (code, kind)
+            assert "because" in await tab.run("return errors.at(-2).message + errors.at(-1).message;")
             assert await tab.run("return client.state;") == "closed"
 
 
