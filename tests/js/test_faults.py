@@ -86,7 +86,7 @@ async def test_a_router_that_is_killed_and_started_again_under_load(
     tab: Tab, site: Site, tmp_path: Path, long_form: bool
 ):
     """By SIGKILL and by SIGTERM, in turn."""
-    lab, port, rounds = Lab(tmp_path), free_port(), 20 if long_form else 4
+    lab, port, rounds = Lab(tmp_path), free_port(), 20 if long_form else 2
     try:
         program = await serve(lab, port, site.origin)
         await tab.connect(f"ws://localhost:{port}", timeout=10)
