@@ -37,7 +37,10 @@ export class BusError extends Error {
   /** @param {string} code @param {string} message @param {number} [retryAfter] */
   constructor(code, message, retryAfter) {
     super(message);
-    Object.assign(this, { name: "BusError", code, retryAfter, retryable: PASSING.has(code) });
+    this.name = "BusError";
+    this.code = code;
+    this.retryable = PASSING.has(code);
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -47,7 +50,8 @@ export class Nack extends Error {
   constructor(verdict) {
     super(verdict.error ?? "not handled");
     encode(verdict); // what cannot be said is said here
-    Object.assign(this, { name: "Nack", verdict });
+    this.name = "Nack";
+    this.verdict = verdict;
   }
 }
 
@@ -92,7 +96,7 @@ export class Client {
     if (protocol !== "ws:" && protocol !== "wss:") throw new TypeError("a router's url is ws://… or wss://…");
     if (username || SECRETS.some((name) => searchParams.has(name))) throw new TypeError("a url is logged: no secrets");
     this.#url = url;
-    this.#options = { ...DEFAULTS, ...options };
+    this.#options = { ...DEFAULTS, ...given(options) };
     this.#pause = this.#options.reconnectInterval;
     if (!this.#options.WebSocket) throw new TypeError("there is no WebSocket here: give one as an option");
   }
@@ -137,13 +141,16 @@ export class Client {
     return (await this.#ask({ type: "get_health" })).health;
   }
 
-  async subscribe(topics, handler, { concurrency = 1, lost, ended, ...wanted } = {}) {
+  async subscribe(topics, handler, settings = {}) {
     if (this.#ended) throw this.#ended;
     if (typeof handler !== "function") throw new TypeError("a subscription needs a handler");
     const { log } = this.#options;
-    const sub = new Subscription({ ...wanted, topics: [topics].flat() }, handler, concurrency);
-    sub.lost = lost ?? ((count) => log.warn("wowevent: events are missing", topics, count));
-    sub.ended = ended ?? ((error) => log.error("wowevent: subscription ended", topics, error));
+    const sub = new Subscription(handler, {
+      lost: (count) => log.warn("wowevent: events are missing", topics, count),
+      ended: (error) => log.error("wowevent: subscription ended", topics, error),
+      ...given(settings),
+      topics: [topics].flat(),
+    });
     this.#subscriptions.add(sub);
     if (this.#line?.ready) {
       sub.waiter = deferred();
@@ -427,7 +434,8 @@ export class Client {
       if (value !== undefined) this.#reply(event, { reply: value });
     } catch (error) {
       const { log } = this.#options;
-      if (!token || !(error instanceof Nack)) log.error("wowevent: a handler failed", event.topic, event.event_id, error);
+      const { topic, event_id } = event;
+      if (!token || !(error instanceof Nack)) log.error("wowevent: a handler failed", topic, event_id, error);
       if (!token) this.#reply(event, { error: String(error) }); // else the router tells, once there is no other attempt
       verdict = verdictOf(error);
     }
@@ -440,7 +448,7 @@ export class Client {
     this.#progress();
   }
 
-  /** Say what was handled, all in one frame, and what was not, each in its own; one at a time, until the engine has it. */
+  /** Say what was handled, all in one frame, and what was not, each in its own; one frame at a time. */
   #settle(sub) {
     const { timeout, reconnectInterval } = this.#options;
     const line = this.#line;
@@ -500,10 +508,12 @@ class Subscription {
   #handled = new Set(); // ids of events that may come again, and were handled
   #last; // position of the newest event
 
-  constructor(wanted, handler, concurrency) {
+  constructor(handler, { concurrency = 1, lost, ended, ...wanted }) {
     this.named = wanted.name !== undefined || wanted.subscription !== undefined;
     this.handler = handler;
     this.concurrency = concurrency;
+    this.lost = lost;
+    this.ended = ended;
     this.#wanted = JSON.parse(encode(wanted)); // whatever becomes of what was given
     this.#last = wanted.after ? placeOf(wanted.after) : null;
   }
@@ -644,6 +654,10 @@ function verdictOf(error) {
 function placeOf(position) {
   const dash = position.lastIndexOf("-");
   return { epoch: position.slice(0, dash), offset: BigInt(position.slice(dash + 1)) };
+}
+
+function given(settings) {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
 function every(items, so) {

@@ -205,7 +205,10 @@ async def test_close_codes_say_whether_to_come_back(tab: Tab):
     async with scripted(script) as url:
         for code in AGAIN:
             await tab.connect(url)
-            assert (code, await tab.fails("return (await client.publish('a.b')).duplicate;")) == (code, "fulfilled: false")
+            assert (code, await tab.fails("return (await client.publish('a.b')).duplicate;")) == (
+                code,
+                "fulfilled: false",
+            )
             await tab.run("await client.close();")
         for code, kind in FINAL.items():
             await tab.connect(url)
@@ -214,7 +217,9 @@ async def test_close_codes_say_whether_to_come_back(tab: Tab):
             assert await tab.run("return client.state;") == "closed"
 
 
-async def test_pauses_grow_to_their_most_and_are_short_again_after_a_connection_that_held(tab: Tab, router: EventRouter):
+async def test_pauses_grow_to_their_most_and_are_short_again_after_a_connection_that_held(
+    tab: Tab, router: EventRouter
+):
     async with line(router.port) as way:
         await tab.run(
             "Math.random = () => 1; window.times = [];"
@@ -232,9 +237,7 @@ async def test_pauses_grow_to_their_most_and_are_short_again_after_a_connection_
         way.break_now()
         await tab.until("states.filter((each) => each === 'connected').length > 2")
         states, times = await tab.run("return [states, times];")
-        pauses = [
-            later - at for state, at, later in zip(states, times, times[1:], strict=False) if state == "away"
-        ]
+        pauses = [later - at for state, at, later in zip(states, times, times[1:], strict=False) if state == "away"]
         expected = [100, 200, 300, 300]
         assert all(abs(pause - wanted) < 90 for pause, wanted in zip(pauses, expected, strict=False)), pauses
         assert abs(pauses[-1] - 100) < 90, pauses

@@ -1,4 +1,4 @@
-"""Subscriptions with a name: acknowledged by the handler's end, given back, tried again, and handled once over breaks."""
+"""Subscriptions with a name: acknowledged as the handler returns, tried again, and handled once over breaks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ async def test_what_throws_comes_again_and_is_a_dead_letter_at_last(client: Tab,
     ],
     ids=["retry_after", "reject", "release", "pause"],
 )
-async def test_a_nack_says_another_verdict(client: Tab, bus: EventBus, verdict: object, attempts: list[int], dead: object):
+async def test_a_nack_says_another_verdict(
+    client: Tab, bus: EventBus, verdict: object, attempts: list[int], dead: object
+):
     """Once; then the handler returns."""
     await client.run(
         "await client.subscribe('task.*', (event, delivery) => { keep(event, delivery);"
@@ -126,7 +128,8 @@ async def test_two_pages_of_a_name_share_the_events(client: Tab, open_tab: Open,
 async def test_unsubscribe_waits_for_what_runs_and_gives_the_rest_back(client: Tab, router: EventRouter, bus: EventBus):
     await client.run(
         "window.gate = new Promise((resolve) => (window.go = resolve));"
-        "window.sub = await client.subscribe('task.*', async (event) => { keep(event); await gate; }, { name: 'worker' });"
+        "window.sub = await client.subscribe('task.*', async (event) => { keep(event); await gate; },"
+        "  { name: 'worker' });"
     )
     await publish(bus, 1, 2, 3)
     await client.seen(1)
@@ -197,7 +200,9 @@ async def test_an_event_whose_acknowledgement_was_lost_is_not_handled_again(tab:
         await peer.silent()
 
     async with scripted(script) as url:
-        await tab.run("make(url); client.subscribe('task.*', keep, { name: 'worker' }); await client.connect();", url=url)
+        await tab.run(
+            "make(url); client.subscribe('task.*', keep, { name: 'worker' }); await client.connect();", url=url
+        )
         assert await tab.seen(2) == [1, 2]
         assert acks == [["t1"], ["t1"], ["t2"]]
 

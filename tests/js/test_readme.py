@@ -91,9 +91,7 @@ async def use(context: BrowserContext, url: str, router: str) -> list[str]:
     return said
 
 
-async def test_the_commands_of_the_readme_and_the_example_page(
-    chrome: Chrome, context: BrowserContext, tmp_path: Path
-):
+async def test_the_commands_of_the_readme_and_the_example_page(chrome: Chrome, context: BrowserContext, tmp_path: Path):
     """The router and the page as the README starts them; then somebody uses the page."""
     lab, port, http = Lab(tmp_path), free_port(), free_port()
     try:
@@ -140,7 +138,10 @@ def test_every_option_is_typed_and_has_the_default_that_is_said():
     for name, value in re.findall(r"^  (\w+): (.*?),(?: //.*)?$", defaults[1], re.MULTILINE):
         assert name in told
         if re.fullmatch(r"[\d_.]+", value):
-            assert told[name].endswith(f"; {float(value.replace('_', '')):,g}.") or f"; {value.replace('_', ',')}." in told[name]
+            assert (
+                told[name].endswith(f"; {float(value.replace('_', '')):,g}.")
+                or f"; {value.replace('_', ',')}." in told[name]
+            )
 
 
 def test_the_package_depends_on_nothing_and_is_the_projects_version():
@@ -182,7 +183,9 @@ async def test_node_runs_it_and_ends_when_it_is_closed(router: EventRouter, tmp_
     assert (process.returncode, out.decode(), err.decode()) == (0, "true script 12\n", "")
 
 
-@pytest.mark.parametrize("code", ["closed", "unauthenticated", "not_permitted", "broker_unavailable", "request_timeout"])
+@pytest.mark.parametrize(
+    "code", ["closed", "unauthenticated", "not_permitted", "broker_unavailable", "request_timeout"]
+)
 def test_codes_that_the_client_makes_are_those_of_the_error_tree(code: str):
     from wowevent.client.connection import refusal
 

@@ -182,11 +182,17 @@ async def test_a_gap_that_nobody_asks_about_stands_in_the_console(tab: Tab):
         await peer.silent()
 
     async with scripted(script) as url:
-        await tab.run("make(url); await client.subscribe('task.*', keep); await client.connect();", url=url)
+        await tab.run(
+            "make(url, { timeout: undefined }); await client.subscribe('task.*', keep, { lost: undefined });"
+            "await client.connect();",
+            url=url,
+        )
         assert "7" in await tab.until("logged[0]")
 
 
-async def test_a_router_that_comes_back_with_another_log_is_a_gap(tab: Tab, router: EventRouter, bus: EventBus, site: Site):
+async def test_a_router_that_comes_back_with_another_log_is_a_gap(
+    tab: Tab, router: EventRouter, bus: EventBus, site: Site
+):
     await tab.connect(router.url)
     await tab.subscribe("task.*")
     await publish(bus, 1)
