@@ -207,6 +207,32 @@ async def test_an_event_whose_acknowledgement_was_lost_is_not_handled_again(tab:
         assert acks == [["t1"], ["t1"], ["t2"]]
 
 
+async def test_what_comes_under_a_new_token_while_it_is_handled_is_handled_once(tab: Tab):
+    acks: list[list[str]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+        await peer.deliver(envelope(1), token=f"t{peer.number}")
+        if peer.number == 1:
+            await tab.until("busy.length")
+            await peer.socket.close(1011)
+            return
+        await tab.run("go();")
+        acks.append((await peer.expect("ack"))["tokens"])
+        await peer.silent()
+
+    async with scripted(script) as url:
+        await tab.run(
+            "window.busy = []; window.gate = new Promise((resolve) => (window.go = resolve));"
+            "make(url); await client.subscribe('task.*', async (event) => { busy.push(1); await gate; keep(event); },"
+            "  { name: 'worker' }); await client.connect();",
+            url=url,
+        )
+        await eventually(lambda: acks == [["t2"]])
+        assert await tab.run("return busy.length;") == 1
+
+
 async def test_a_letter_that_is_sent_again_is_handled_again(client: Tab, bus: EventBus):
     await client.run(
         "await client.subscribe('task.*', (event, delivery) => { keep(event, delivery);"

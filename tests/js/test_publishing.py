@@ -97,8 +97,9 @@ async def test_the_outbox_is_bounded(tab: Tab, router: EventRouter, bus: EventBu
         assert await tab.fails(publish + "return one;", n=3, size=0) == "outbox_full"
         await way.open()
         await tab.run("await Promise.all(kept);")
-        await tab.publish(4)  # there is room again
-        assert numbers(await stored(bus)) == [0, 1, 2, 4]
+        for n in (4, 5, 6):  # there is room again, each time
+            await tab.run(publish + "await one;", n=n, size=1_000)
+        assert numbers(await stored(bus)) == [0, 1, 2, 4, 5, 6]
         await tab.run("await client.close();")
 
 
@@ -107,6 +108,7 @@ REFUSED = [
     ("client.publish('_bus.own')", "invalid_topic"),
     ("client.publish('a.b', { sum: 0 / 0 })", "invalid_event"),
     ("client.publish('a.b', { text: '\\ud800' })", "invalid_event"),
+    ("client.publish('a.b', { text: 'a\\\\\\ud800' })", "invalid_event"),
     ("client.publish('a.b', { ['\\udfff']: 1 })", "invalid_event"),
     ("client.publish('a.b', JSON.parse('{\"a\":'.repeat(33) + '1' + '}'.repeat(33)))", "invalid_event"),
     ("client.publish('a.b', JSON.parse('{\"a\":'.repeat(40) + '1' + '}'.repeat(40)))", "invalid_event"),
@@ -146,6 +148,27 @@ async def test_a_router_that_goes_away_takes_the_event_when_it_is_back(tab: Tab)
         refused = "try { await client.publish('a.b', {}); } catch (error) { return [error.code, error.retryable]; }"
         assert await tab.run(refused) == ["storage_full", True]
         assert (await tab.run("return first;"))["event_id"]
+
+
+async def test_what_a_router_takes_no_more_is_told_and_the_rest_goes_on(tab: Tab):
+    """It was started anew with a smaller limit: sent to it, the event would end each connection."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet(max_frame=320_000 if peer.number == 1 else 1_000)
+        if peer.number == 1:
+            await peer.expect("publish")
+            await peer.socket.close(1001)
+            return
+        await peer.confirm(await peer.expect("publish"))
+        await peer.silent()
+
+    async with scripted(script) as url:
+        await tab.connect(url)
+        publish = (
+            "window.{0} = codeOf(async () => (await client.publish('a.b', {{ text: 'x'.repeat({1}) }})).duplicate);"
+        )
+        await tab.run(publish.format("large", 2_000) + publish.format("small", 10))
+        assert await tab.run("return Promise.all([large, small]);") == ["payload_too_large", "fulfilled: false"]
 
 
 async def test_close_waits_for_confirmations_and_rejects_what_comes_after(client: Tab, bus: EventBus):

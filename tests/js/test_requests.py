@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.client.scripted import line
+from tests.client.scripted import Peer, envelope, line, scripted
 from tests.js.conftest import Tab
+from tests.router.conftest import eventually
 from wowevent import Event, EventBus, NoResponders, RequestFailed
 from wowevent.router import EventRouter
 
@@ -73,6 +74,30 @@ async def test_a_question_waits_for_the_connection_and_ends_with_the_one_that_ca
         await way.open()
         assert (await tab.run("return health;"))["status"] == "healthy"
         await tab.run("await client.close();")
+
+
+async def test_an_answer_waits_for_the_next_connection(tab: Tab):
+    answers: list[object] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+        if peer.number == 1:
+            await peer.deliver(envelope(1, reply_to="_live.reply.1"), position="e-1")
+            await tab.until("window.go")
+            await peer.socket.close(1011)
+            return
+        answers.append((await peer.expect("reply"))["reply"])
+        await peer.silent()
+
+    async with scripted(script) as url:
+        await tab.run(
+            "make(url, { onState: (state) => state === 'away' && go(12) });"
+            "await client.subscribe('task.*', () => new Promise((resolve) => (window.go = resolve)));"
+            "await client.connect();",
+            url=url,
+        )
+        await eventually(lambda: answers == [12])
 
 
 async def test_what_follows_from_an_event_belongs_to_its_conversation(client: Tab, bus: EventBus):
