@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
+from itertools import takewhile
 from typing import Final, Protocol
 
 from msgspec import structs
@@ -19,6 +20,7 @@ from wowevent.broker import (
     Attempt,
     Broker,
     Extend,
+    Iteration,
     Lease,
     Position,
     Query,
@@ -88,7 +90,7 @@ class Inbox:
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Source. What is buried is gone: a live subscription has no dead letters."""
-        for settlement in reversed(settlements):  # each goes back to the front
+        for settlement in reversed(settlements):  # the last one first: each finds its place at the front
             if isinstance(settlement, Extend):
                 continue
             lease = self._leased.pop(settlement.token, None)
@@ -102,7 +104,8 @@ class Inbox:
             lease = structs.replace(lease, failures=lease.failures + 1, attempts=(*lease.attempts, failed))
 
         def due() -> None:
-            self._ready.appendleft(lease)
+            before = sum(1 for _ in takewhile(lambda other: int(other.token) < int(lease.token), self._ready))
+            self._ready.insert(before, lease)
             self._news.notify()
 
         if retry.delay > 0:
@@ -194,7 +197,7 @@ class Feed:
         while True:
             began = self._position
             try:
-                async with aclosing(self._broker.read(query, after=self._position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
+                async with aclosing(self._broker.read(query, after=self._position, follow=True)) as log:
                     await self._pass_on(log)
                 return
             except Closed:
@@ -208,7 +211,7 @@ class Feed:
                 logger.error("live subscriptions cannot be read now", error=error, retry_in=pause)
                 await self._clock.sleep(pause)
 
-    async def _pass_on(self, log: AsyncIterator[Stored]) -> None:
+    async def _pass_on(self, log: Iteration) -> None:
         """Fill the sinks until the log ends; what cannot be served is left out, and said."""
         while True:
             try:

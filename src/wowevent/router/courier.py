@@ -183,6 +183,7 @@ class Courier:
         self._tally = tally
         tally.counts = self.counts
         self._settler = Settler(spec.id, self._source, lease=spec.lease, clock=clock, counts=self.counts)
+        tally.valve.decline = self._settler.give_back
         self._parked: dict[str, tuple[dict[str, Lease | None], Timer]] = {}
         self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
         self._room = Wakeup()
