@@ -195,7 +195,7 @@ export class Client {
     else if (type === "published" || type === "error") this.#answered(frame);
     else if (type === "welcome") this.#greet(line, frame, token);
     else if (type === "reset") this.#served.get(subscription_id)?.lost(frame.lost ?? null);
-    else if (type === "subscribed") this.#send(encode({ type: "unsubscribe", subscription_id })); // it was given up
+    else if (type === "subscribed") this.#giveBack(subscription_id); // too late
     else if (type === "unsubscribed" && this.#served.has(subscription_id)) {
       this.#drop(this.#served.get(subscription_id), new BusError("subscription_not_found", "somebody has removed it"));
     }
@@ -368,7 +368,7 @@ export class Client {
   #serve(sub) {
     const { timeout, reconnectInterval } = this.#options;
     const line = this.#line;
-    if (!line?.ready || sub.over || sub.state !== "wanted" || 2 * sub.inbox.length > INBOX) return;
+    if (!line?.ready || !this.#wants(sub) || sub.state !== "wanted" || 2 * sub.inbox.length > INBOX) return;
     sub.state = "asked";
     this.#call({ type: "subscribe", subscription: sub.wanted }, timeout, line, (error, answer) => {
       if (line !== this.#line) return sub.tell(this.#ended); // it is asked for again, if there is an again
@@ -376,11 +376,21 @@ export class Client {
       if (error?.code === "not_permitted" && sub.beginAnew()) return this.#serve(sub);
       if (error?.retryable && !sub.waiter) return setTimeout(() => this.#serve(sub), reconnectInterval * 1000);
       if (error) return this.#drop(sub, error);
+      if (!this.#wants(sub)) return this.#giveBack(answer.subscription_id);
       this.#served.set(answer.subscription_id, sub);
       sub.serve(answer);
       sub.tell();
       this.#settle(sub);
     });
+  }
+
+  /** One that is about to go is served until what was handled of it is said. */
+  #wants(sub) {
+    return this.#subscriptions.has(sub) && (sub.named || !sub.over);
+  }
+
+  #giveBack(subscription_id) {
+    this.#send(encode({ type: "unsubscribe", subscription_id }));
   }
 
   /** It is over, and not by our wish. */
@@ -399,7 +409,7 @@ export class Client {
   /** What runs of one with tokens is waited for: it must be acknowledged before. */
   async #leave(sub) {
     sub.over = true;
-    if (sub.named) await this.#until(() => !sub.running && (sub.state !== "served" || !sub.ready.size));
+    if (sub.named) await this.#until(() => !sub.running && !sub.ready.size);
     const served = sub.state === "served";
     this.#forget(sub);
     if (!served) return;
@@ -415,7 +425,7 @@ export class Client {
     this.#work(sub);
     this.#settle(sub);
     if (sub.named || sub.inbox.length < INBOX) return;
-    this.#send(encode({ type: "unsubscribe", subscription_id: sub.id })); // until half of it is handled
+    this.#giveBack(sub.id); // until half of it is handled
     this.#served.delete(sub.id);
     sub.state = "wanted";
   }
@@ -650,7 +660,7 @@ function verdictOf(error) {
   return { error: String(error).slice(0, 2_000), traceback: String(error?.stack ?? "").slice(-8_000) };
 }
 
-/** Offsets may be larger than what a number holds exactly. */
+/** An offset may be larger than a number is exact. */
 function placeOf(position) {
   const dash = position.lastIndexOf("-");
   return { epoch: position.slice(0, dash), offset: BigInt(position.slice(dash + 1)) };

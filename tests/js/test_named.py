@@ -140,6 +140,26 @@ async def test_unsubscribe_waits_for_what_runs_and_gives_the_rest_back(client: T
     await emptied(bus)
 
 
+async def test_unsubscribe_says_what_was_handled_though_the_line_breaks(tab: Tab, router: EventRouter, bus: EventBus):
+    async with line(router.port) as way:
+        await tab.connect(way.url)
+        await tab.run(
+            "window.gate = new Promise((resolve) => (window.go = resolve));"
+            "window.sub = await client.subscribe('task.*', async (event) => { keep(event); await gate; },"
+            "  { name: 'worker' });"
+        )
+        await publish(bus, 1)
+        await tab.seen(1)
+        await tab.run("window.over = sub.unsubscribe();")
+        way.break_now()
+        await tab.until("client.state !== 'connected'")
+        await tab.run("go(); await over;")
+        info = await bus.info(WORKER)
+        assert info is not None
+        assert (info.ready, info.leased, info.delayed) == (0, 0, 0)
+        await tab.run("await client.close();")
+
+
 async def test_close_gives_back_what_was_not_begun(client: Tab, open_tab: Open, router: EventRouter, bus: EventBus):
     await client.run(
         "window.gate = new Promise((resolve) => (window.go = resolve));"

@@ -63,6 +63,19 @@ async def test_after_unsubscribe_nothing_comes(client: Tab, router: EventRouter,
     assert await client.seen(1) == [2]
 
 
+async def test_one_that_is_given_up_while_it_is_asked_for_is_not_served(tab: Tab, router: EventRouter, bus: EventBus):
+    await tab.run(
+        "make(url, { onState: (state) => state === 'connected' && window.sub.unsubscribe() });"
+        "window.sub = await client.subscribe('task.*', keep); await client.subscribe('mark', keep);"
+        "await client.connect(); await client.health();",
+        url=router.url,
+    )
+    await served(router, 1)
+    await publish(bus, 1)
+    await publish(bus, 2, topic="mark")
+    assert await tab.seen(1) == [2]
+
+
 async def test_what_a_router_refuses_is_rejected_and_forgotten(client: Tab, router: EventRouter):
     assert await client.fails("return client.subscribe('task*', keep);") == "invalid_topic"
     assert await client.fails("return client.subscribe('a', keep, { min_priority: 0 / 0 });") == "invalid_event"
@@ -162,8 +175,12 @@ async def test_a_gap_is_said_and_what_comes_twice_is_taken_once(tab: Tab):
             await peer.serve(frame, position="e-9007199254740999", recovered=False, lost=4)
             await peer.deliver(envelope(10), position="e-9007199254740998")
             await peer.socket.close(1011)
-        else:  # another log: it comes from its beginning
+        elif peer.number == 3:  # another log
             await peer.serve(frame, position="f-3", recovered=False)
+            await peer.socket.close(1011)
+        else:  # it comes from its beginning
+            assert frame["subscription"]["after"] == "f-0"
+            await peer.serve(frame, position="f-3")
             for offset in (1, 2, 2):
                 await peer.deliver(envelope(offset), position=f"f-{offset}")
             await peer.silent()
