@@ -13,7 +13,7 @@ const TYPED = 400; // milliseconds after the last letter until a filter holds
 const PAGE = 50; // events of a page of the history
 const SHOWN = 160; // characters of a payload in a row
 
-const RANGES = [["900", "15 minutes"], ["3600", "Hour"], ["86400", "Day"], ["", "All of it"]];
+const RANGES = [["900", "15 minutes"], ["3600", "Hour"], ["86400", "Day"], ["0", "All of it"]];
 const LEVELS = [["", "any"], ["4", "normal and above"], ["7", "high and above"], ["9", "critical"]];
 
 export default function Events({ query }) {
@@ -122,7 +122,7 @@ function Past({ query, change }) {
   const [turn, setTurn] = useState(0);
   const range = query.range ?? "3600";
   const asked = `${query.pattern} ${range} ${query.correlation_id} ${turn}`;
-  const start = useMemo(() => (range ? new Date(Date.now() - Number(range) * 1000).toISOString() : ""), [asked]);
+  const start = useMemo(() => (range === "0" ? "" : new Date(Date.now() - Number(range) * 1000).toISOString()), [asked]);
   useEffect(() => setPlaces([""]), [asked]);
   const { data, problem, loading } = useData("/events", {
     query: { pattern: listed(query.pattern), correlation_id: query.correlation_id, start_time: start, after: places.at(-1), limit: PAGE },
@@ -132,7 +132,7 @@ function Past({ query, change }) {
     <div class="filters">
       <${Typed} label="Topics" name="pattern" query=${query} change=${change} placeholder="order.*" />
       <${Typed} label="Correlation id" name="correlation_id" query=${query} change=${change} placeholder="any" />
-      <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => change({ range: chosen === "3600" ? "" : chosen || "0" })} />
+      <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => change({ range: chosen })} />
       <${Button} icon="replays" busy=${loading} onClick=${() => setTurn(turn + 1)}>Look again</${Button}>
     </div>
     <${Failure} problem=${problem} />
