@@ -16,31 +16,34 @@ export default function Routers() {
       <${Failure} problem=${problem} retry=${refresh} />
       ${routers?.length > 0 && html`<${Stats}>
         <${Stat} label="Routers" value=${number(routers.length)} />
-        <${Stat} label="Clients" value=${number(sum("clients"))} hint=${`${number(sum("named"))} of them have a name`} />
-        <${Stat} label="Events processed" value=${number(sum("events_processed"))} hint="since each began" />
+        <${Stat} label="Clients" value=${number(sum("clients"))} />
+        <${Stat} label="Named subscriptions" value=${number(sum("named"))} hint="which they are handed events of" />
+        <${Stat} label="Events published by clients" value=${number(sum("events_processed"))} hint="since each router began" />
       </${Stats}>`}
       <${Card} tight title="Processes">
-        <${Table} label="Routers" columns=${ROUTERS} rows=${routers} rowKey=${(row) => row.process}
+        <${Table} label="Routers" columns=${ROUTERS} rows=${routers} rowKey=${key}
           empty=${html`<${Empty} title="No router is heard of" icon="routers"><code>wowevent serve</code> has one. Who has just begun is heard within seconds.</${Empty}>`} />
       </${Card}>
-      ${routers?.filter((each) => each.connections).map((each) => html`<${Clients} key=${each.process} router=${each} />`)}
+      ${routers?.filter((each) => each.connections).map((each) => html`<${Clients} key=${key(each)} router=${each} />`)}
     </${Page}>
   `;
 }
 
+const key = (router) => `${router.process} ${router.since}`; // a process may have several
+
 const ROUTERS = [
-  { title: "Host", wide: true, show: (row) => row.host },
+  { title: "Host", wide: true, show: (row) => row.host ?? "not shown to this token" },
   { title: "Process", wide: true, show: (row) => html`<span class="mono soft">${row.process}</span>` },
   { title: "Clients", number: true, show: (row) => number(row.clients) },
-  { title: "Named", number: true, show: (row) => number(row.named) },
-  { title: "Events processed", number: true, show: (row) => number(row.events_processed) },
+  { title: "Named subscriptions", number: true, show: (row) => number(row.named) },
+  { title: "Published by clients", number: true, show: (row) => number(row.events_processed) },
   { title: "Since", show: (row) => html`<${Time} at=${row.since} relative />` },
 ];
 
 /** Who is connected to the process that answers this page. */
 function Clients({ router }) {
   return html`
-    <${Card} tight title=${`${many(router.connections.length, "client")} on ${router.host}`} lead="Of the process that answers this page; others say only how many they have.">
+    <${Card} tight title=${`${many(router.connections.length, "client")} on ${router.host ?? "this router"}`} lead="Of the process that answers this page; others say only how many they have.">
       <${Table} label="Clients" columns=${CLIENTS} rows=${router.connections} rowKey=${(row) => `${row.address} ${row.since} ${row.name}`}
         empty=${html`<${Empty} title="Nobody is connected" icon="routers" />`} />
     </${Card}>

@@ -1,7 +1,7 @@
 // Events on the same topic that did not fail, to hold those that did against.
 
 import { useEffect, useState } from "../kit.js";
-import { get, part } from "../api.js";
+import { get } from "../api.js";
 import { exact } from "../json.js";
 
 const BEFORE = 3600; // seconds before the first letter from which the log is looked through
@@ -36,7 +36,7 @@ async function othersOf(group, dead, signal) {
   const found = [];
   for (const each of candidates.slice(0, TRIED)) {
     if (found.length === WANTED) break;
-    const { dead_letters: letters } = await get(`/events/${part(each.event.event_id)}`, {}, { signal });
+    const { dead_letters: letters } = await get("/dead-letters", { event_id: each.event.event_id, limit: 1 }, { signal });
     if (letters.length === 0) found.push(each);
   }
   return found;

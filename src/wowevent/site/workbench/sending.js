@@ -23,7 +23,7 @@ export const redeliver = (meant) =>
     }),
     fields: [
       {
-        name: "rate", label: "At most so many a second", type: "number", min: "0.1", max: "100000", step: "any", placeholder: "all at once",
+        name: "rate", label: "At most so many a second", type: "number", min: "0.1", max: "10000", step: "any", placeholder: "all at once",
         hint: "Leave it empty for a few. For many, a rate spares what the agent depends on.",
       },
     ],
