@@ -5,6 +5,7 @@ import { part } from "../api.js";
 import { at, go } from "../route.js";
 import { many, number, span } from "../words.js";
 import { again } from "../workbench/again.js";
+import { headline } from "../workbench/diagnosis.js";
 import { Storms } from "../workbench/storms.js";
 import { useRecent } from "../workbench/recent.js";
 
@@ -88,7 +89,7 @@ function Tree({ found, refresh }) {
   return html`
     <${Card} tight title="Who caused what" lead="A bar is the time from the cause to its effect."
       actions=${found.failures > 0 && html`<${Choice} label="Which" options=${[["all", "All"], ["failed", "Failures"]]} value=${which} onChange=${setWhich} />`}>
-      <ol class="tree" aria-label="Events, cause before effect">
+      <ol class="tree" role="list" aria-label="Events, cause before effect">
         ${rows.slice(0, most).map(({ step, index }) => html`<${Step} key=${step.event_id} step=${step} index=${index} found=${found} refresh=${refresh} />`)}
       </ol>
       ${rows.length > most && html`<p class="note">${number(most)} of ${number(rows.length)} are shown. <${Button} kind="quiet" onClick=${() => setMost(most + SHOWN)}>Show more</${Button}></p>`}
@@ -111,7 +112,7 @@ function Step({ step, index, found, refresh }) {
           ${step.delayed_until && html`<${Badge}>was delayed</${Badge}>`}
         </p>
         ${step.failures.map((failure) => html`
-          <p class="died" key=${failure.id}>${Icon({ name: "alert" })}<span>${failure.subscription}: <a href=${at("letters", failure.id)}>${failure.error || failure.reason}</a> after ${many(failure.attempts, "attempt")}</span></p>`)}
+          <p class="died" key=${failure.id}>${Icon({ name: "alert" })}<span>${failure.subscription}: <a href=${at("letters", failure.id)}>${headline(failure.error || failure.reason)}</a> after ${many(failure.attempts, "attempt")}</span></p>`)}
       </div>
       <${Line} step=${step} found=${found} failed=${failed} />
       <${Button} kind="quiet" icon="replays" onClick=${() => again(found.steps, index).then((done) => done !== undefined && refresh())}>

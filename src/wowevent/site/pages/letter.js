@@ -6,6 +6,7 @@ import { exact } from "../json.js";
 import { at, go } from "../route.js";
 import { many } from "../words.js";
 import { Correction } from "../workbench/correction.js";
+import { headline } from "../workbench/diagnosis.js";
 import { discard, redeliver } from "../workbench/sending.js";
 import { Why } from "../workbench/why.js";
 
@@ -25,7 +26,7 @@ export default function Letter({ id, query }) {
     <${Button} icon="send" onClick=${() => act(redeliver)}>Redeliver as it is</${Button}>
   `;
   return html`
-    <${Page} title=${letter.error || "No error was given"} lead=${lead} back=${up} actions=${actions}>
+    <${Page} title=${headline(letter.error)} lead=${lead} back=${up} actions=${actions}>
       ${sent ? html`<${Sent} sent=${sent} letter=${letter} up=${up} />` : html`<${Correction} letter=${letter} onSent=${setSent} />`}
       <${Why} error=${letter.error} reason=${letter.reason} traceback=${letter.traceback} failed=${[letter.event.payload]} others=${[]} />
       <div class="columns">

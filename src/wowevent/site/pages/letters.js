@@ -5,7 +5,7 @@ import { at, go } from "../route.js";
 import { many, number } from "../words.js";
 import { Group } from "../workbench/group.js";
 import { Redeliveries } from "../workbench/redeliveries.js";
-import { REASONS } from "../workbench/diagnosis.js";
+import { REASONS, headline } from "../workbench/diagnosis.js";
 
 const EVERY = 3_000; // milliseconds
 const MOST = 100; // groups
@@ -36,7 +36,7 @@ function Groups({ query }) {
 }
 
 const COLUMNS = [
-  { title: "Error", wide: true, show: (group) => html`<a class="error" href=${at("letters", null, { fingerprint: group.fingerprint })}>${group.error || "no error was given"}</a><${Badge} tone="bad">${REASONS[group.reason] ?? group.reason}</${Badge}>` },
+  { title: "Error", wide: true, show: (group) => html`<a class="error" href=${at("letters", null, { fingerprint: group.fingerprint })}>${headline(group.error)}</a><${Badge} tone="bad">${REASONS[group.reason] ?? group.reason}</${Badge}>` },
   { title: "Could not be handled by", wide: true, show: (group) => group.subscriptions.map((id) => html`<div key=${id}>${id}</div>`) },
   { title: "Topic", wide: true, show: (group) => group.topics.map((topic) => html`<div key=${topic}>${topic}</div>`) },
   { title: "Letters", number: true, show: (group) => html`<b>${number(group.count)}</b>` },

@@ -50,7 +50,7 @@ function Order({ query, begun }) {
   return html`
     <${Card} title="Replay a part of the history">
       <form onSubmit=${start}>
-        <div class="filters">
+        <div class="order">
           <${Field} label="Topics" value=${pattern} onChange=${setPattern} mono placeholder="order.*" hint="A topic or a pattern; empty is all." />
           <${Field} label="From" type="datetime-local" step="1" value=${from} onChange=${setFrom} hint="By the events' own times; empty is the beginning." />
           <${Field} label="To" type="datetime-local" step="1" value=${to} onChange=${setTo} hint="Empty is now." />

@@ -1,6 +1,6 @@
 // Schemas: what payloads are held against, each version of it, and whether a new one would break something.
 
-import { Badge, Button, Card, Choice, Empty, Failure, Field, Json, Loading, Page, Table, ask, html, useData, useState } from "../kit.js";
+import { Badge, Button, Card, Empty, Failure, Field, Json, Loading, Page, Table, ask, html, useData, useState } from "../kit.js";
 import { part, post, remove } from "../api.js";
 import { at, go } from "../route.js";
 import { many } from "../words.js";
@@ -55,7 +55,7 @@ function Type({ type }) {
       ${shown && html`
         <${Card} title=${`Version ${shown.version}`} lead=${shown.description}
           actions=${html`
-            ${versions.length > 1 && html`<${Choice} label="Version" options=${versions.map((each) => [each.version, each.version])} value=${shown.version} onChange=${setChosen} />`}
+            ${versions.length > 1 && html`<${Field} label="Shown version" hidden type="select" options=${versions.map((each) => each.version)} value=${shown.version} onChange=${setChosen} />`}
             <${Button} kind="danger" icon="trash" onClick=${drop}>Remove ${shown.version}</${Button}>`}>
           <${Json} value=${shown.json_schema} label=${`Schema ${type} ${shown.version}`} />
         </${Card}>`}

@@ -13,7 +13,7 @@ export function Comparison({ letters, others }) {
   const columns = [...shown, ...others.found];
   const rows = compared(columns, shown.length);
   const [only, setOnly] = useState(null);
-  const narrow = only ?? rows.length > FEW;
+  const narrow = only ?? (rows.length > FEW && columns.length > 1);
   const seen = narrow ? rows.filter((row) => row.differs) : rows;
   if (columns.length === 0) return null;
   return html`

@@ -6,6 +6,8 @@ const FRAME = /^ *File "(.+)", line (\d+), in (.+)$/;
 const FOREIGN = /site-packages|dist-packages|\/lib\/python|<frozen|[\\/]wowevent[\\/]/; // code that is not the agent's own
 const MARKS = /^[\s^~]+$/;
 
+const HEADLINE = 160; // characters of an error
+
 /** The reasons in a word or two. */
 export const REASONS = {
   handler_error: "handler error",
@@ -51,6 +53,12 @@ export function place(traceback) {
 function codeAfter(lines, index) {
   const next = lines[index + 1] ?? "";
   return FRAME.test(next) || MARKS.test(next) ? "" : next.trim();
+}
+
+/** An error in a line. */
+export function headline(error) {
+  const line = error.trim().split("\n", 1)[0] || "No error was given";
+  return line.length > HEADLINE ? `${line.slice(0, HEADLINE)}…` : line;
 }
 
 /** The words in quotes of an error: `sum` of `KeyError: 'sum'`. */

@@ -5,6 +5,7 @@ import { exact, written } from "../json.js";
 import { at } from "../route.js";
 import { many, span } from "../words.js";
 import { Comparison } from "./comparison.js";
+import { headline } from "./diagnosis.js";
 import { discard, redeliver } from "./sending.js";
 import { Redeliveries } from "./redeliveries.js";
 import { useOthers } from "./others.js";
@@ -22,7 +23,7 @@ export function Group({ fingerprint }) {
   const letters = listed.data?.dead_letters ?? null;
   const refresh = () => (groups.refresh(), listed.refresh());
   const others = useOthers(group, letters);
-  const title = group ? group.error || "No error was given" : "A group of dead letters";
+  const title = group ? headline(group.error) : "A group of dead letters";
   const lead = group && html`${many(group.count, "dead letter")} of ${group.subscriptions.join(", ")}, <${Time} at=${group.first} relative /> to <${Time} at=${group.last} relative />`;
   return html`
     <${Page} title=${title} lead=${lead} back=${{ href: at("letters"), title: "Dead letters" }}>
@@ -81,10 +82,10 @@ function Letters({ group, letters, refresh }) {
 const columns = (group, ticked, tick) => [
   {
     title: "Event",
-    show: (letter) => html`<label class="tick">
+    show: (letter) => html`<div class="tick">
       <input type="checkbox" aria-label=${`Tick event ${letter.event.event_id}`} checked=${ticked.has(letter.id)} onChange=${(event) => tick(letter.id, event.target.checked)} />
       <${Id} id=${letter.event.event_id} href=${at("events", letter.event.event_id)} />
-    </label>`,
+    </div>`,
   },
   { title: "Topic", wide: true, show: (letter) => letter.event.topic },
   { title: "Died", show: (letter) => html`<${Time} at=${letter.time} />` },
