@@ -4,10 +4,10 @@ import { Badge, Card, Empty, Failure, Field, Page, Table, Time, html, useData } 
 import { at, go } from "../route.js";
 import { many, number } from "../words.js";
 import { Group } from "../workbench/group.js";
+import { lettersIn, usePaced } from "../workbench/paced.js";
 import { Redeliveries } from "../workbench/redeliveries.js";
 import { REASONS, headline } from "../workbench/diagnosis.js";
 
-const EVERY = 3_000; // milliseconds
 const MOST = 100; // groups
 
 export default function Letters({ query }) {
@@ -16,9 +16,8 @@ export default function Letters({ query }) {
 
 function Groups({ query }) {
   const asked = { subscription: query.subscription, reason: query.reason, correlation_id: query.correlation_id, event_id: query.event_id };
-  const { data, problem, refresh } = useData("/dead-letters/groups", { query: { ...asked, limit: MOST }, every: EVERY });
+  const { data, problem, refresh } = usePaced("/dead-letters/groups", { query: { ...asked, limit: MOST } }, lettersIn);
   const groups = data?.groups ?? null;
-  const count = (groups ?? []).reduce((sum, group) => sum + group.count, 0);
   return html`
     <${Page}
       title="Dead letters"
@@ -26,7 +25,7 @@ function Groups({ query }) {
     >
       <${Filters} query=${query} />
       <${Failure} problem=${problem} retry=${refresh} />
-      <${Card} tight title=${groups?.length > 0 && `${many(count, "dead letter")} in ${many(groups.length, "group")}`}>
+      <${Card} tight title=${groups?.length > 0 && `${many(lettersIn(data), "dead letter")} in ${many(groups.length, "group")}`}>
         <${Table} label="Groups of dead letters" columns=${COLUMNS} rows=${groups} rowKey=${(group) => group.fingerprint} empty=${html`<${Nothing} query=${asked} />`} />
         ${data?.more && html`<p class="note">There are more: only a part of all dead letters is shown. Choose a subscription or a reason to see its own.</p>`}
       </${Card}>

@@ -1,23 +1,23 @@
 // One group of dead letters: why they died, what of their payloads it is about, and how they are sent again.
 
-import { Button, Card, Empty, Failure, Field, Id, Loading, Page, Table, Time, html, useData, useEffect, useState } from "../kit.js";
+import { Button, Card, Empty, Failure, Field, Id, Loading, Page, Table, Time, html, useEffect, useState } from "../kit.js";
 import { exact, written } from "../json.js";
 import { at } from "../route.js";
 import { many, span } from "../words.js";
 import { Comparison } from "./comparison.js";
 import { headline } from "./diagnosis.js";
+import { lettersIn, usePaced } from "./paced.js";
 import { discard, redeliver } from "./sending.js";
 import { Redeliveries } from "./redeliveries.js";
 import { useOthers } from "./others.js";
 import { Why } from "./why.js";
 
-const EVERY = 3_000; // milliseconds
 const SHOWN = 100; // letters
 const BRIEF = 140; // characters of a payload
 
 export function Group({ fingerprint }) {
-  const groups = useData("/dead-letters/groups", { query: { fingerprint, limit: 1 }, every: EVERY });
-  const listed = useData("/dead-letters", { query: { fingerprint, limit: SHOWN }, every: EVERY, parse: exact });
+  const groups = usePaced("/dead-letters/groups", { query: { fingerprint, limit: 1 } }, lettersIn);
+  const listed = usePaced("/dead-letters", { query: { fingerprint, limit: SHOWN }, parse: exact }, () => groups.data?.groups[0]?.count ?? 0);
   useEffect(() => scrollTo(0, 0), []);
   const group = groups.data?.groups[0];
   const letters = listed.data?.dead_letters ?? null;

@@ -4,10 +4,8 @@ import { Button, Card, Failure, Id, Table, Time, ask, html, useData } from "../k
 import { part, post } from "../api.js";
 import { at } from "../route.js";
 
-const EVERY = 5_000; // milliseconds
-
 export function Storms() {
-  const { data, problem, refresh } = useData("/storms", { every: EVERY });
+  const { data, problem, refresh } = useData("/storms");
   if (problem && problem.status !== 403) return html`<${Failure} problem=${problem} retry=${refresh} />`;
   if (!data?.storms.length) return null;
   return html`
