@@ -5,6 +5,7 @@
 
 const PATIENCE = 30_000; // milliseconds for an answer
 const SILENCE = 40_000; // milliseconds without a word on a stream: the service says `: ping` after 15 s
+const AWAY = 60_000; // milliseconds for which a tab may be hidden and its stream still goes on behind what came last
 const FIRST_PAUSE = 500; // milliseconds before a stream is opened again,
 const LONGEST_PAUSE = 10_000; // doubled each time, up to this
 const KEY = "wowevent.token";
@@ -80,7 +81,8 @@ export async function call(method, path, body, { signal, answers = [], parse = J
 }
 
 /**
- * Server-Sent Events until `signal` says so: opened again, behind what came last, whenever the stream ends.
+ * Server-Sent Events until `signal` says so: opened again, behind what came last, whenever the stream ends. A tab that is hidden has none: a
+ * browser has six connections to a service for all of its tabs.
  * @param {string} path As `url` makes it.
  * @param {{signal: AbortSignal, onEvent: (data: any) => void, onNote?: (name: string, data: any) => void, onState?: (state: string, problem?: Problem) => void}} told
  *   `onNote` is told what has a name (`reset`, `skipped`), `onState` of "open", "away" and "refused", which is the end.
@@ -95,6 +97,11 @@ export async function follow(path, { signal, onEvent, onNote = () => {}, onState
     else onNote(name, JSON.parse(data));
   };
   while (!signal.aborted) {
+    const hidden = await untilSeen(signal);
+    if (hidden > AWAY && last) {
+      last = "";
+      onNote("reset", { lost: null, message: "What came while this tab was hidden is in the history." });
+    }
     try {
       for await (const message of stream(path, last, signal, () => onState("open"))) {
         pause = FIRST_PAUSE;
@@ -102,19 +109,34 @@ export async function follow(path, { signal, onEvent, onNote = () => {}, onState
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) {
-        return onState("refused", error);
-      }
+      const refused = error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429;
+      if (refused && !last) return onState("refused", error);
+      if (refused) last = ""; // it is gone from the log, or the token is for what comes alone
     }
+    if (document.hidden) continue;
     onState("away");
     await sleep(pause, signal);
     pause = Math.min(2 * pause, LONGEST_PAUSE);
   }
 }
 
+/** Wait until the tab is looked at; for how long that was, in milliseconds. */
+async function untilSeen(signal) {
+  const since = performance.now();
+  while (document.hidden && !signal.aborted) {
+    await new Promise((resolve) => {
+      document.addEventListener("visibilitychange", resolve, { once: true, signal });
+      signal.addEventListener("abort", resolve, { once: true });
+    });
+  }
+  return performance.now() - since;
+}
+
 async function* stream(path, last, signal, opened) {
   const quiet = new AbortController();
+  const hide = () => document.hidden && quiet.abort();
   let timer = setTimeout(() => quiet.abort(), SILENCE);
+  document.addEventListener("visibilitychange", hide);
   try {
     const both = AbortSignal.any([signal, quiet.signal]);
     const headers = { accept: "text/event-stream", ...(last ? { "last-event-id": last } : {}) };
@@ -134,6 +156,7 @@ async function* stream(path, last, signal, opened) {
     }
   } finally {
     clearTimeout(timer);
+    document.removeEventListener("visibilitychange", hide);
     quiet.abort(); // whoever leaves the loop early leaves the connection, too
   }
 }

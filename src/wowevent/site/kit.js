@@ -35,8 +35,10 @@ export function useData(path, { query, every, parse } = {}) {
 
 async function poll(asked, every, options, setState) {
   const { signal } = options;
+  let first = true;
   do {
-    if (!document.hidden) {
+    if (first || !document.hidden) {
+      first = false;
       try {
         const data = await get(asked, {}, options);
         if (!signal.aborted) setState({ asked, data, problem: null, loading: false });
@@ -302,12 +304,14 @@ const asking = new EventTarget();
 export function ask(its) {
   question?.answer(undefined);
   return new Promise((resolve) => {
+    const number = (fields += 1);
     const answer = (result) => {
+      if (question?.number !== number) return; // it was answered
       question = null;
       asking.dispatchEvent(new Event("change"));
       resolve(result);
     };
-    question = { ...its, answer, number: (fields += 1) };
+    question = { ...its, answer, number };
     asking.dispatchEvent(new Event("change"));
   });
 }
@@ -349,7 +353,7 @@ function Question({ title, says, verb, danger, wide, fields: wanted = [], run, d
   };
   const shown = wanted.filter((field) => !field.when || field.when(values));
   return html`
-    <dialog ref=${box} class=${wide ? "wide" : ""} aria-labelledby="question" onCancel=${(event) => (event.preventDefault(), busy || answer(undefined))}>
+    <dialog ref=${box} class=${wide ? "wide" : ""} aria-labelledby="question" onClose=${() => answer(undefined)} onCancel=${(event) => (event.preventDefault(), busy || answer(undefined))}>
       <form onSubmit=${act}>
         <h2 id="question">${title}</h2>
         <div class="says" aria-live="polite">${text}</div>

@@ -21,6 +21,12 @@ export function go(page, id = null, query = {}, { replace = false } = {}) {
   }
 }
 
+/** Change a part of the query of the page that is shown: null and "" take a part away. It leaves no step to go back to. */
+export function refine(changes) {
+  const { page, id, query } = read();
+  go(page, id, { ...query, ...changes }, { replace: true });
+}
+
 /** @returns {{page: string, id: string | null, query: Object<string, string>}} What the URL says now. */
 export function useRoute() {
   const [route, setRoute] = useState(read);

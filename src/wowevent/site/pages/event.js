@@ -8,8 +8,8 @@ import { many, span } from "../words.js";
 
 const EVERY = 3000; // milliseconds: it may still be on its way
 const BACK = { href: at("events"), title: "Events" };
-const TONES = { acked: "good", retried: "warn", dead: "bad" };
-const WORDS = { acked: "handled", retried: "failed, tried again", dead: "dead" };
+const TONES = { acked: "good", retried: "warn", dead: "bad", dropped: "bad" };
+const WORDS = { acked: "handled", retried: "failed, tried again", dead: "dead", dropped: "failed, dropped" };
 
 export default function One({ id }) {
   const { data, problem, refresh } = useData(`/events/${part(id)}`, { every: EVERY });
@@ -48,7 +48,7 @@ function About({ its }) {
     ["Priority", event.priority],
     ["Happened", html`<${Time} at=${event.timestamp} />`],
     ["Stored", html`<${Time} at=${its.stored_at} />`],
-    ["Position", html`<code>${its.position}</code>`],
+    ["Position", its.position ? html`<code>${its.position}</code>` : "no longer in the log"],
     ["Schema", its.schema && html`<a href=${at("schemas", event.event_type)}>version ${its.schema.version}</a>`],
     ["Correlation", event.correlation_id && html`<a class="break" href=${at("conversations", event.correlation_id)}>${event.correlation_id}</a>`],
     ["Caused by", link(event.parent_event_id)],

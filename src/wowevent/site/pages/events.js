@@ -3,7 +3,7 @@
 import { Badge, Button, Card, Choice, Empty, Failure, Field, Icon, Page, Table, Time, html, useData, useEffect, useMemo, useRef, useState } from "../kit.js";
 import { follow, url } from "../api.js";
 import { publish } from "../publish.js";
-import { at, go } from "../route.js";
+import { at, refine } from "../route.js";
 import { many, number } from "../words.js";
 
 const ROWS = 200; // events of the tail that are kept, the newest
@@ -18,14 +18,13 @@ const LEVELS = [["", "any"], ["4", "normal and above"], ["7", "high and above"],
 
 export default function Events({ query }) {
   const past = query.view === "history";
-  const change = (changes) => go("events", null, { ...query, ...changes }, { replace: true });
   const actions = html`
-    <${Choice} label="What to show" value=${past ? "history" : "live"} options=${[["live", "Live"], ["history", "History"]]} onChange=${(view) => change({ view: view === "live" ? "" : view })} />
+    <${Choice} label="What to show" value=${past ? "history" : "live"} options=${[["live", "Live"], ["history", "History"]]} onChange=${(view) => refine({ view: view === "live" ? "" : view })} />
     <${Button} kind="primary" icon="add" onClick=${() => publish({ topic: plain(query.pattern) })}>Publish</${Button}>
   `;
   return html`
     <${Page} title="Events" lead=${past ? "What the log has, oldest first." : "What is published, as it is stored."} actions=${actions}>
-      ${past ? html`<${Past} query=${query} change=${change} />` : html`<${Live} query=${query} change=${change} />`}
+      ${past ? html`<${Past} query=${query} />` : html`<${Live} query=${query} />`}
     </${Page}>
   `;
 }
@@ -34,13 +33,13 @@ const plain = (pattern) => (pattern && !/[*#]/.test(pattern) ? pattern : "");
 const listed = (text) => (text ?? "").split(/[\s,]+/).filter(Boolean);
 
 /** A field of the filter: what is typed holds a moment after the last letter. */
-function Typed({ name, query, change, ...rest }) {
+function Typed({ name, query, ...rest }) {
   const given = query[name] ?? "";
   const [text, setText] = useState(given);
   useEffect(() => setText(given), [given]);
   useEffect(() => {
     if (text === given) return undefined;
-    const timer = setTimeout(() => change({ [name]: text.trim() }), TYPED);
+    const timer = setTimeout(() => refine({ [name]: text.trim() }), TYPED);
     return () => clearTimeout(timer);
   }, [text]);
   return html`<${Field} value=${text} onChange=${setText} mono ...${rest} />`;
@@ -48,16 +47,16 @@ function Typed({ name, query, change, ...rest }) {
 
 // ---------------------------------------------------------------- live
 
-function Live({ query, change }) {
+function Live({ query }) {
   const [held, setHeld] = useState(false);
   const path = url("/events/stream", { pattern: listed(query.pattern), types: listed(query.types), sources: listed(query.sources), min_priority: query.min_priority, max_rate: A_SECOND });
   const { rows, skipped, lost, waiting, state, problem } = useTail(path, held);
   return html`
     <div class="filters">
-      <${Typed} label="Topics" name="pattern" query=${query} change=${change} placeholder="order.*" />
-      <${Typed} label="Types" name="types" query=${query} change=${change} placeholder="any" />
-      <${Typed} label="Sources" name="sources" query=${query} change=${change} placeholder="any" />
-      <${Field} label="Priority" type="select" options=${LEVELS} value=${query.min_priority ?? ""} onChange=${(min_priority) => change({ min_priority })} />
+      <${Typed} label="Topics" name="pattern" query=${query} placeholder="order.*" />
+      <${Typed} label="Types" name="types" query=${query} placeholder="any" />
+      <${Typed} label="Sources" name="sources" query=${query} placeholder="any" />
+      <${Field} label="Priority" type="select" options=${LEVELS} value=${query.min_priority ?? ""} onChange=${(min_priority) => refine({ min_priority })} />
     </div>
     <${Failure} problem=${problem} />
     <${Card} tight title=${html`<${Listening} state=${state} held=${held} waiting=${waiting} />`} actions=${html`<${Button} kind="quiet" icon=${held ? "play" : "pause"} onClick=${() => setHeld(!held)}>${held ? "Go on" : "Hold"}</${Button}>`}>
@@ -99,7 +98,7 @@ function useTail(path, held) {
     };
     follow(path, {
       signal: ending.signal,
-      onEvent: (stored) => changed({ rows: [stored, ...tail.current.rows].slice(0, ROWS), waiting: tail.current.waiting + 1 }),
+      onEvent: (stored) => changed({ rows: [row(stored), ...tail.current.rows].slice(0, ROWS), waiting: tail.current.waiting + 1 }),
       onNote: (name, data) => {
         if (name === "skipped") changed({ skipped: tail.current.skipped + data.skipped });
         if (name === "reset") changed({ lost: data.message });
@@ -117,7 +116,7 @@ function useTail(path, held) {
 
 // ---------------------------------------------------------------- the past
 
-function Past({ query, change }) {
+function Past({ query }) {
   const [places, setPlaces] = useState([""]); // the `after` of each page up to this one
   const [turn, setTurn] = useState(0);
   const range = query.range ?? "3600";
@@ -127,19 +126,20 @@ function Past({ query, change }) {
   const { data, problem, loading } = useData("/events", {
     query: { pattern: listed(query.pattern), correlation_id: query.correlation_id, start_time: start, after: places.at(-1), limit: PAGE },
   });
+  const rows = useMemo(() => data && data.events.map(row), [data]);
   const empty = html`<${Empty} title="No event fits" icon="search">Widen the time, or ask for other topics.</${Empty}>`;
   return html`
     <div class="filters">
-      <${Typed} label="Topics" name="pattern" query=${query} change=${change} placeholder="order.*" />
-      <${Typed} label="Correlation id" name="correlation_id" query=${query} change=${change} placeholder="any" />
-      <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => change({ range: chosen })} />
+      <${Typed} label="Topics" name="pattern" query=${query} placeholder="order.*" />
+      <${Typed} label="Correlation id" name="correlation_id" query=${query} placeholder="any" />
+      <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => refine({ range: chosen })} />
       <${Button} icon="replays" busy=${loading} onClick=${() => setTurn(turn + 1)}>Look again</${Button}>
     </div>
     <${Failure} problem=${problem} />
     <${Card} tight title=${data && (places.length > 1 || data.next ? `Page ${places.length}` : many(data.events.length, "event"))}
       actions=${html`<${Button} kind="quiet" icon="back" disabled=${places.length === 1} onClick=${() => setPlaces(places.slice(0, -1))}>Earlier</${Button}
         ><${Button} kind="quiet" disabled=${!data?.next} onClick=${() => setPlaces([...places, data.next])}>Later${Icon({ name: "next" })}</${Button}>`}>
-      ${!problem && html`<${Rows} label="History" rows=${data?.events} empty=${empty} />`}
+      ${!problem && html`<${Rows} label="History" rows=${rows} empty=${empty} />`}
     </${Card}>
   `;
 }
@@ -148,13 +148,13 @@ function Past({ query, change }) {
 
 function Rows({ label, rows, empty, fresh = false }) {
   const columns = [
-    { title: "Topic", wide: true, show: ({ event }) => html`<a href=${at("events", event.event_id)}>${event.topic}</a>${event.event_type !== event.topic && html`<small>${event.event_type}</small>`}` },
-    { title: "From", wide: true, show: ({ event }) => event.source_agent || html`<span class="soft">–</span>` },
-    { title: "Payload", wide: true, show: ({ event }) => html`<code class="soft break">${excerpt(event.payload)}</code>` },
-    { title: "Priority", show: ({ event }) => html`<${Priority} level=${event.priority} />` },
-    { title: "Stored", number: true, show: (row) => html`<${Time} at=${row.stored_at} />` },
+    { title: "Topic", wide: true, show: (its) => html`<a href=${at("events", its.id)}>${its.topic}</a>${its.type !== its.topic && html`<small>${its.type}</small>`}` },
+    { title: "From", wide: true, show: (its) => its.source || html`<span class="soft">–</span>` },
+    { title: "Payload", wide: true, show: (its) => html`<code class="soft break">${its.excerpt}</code>` },
+    { title: "Priority", show: (its) => html`<${Priority} level=${its.priority} />` },
+    { title: "Stored", number: true, show: (its) => html`<${Time} at=${its.at} />` },
   ];
-  return html`<${Table} label=${label} columns=${columns} rows=${rows} rowKey=${(row) => row.position} rowClass=${() => (fresh ? "fresh" : "")} empty=${empty} />`;
+  return html`<${Table} label=${label} columns=${columns} rows=${rows} rowKey=${(its) => its.position} rowClass=${() => (fresh ? "fresh" : "")} empty=${empty} />`;
 }
 
 function Priority({ level }) {
@@ -162,7 +162,9 @@ function Priority({ level }) {
   return html`<${Badge} tone=${tone}>${level}</${Badge}>`;
 }
 
-function excerpt(payload) {
-  const text = JSON.stringify(payload);
-  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+/** What a row needs of an event: two hundred payloads of the largest kind would be 50 MB. */
+function row({ event, position, stored_at: stored }) {
+  const text = JSON.stringify(event.payload);
+  const excerpt = text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+  return { id: event.event_id, topic: event.topic, type: event.event_type, source: event.source_agent, priority: event.priority, position, at: stored, excerpt };
 }

@@ -10,6 +10,7 @@ const EVERY = 2000; // milliseconds: the service has a sample so often
 const SELDOM = 10_000; // for what changes slowly
 const GROUPS = 6; // kinds of failures that are named here
 const TOPICS = 8;
+const NOTICES = 12;
 
 export default function Overview() {
   const { data, problem, refresh } = useData("/overview", { every: EVERY });
@@ -30,14 +31,14 @@ function Engine({ its }) {
   const well = its.health === "healthy";
   return html`<span class="row">
     <${Badge} tone=${well ? "good" : "bad"}>${its.health}</${Badge}>
-    <span><b>${its.engine}</b> at <code class="break">${its.url}</code></span>
+    <span><b>${its.engine}</b>${its.url && html` at <code class="break">${its.url}</code>`}</span>
     <span>${many(its.processes, "process", "processes")}</span>
-    <span>numbers since <${Time} at=${its.since} /></span>
+    ${its.since && html`<span>numbers since <${Time} at=${its.since} /></span>`}
   </span>`;
 }
 
 function Numbers({ its }) {
-  const waiting = (its.ready ?? 0) + (its.delayed ?? 0);
+  const waiting = its.ready === null || its.delayed === null ? null : its.ready + its.delayed;
   return html`
     <${Stats}>
       <${Stat} label="Published" value=${rate(its.published_per_second)} unit="/s" />
@@ -84,7 +85,8 @@ function Attention() {
     <${Card} title="Needs attention" tight=${found.length > 0}>
       <${Failure} problem=${refused?.problem} retry=${refused?.refresh} />
       ${known && found.length === 0 && !refused && html`<${Empty} title="Nothing does">No failures, and everything is served.</${Empty}>`}
-      <ul class="notices">${found.map((each) => html`<${Notice} key=${each.key} ...${each} />`)}</ul>
+      <ul class="notices">${found.slice(0, NOTICES).map((each) => html`<${Notice} key=${each.key} ...${each} />`)}</ul>
+      ${found.length > NOTICES && html`<p class="rest"><a href=${at("subscriptions")}>and ${many(found.length - NOTICES, "more", "more")}</a></p>`}
     </${Card}>
   `;
 }

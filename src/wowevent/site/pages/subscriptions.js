@@ -9,6 +9,7 @@ import { compact, many, number, rate, span } from "../words.js";
 
 const EVERY = 2000; // milliseconds
 const SAMPLES = 300; // of one subscription's backlog, while it is looked at: ten minutes
+const ROWS = 200; // that are drawn; the field above them finds the others
 const BACK = { href: at("subscriptions"), title: "Subscriptions" };
 
 export default function Subscriptions({ id }) {
@@ -30,7 +31,9 @@ function All() {
       <${Failure} problem=${problem} retry=${refresh} />
       <${Pauses} />
       <div class="filters"><${Field} label="Find by id, agent or topic" value=${text} onChange=${setText} type="search" /></div>
-      <${Card} tight><${Table} label="Subscriptions" rowKey=${(its) => its.id} rows=${rows} empty=${empty} rowClass=${(its) => (its.paused ? "held" : "")} columns=${columns(trends, refresh)} /></${Card}>
+      <${Card} tight><${Table} label="Subscriptions" rowKey=${(its) => its.id} rows=${rows?.slice(0, ROWS)} empty=${empty} rowClass=${(its) => (its.paused ? "held" : "")} columns=${columns(trends, refresh)} />
+        ${rows?.length > ROWS && html`<p class="rest">${number(ROWS)} of ${number(rows.length)} are shown: find the others by a part of their name.</p>`}
+      </${Card}>
     </${Page}>
   `;
 }
