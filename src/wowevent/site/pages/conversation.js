@@ -116,7 +116,7 @@ function Step({ step, index, found, refresh }) {
       </div>
       <${Line} step=${step} found=${found} failed=${failed} />
       <${Button} kind="quiet" icon="replays" onClick=${() => again(found.steps, index).then((done) => done !== undefined && refresh())}>
-        <span class="wide-only">Again</span> from here<span class="unseen">: ${step.topic}</span>
+        <span><span class="wide-only">Again </span>from here<span class="unseen">: ${step.topic}</span></span>
       </${Button}>
     </li>
   `;
@@ -128,7 +128,7 @@ function Line({ step, found, failed }) {
   const place = (time) => `${2 + 96 * Math.min(1, Math.max(0, (time - found.started) / whole))}%`;
   const told = `${span(Math.max(0, step.time - found.started))} after the beginning${failed ? ", failed" : ""}`;
   return html`
-    <svg class="line" role="img" aria-label=${told}>
+    <svg class="moment" role="img" aria-label=${told}>
       <title>${told}</title>
       <line class="ground" x1="2%" x2="98%" y1="50%" y2="50%" />
       ${step.after !== null && html`<line class="bar-of" x1=${place(step.time - step.after)} x2=${place(step.time)} y1="50%" y2="50%" />`}

@@ -57,8 +57,10 @@ const question = (letter, payload, changed) => ({
   title: "Resend corrected?",
   wide: true,
   says: html`
-    <p><b>The corrected event goes to ${letter.subscription}</b>, and to nobody else, as a new event. This dead letter is gone then. Who sent it, and why, stands in the log.</p>
-    <${Changes} changed=${changed} wrong="" />
+    <div class="stack">
+      <p><b>The corrected event goes to ${letter.subscription}</b>, and to nobody else, as a new event. This dead letter is gone then. Who sent it, and why, stands in the log.</p>
+      <${Changes} changed=${changed} wrong="" />
+    </div>
   `,
   fields: [{ name: "reason", label: "Why is it corrected?", required: true, maxlength: 500, placeholder: "such as: the shop forgot the sum" }],
   verb: "Resend",

@@ -24,7 +24,7 @@ export function Group({ fingerprint }) {
   const refresh = () => (groups.refresh(), listed.refresh());
   const others = useOthers(group, letters);
   const title = group ? headline(group.error) : "A group of dead letters";
-  const lead = group && html`${many(group.count, "dead letter")} of ${group.subscriptions.join(", ")}, <${Time} at=${group.first} relative /> to <${Time} at=${group.last} relative />`;
+  const lead = group && html`${many(group.count, "dead letter")} of ${group.subscriptions.join(", ")}, the newest <${Time} at=${group.last} relative />`;
   return html`
     <${Page} title=${title} lead=${lead} back=${{ href: at("letters"), title: "Dead letters" }}>
       <${Failure} problem=${groups.problem ?? listed.problem} retry=${refresh} />

@@ -15,7 +15,7 @@ export function Why({ error, reason, traceback, failed, others }) {
     <${Card} title="Why" actions=${html`<${Badge} tone="bad">${REASONS[reason] ?? reason}</${Badge}>`}>
       <div class="stack">
         <p>${meaning(reason)}</p>
-        ${broke && html`<p class="broke">It broke in <code>${broke.name}</code>, line ${broke.line} of <code>${broke.file}</code>${broke.code && html`: <code class="line">${broke.code}</code>`}</p>`}
+        ${broke && html`<p class="broke">It broke in <code>${broke.name}</code>, line ${broke.line} of <code>${broke.file}</code>${broke.code && html`: <code class="code">${broke.code}</code>`}</p>`}
         ${clues(error, failed, others).map((clue) => html`<${Clue} key=${clue.field} ...${clue} />`)}
         ${traceback && html`<${Traceback} text=${traceback} />`}
       </div>
