@@ -2,7 +2,7 @@
 
 import { Badge, Button, Card, Table, Time, ask, html, useData } from "../kit.js";
 import { part, remove } from "../api.js";
-import { many, number } from "../words.js";
+import { many } from "../words.js";
 import { Progress } from "./progress.js";
 
 const EVERY = 2_000; // milliseconds
@@ -24,7 +24,7 @@ export function Redeliveries() {
 const columns = (refresh) => [
   { title: "Begun", show: (row) => html`<${Time} at=${row.started_at} />` },
   { title: "State", show: (row) => html`<${Badge} tone=${TONES[row.state]}>${row.state}</${Badge}>${row.failure && html`<small class="bad">${row.failure.message}</small>`}` },
-  { title: "A second", number: true, show: (row) => number(row.rate) },
+  { title: "A second", number: true, show: (row) => String(row.rate) },
   { title: "Redelivered", wide: true, show: (row) => html`<${Progress} label="Redelivered" done=${row.redelivered} of=${row.total} />` },
   { title: "Actions", quiet: true, show: (row) => row.state === "running" && html`<div class="actions"><${Button} kind="quiet" icon="close" onClick=${() => cancel(row).then(refresh)}>Cancel</${Button}></div>` },
 ];
