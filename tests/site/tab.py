@@ -76,7 +76,8 @@ class Tab:
     async def _picture(self, name: str | None) -> None:
         if name and self._screenshots:
             await self.page.wait_for_timeout(300)
-            await self.page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
+            picture = await self.page.screenshot(animations="disabled")
+            PICTURES.joinpath(f"{name}.png").write_bytes(picture)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
