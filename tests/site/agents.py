@@ -60,8 +60,9 @@ async def main(engine: str, router: str) -> None:
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with EventBus(engine) as bus, EventRouterClient(router, agent="wall") as wall:
-        await Shop(bus).open()
-        await wall.subscribe(["bill.*"], lambda _event: None)
+        shop = Shop(bus)
+        await shop.open()
+        wall.on("bill.*")(shop.pick)
         numbers = count(1)
         await bus.publish_many([order(next(numbers)) for _ in range(FIRST)])
         await bus.join(20)

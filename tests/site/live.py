@@ -29,7 +29,8 @@ class Live(NamedTuple):
 def system(home: Path) -> Iterator[Live]:
     """The service and the agents, with a schema, a schedule and a pause; ended with the block."""
     engine = f"sqlite:///{home}/events.db"
-    with running(home, "wowevent", "serve", "--url", engine, "--http-port", "0", "--port", "0") as _service:
+    here = "sqlite:///events.db"  # as pictures show it
+    with running(home, "wowevent", "serve", "--url", here, "--http-port", "0", "--port", "0") as _service:
         url = address(home)
         with script("agents.py", home, engine, _router(home)):
             _set_up(url)

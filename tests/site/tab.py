@@ -48,11 +48,11 @@ class Tab:
         """AssertionError for what is wrong with what is shown now, in light, in dark and on a phone; `name` is of its pictures."""
         for theme in ("light", "dark"):
             await self.page.emulate_media(color_scheme=theme)
-            await self._picture(name and f"{name}-{theme}")
+            await self.picture(name and f"{name}-{theme}")
             assert await self.violations() == [], theme
         await self.page.emulate_media(color_scheme="light")
         await self.page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a TypedDict
-        await self._picture(name and f"{name}-phone")
+        await self.picture(name and f"{name}-phone")
         width = await self.page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"{width} px wide on a phone: {await self.page.evaluate(WIDEST)}"
         assert await self.violations() == [], "on a phone"
@@ -73,10 +73,12 @@ class Tab:
             if each["impact"] in SERIOUS
         ]
 
-    async def _picture(self, name: str | None) -> None:
+    async def picture(self, name: str | None) -> None:
+        """What is seen now, for docs/pages, if pictures are wanted."""
         if name and self._screenshots:
             await self.page.wait_for_timeout(300)
-            await self.page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
+            picture = await self.page.screenshot(animations="disabled")
+            PICTURES.joinpath(f"{name}.png").write_bytes(picture)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:

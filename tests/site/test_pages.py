@@ -326,13 +326,15 @@ async def test_all_pages_are_within_reach_on_a_phone(tab: Tab) -> None:
     bar = tab.page.get_by_role("navigation", name="Pages")
     await expect(bar.get_by_role("link", name="Schemas")).to_be_hidden()
     await bar.get_by_role("button", name="More").click()
-    for name in ("Conversations", "Replays", "Schemas", "Agents", "Routers"):
+    for name in ("Subscriptions", "Conversations", "Replays", "Schemas", "Routers"):
         await expect(bar.get_by_role("link", name=name)).to_be_visible()
     assert await tab.violations() == []
 
 
 async def test_a_service_that_is_away_for_a_while(tab: Tab) -> None:
-    await tab.open("#/events?pattern=away.*")
+    await tab.open()
+    await tab.shows("Published")
+    await tab.reach("Events")
     await tab.shows("Listening")
     await tab.page.context.set_offline(True)
     await tab.page.get_by_role("link", name="Overview", exact=True).first.click()

@@ -17,7 +17,7 @@ const PAGES = [
   { name: "agents", title: "Agents" },
   { name: "routers", title: "Routers" },
 ];
-const NEAR = ["overview", "events", "subscriptions", "letters"]; // within reach of a thumb; the others are behind More
+const NEAR = ["overview", "events", "letters", "agents"]; // within reach of a thumb; the others are behind More
 const HEALTH_EVERY = 10_000; // milliseconds
 
 function Shell() {

@@ -3,7 +3,9 @@
 import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useRef } from "./kit.js";
 
-const HEIGHT = 200; // CSS pixels
+const HEIGHT = 210; // CSS pixels
+const SPAN = 600; // seconds that are shown: ten minutes
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7]; // steps of an axis of counts
 
 /**
  * Lines over time.
@@ -12,8 +14,9 @@ const HEIGHT = 200; // CSS pixels
  * @param {number[]} its.times Unix seconds, ascending.
  * @param {{name: string, tone: string, values: (number | null)[]}[]} its.lines `tone` is accent, good, warn or bad.
  * @param {(value: number) => string} its.show A value as the legend and the axis have it.
+ * @param {boolean} [its.whole] The values are counts.
  */
-export function Chart({ label, times, lines, show }) {
+export function Chart({ label, times, lines, show, whole = false }) {
   const box = useRef(null);
   const legend = useRef(null);
   const plot = useRef(null);
@@ -23,7 +26,7 @@ export function Chart({ label, times, lines, show }) {
   useEffect(() => {
     const draw = () => {
       plot.current?.destroy();
-      plot.current = new uPlot(options(box.current, legend.current, lines, show), latest.current, box.current);
+      plot.current = new uPlot(options(box.current, legend.current, { lines, show, whole }), latest.current, box.current);
     };
     draw();
     const fit = new ResizeObserver(() => plot.current.setSize({ width: box.current.clientWidth, height: HEIGHT }));
@@ -55,7 +58,7 @@ export function Chart({ label, times, lines, show }) {
 }
 
 /** Colours are those that the legend has: a canvas knows no style sheet. */
-function options(box, legend, lines, show) {
+function options(box, legend, { lines, show, whole }) {
   const colours = [...legend.querySelectorAll("i")].map((each) => getComputedStyle(each).backgroundColor);
   const style = getComputedStyle(legend);
   const axis = { stroke: style.color, font: "12px system-ui, sans-serif", ticks: { show: false }, grid: { stroke: style.borderTopColor, width: 1 } };
@@ -65,10 +68,13 @@ function options(box, legend, lines, show) {
     padding: [12, 8, 0, 0],
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
-    scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.15 : 1] } },
+    scales: {
+      x: { range: (_plot, _first, last) => [last - SPAN, last] }, // it fills from the right, and then moves on
+      y: { range: (_plot, _low, high) => [0, Math.max(whole ? 4 : 0, high * 1.15) || 1] },
+    },
     axes: [
-      { ...axis, grid: { show: false }, space: 90, values: (_plot, splits) => splits.map((at) => hour(at)) },
-      { ...axis, size: 58, space: 44, values: (_plot, splits) => splits.map(show) },
+      { ...axis, grid: { show: false }, size: 34, space: 90, values: (_plot, splits) => splits.map((at) => hour(at)) },
+      { ...axis, size: 54, space: 44, ...(whole ? { incrs: WHOLE } : {}), values: (_plot, splits) => splits.map(show) },
     ],
     series: [{}, ...lines.map((line, index) => ({ label: line.name, stroke: colours[index], width: 1.75, fill: index === 0 ? faint(colours[0]) : undefined, points: { show: false } }))],
   };

@@ -138,7 +138,7 @@ export function Table({ label, columns, rows, rowKey, empty, rowClass = () => ""
     <table role="table" aria-label=${label}>
       <thead role="rowgroup">
         <tr role="row">
-          ${columns.map((column) => html`<th role="columnheader" scope="col" class=${column.number ? "number" : ""} key=${column.title}>${column.title}</th>`)}
+          ${columns.map((column) => html`<th role="columnheader" scope="col" class=${column.number ? "number" : ""} key=${column.title}>${column.quiet ? html`<span class="unseen">${column.title}</span>` : column.title}</th>`)}
         </tr>
       </thead>
       <tbody role="rowgroup">
@@ -358,7 +358,10 @@ function Question({ title, says, verb, danger, wide, fields: wanted = [], run, d
         <h2 id="question">${title}</h2>
         <div class="says" aria-live="polite">${text}</div>
         ${shown.map(({ name, when: _when, value: _value, ...field }) => {
-          const changed = (value) => setValues((old) => ({ ...old, [name]: value }));
+          const changed = (value) => {
+            setProblem(null);
+            setValues((old) => ({ ...old, [name]: value }));
+          };
           return html`<${Field} key=${name} name=${name} ...${field} value=${values[name]} onChange=${changed} />`;
         })}
         <${Failure} problem=${problem ?? failed} />

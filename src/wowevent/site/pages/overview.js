@@ -44,7 +44,7 @@ function Numbers({ its }) {
       <${Stat} label="Published" value=${rate(its.published_per_second)} unit="/s" />
       <${Stat} label="Delivered" value=${rate(its.delivered_per_second)} unit="/s" />
       <${Stat} label="Failed" value=${rate(its.failed_per_second)} unit="/s" tone=${its.failed_per_second > 0 ? "bad" : ""} />
-      <${Stat} label="Handlers take, p95" value=${span(its.latency.p95)} hint=${`p50 ${span(its.latency.p50)}, p99 ${span(its.latency.p99)}`} />
+      <${Stat} label="Handling, p95" value=${span(its.latency.p95)} hint=${`p50 ${span(its.latency.p50)}, p99 ${span(its.latency.p99)}`} />
       <${Stat} label="Waiting" value=${compact(waiting)} hint=${its.delayed ? `${compact(its.delayed)} of them for later` : null} />
       <${Stat} label="In hand" value=${compact(its.leased)} />
       <${Stat} label="Dead letters" value=${html`<a href=${at("letters")}>${compact(its.dead)}</a>`} tone=${its.dead > 0 ? "bad" : ""} />
@@ -65,7 +65,7 @@ function Charts({ series }) {
           { name: "Failed", tone: "bad", values: of("failed") },
         ]} />
       </${Card}>
-      <${Card} title="What handlers take">
+      <${Card} title="How long handling takes">
         <${Chart} label="Time that 95 of 100 calls of handlers stay below, over the last ten minutes" times=${times} show=${span} lines=${[{ name: "95 of 100 take less than", tone: "accent", values: of("p95") }]} />
       </${Card}>
     </div>

@@ -95,7 +95,7 @@ function One({ id }) {
     <${Page} title=${its.id} back=${BACK} lead=${html`<span class="row"><${State} its=${its} />${said.why}</span>`} actions=${actions}>
       <${Failure} problem=${problem} />
       <${Stats}>
-        <${Stat} label="Waiting" value=${compact(its.ready)} hint=${its.oldest === null ? null : `the oldest since ${span(its.oldest)}`} />
+        <${Stat} label="Waiting" value=${compact(its.ready)} hint=${its.oldest === null ? null : `the oldest for ${span(its.oldest)}`} />
         <${Stat} label="In hand" value=${number(its.leased)} />
         <${Stat} label="For later" value=${number(its.delayed)} />
         <${Stat} label="Dead letters" value=${its.dead > 0 ? html`<a href=${at("letters", null, { subscription: its.id })}>${compact(its.dead)}</a>` : "0"} tone=${its.dead > 0 ? "bad" : ""} />
@@ -103,7 +103,7 @@ function One({ id }) {
       </${Stats}>
       <div class="columns">
         <${Card} title="What waits" lead="Since this page was opened.">
-          <${Chart} label="Events that wait" times=${samples.map((each) => each.at)} show=${compact} lines=${[
+          <${Chart} label="Events that wait" times=${samples.map((each) => each.at)} show=${compact} whole lines=${[
             { name: "Waiting", tone: "accent", values: samples.map((each) => each.ready) },
             { name: "In hand", tone: "good", values: samples.map((each) => each.leased) },
             { name: "For later", tone: "warn", values: samples.map((each) => each.delayed) },
