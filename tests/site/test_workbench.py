@@ -21,7 +21,7 @@ from tests.processes import address, environment, running
 from tests.service.sockets import Served, serving
 from tests.site.conftest import MakeTab
 from tests.site.live import Live
-from tests.site.tab import Tab
+from tests.site.tab import SCREEN, Tab
 from wowevent import Event, EventBus, EventSchema, Reject, SchemaRegistry, StormPolicy
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -167,6 +167,7 @@ async def see_why(tab: Tab) -> None:
     missing = tab.page.get_by_role("row").filter(has=tab.page.get_by_role("rowheader", name="sum missing"))
     await expect(missing.get_by_text("not there")).to_have_count(3)
     await neutral(tab)
+    await tab.page.set_viewport_size({"width": SCREEN["width"], "height": 1500})  # so that a picture has all of it
     await tab.check("letters-group")
 
 

@@ -33,7 +33,7 @@ const columns = (refresh) => [
   { title: "Agent", wide: true, show: (row) => row.name },
   { title: "State", show: (row) => html`<${Badge} tone=${TONES[row.state]}>${row.state}</${Badge}> ${row.held && html`<${Held} pause=${row.held} />`}` },
   { title: "Last seen", show: (row) => html`<${Time} at=${row.last_seen} relative />` },
-  { title: "Where", wide: true, show: (row) => row.processes.map((each) => html`<div key=${each.id} class=${each.state === "online" ? "" : "soft"}>${each.host} <span class="soft">(${each.pid})</span></div>`) },
+  { title: "Where", wide: true, show: (row) => (row.processes.length === 0 ? "–" : row.processes.map((each) => html`<div key=${each.id} class=${each.state === "online" ? "" : "soft"}>${each.host} <span class="soft">(${each.pid})</span></div>`)) },
   { title: "Hears", wide: true, show: (row) => (row.subscriptions.length ? row.subscriptions.map((each) => html`<${Heard} key=${each.id} of=${each} />`) : "–") },
   { title: "Publishes", wide: true, show: (row) => (row.publishes.length ? row.publishes.map((topic) => html`<div key=${topic}>${topic}</div>`) : "–") },
   { title: "Actions", quiet: true, show: (row) => html`<div class="actions">${row.held ? html`<${Button} icon="play" onClick=${() => resume(row).then(refresh)}>Resume</${Button}>` : html`<${Button} kind="quiet" icon="pause" onClick=${() => pause(row).then(refresh)}>Pause</${Button}>`}</div>` },
@@ -45,12 +45,16 @@ const Held = ({ pause }) => html`<${Badge} tone="warn" title=${[pause.reason, pa
 /** One subscription: its patterns, and what waits or died. */
 function Heard({ of: each }) {
   const waits = each.ready + (each.delayed ?? 0);
+  const patterns = each.patterns.join(", ");
+  const said = [
+    !each.durable && "live",
+    waits > 0 && `${number(waits)} waiting`,
+    each.durable && each.consumers === 0 && html`<span class="warn">nobody serves it</span>`,
+    each.dead > 0 && html`<a class="bad" href=${at("letters", null, { subscription: each.id })}>${many(each.dead, "dead letter")}</a>`,
+  ].filter(Boolean);
   return html`<div>
-    ${each.durable ? html`<a href=${at("subscriptions", each.id)}>${each.patterns.join(", ")}</a>` : each.patterns.join(", ")}
-    <small>
-      ${!each.durable && "live "}${waits > 0 && `${number(waits)} waiting `}${each.durable && each.consumers === 0 && html`<span class="warn">nobody serves it </span>`}
-      ${each.dead > 0 && html`<a class="bad" href=${at("letters", null, { subscription: each.id })}>${many(each.dead, "dead letter")}</a>`}
-    </small>
+    ${each.durable ? html`<a href=${at("subscriptions", each.id)}>${patterns}</a>` : patterns}
+    ${said.length > 0 && html`<small>${said.flatMap((part, index) => (index ? [", ", part] : [part]))}</small>`}
   </div>`;
 }
 

@@ -17,7 +17,7 @@ export default function Routers() {
       ${routers?.length > 0 && html`<${Stats}>
         <${Stat} label="Routers" value=${number(routers.length)} />
         <${Stat} label="Clients" value=${number(sum("clients"))} />
-        <${Stat} label="Named subscriptions" value=${number(sum("named"))} hint="which they are handed events of" />
+        <${Stat} label="Named subscriptions" value=${number(sum("named"))} hint="served to them" />
         <${Stat} label="Events published by clients" value=${number(sum("events_processed"))} hint="since each router began" />
       </${Stats}>`}
       <${Card} tight title="Processes">

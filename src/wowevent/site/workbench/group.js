@@ -84,12 +84,10 @@ const columns = (group, ticked, tick) => [
     title: "Event",
     show: (letter) => html`<div class="tick">
       <input type="checkbox" aria-label=${`Tick event ${letter.event.event_id}`} checked=${ticked.has(letter.id)} onChange=${(event) => tick(letter.id, event.target.checked)} />
-      <${Id} id=${letter.event.event_id} href=${at("events", letter.event.event_id)} />
+      <div><${Id} id=${letter.event.event_id} href=${at("events", letter.event.event_id)} /><small>${letter.event.topic}</small></div>
     </div>`,
   },
-  { title: "Topic", wide: true, show: (letter) => letter.event.topic },
-  { title: "Died", show: (letter) => html`<${Time} at=${letter.time} />` },
-  { title: "Attempts", number: true, show: (letter) => attempts(letter) },
+  { title: "Died", show: (letter) => html`<${Time} at=${letter.time} /><small>${attempts(letter)}</small>` },
   { title: "Payload", wide: true, show: (letter) => html`<code class="break">${brief(written(letter.event.payload))}</code>` },
   {
     title: "Actions",
@@ -103,7 +101,7 @@ const columns = (group, ticked, tick) => [
 
 function attempts({ attempts: made }) {
   const took = made.length > 1 ? made.at(-1).time - made[0].time : 0;
-  return html`${made.length}${took > 0 && html`<small>in ${span(took)}</small>`}`;
+  return took > 0 ? `${many(made.length, "attempt")} in ${span(took)}` : many(made.length, "attempt");
 }
 
 const brief = (text) => (text.length > BRIEF ? `${text.slice(0, BRIEF)}…` : text);
