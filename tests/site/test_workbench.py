@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Locator, expect
+from playwright.async_api import Locator, Route, expect
 
 from tests.processes import address, environment, running
 from tests.service.sockets import Served, serving
@@ -283,6 +283,58 @@ async def test_numbers_stay_as_they_were_written(open_tab: MakeTab) -> None:
         assert json.dumps(event.payload) == f'{{"customer": "b", "account": {UNSAFE}, "share": 1.0}}'
 
 
+async def test_a_browser_that_would_round_sends_nothing(open_tab: MakeTab) -> None:
+    async with desk(open_tab) as its:
+        await its.tab.page.add_init_script("delete JSON.rawJSON")
+        await its.fail({"customer": "a", "account": int(UNSAFE)})
+        await its.group()
+        await its.tab.page.get_by_role("link", name="Look and correct").click()
+        await its.tab.shows("This browser would round a number of this payload")
+        await expect(its.button("Resend corrected")).to_have_count(0)
+
+
+async def test_what_failed_elsewhere_is_no_example_of_what_did_not(open_tab: MakeTab) -> None:
+    async with desk(open_tab) as its:
+
+        async def reject(event: Event) -> None:
+            if event.payload["customer"] == "b":
+                raise Reject("not of ours")
+
+        await its.bus.subscribe("task.made", reject, "other")
+        await its.fail({"customer": "a"})
+        its.well = True
+        await its.fail({"customer": "b"})
+        await its.tab.open("#/letters?subscription=worker")
+        await its.tab.page.get_by_role("table", name="Groups").get_by_role("link").click()
+        await its.tab.shows("None on the same topic was found that did not fail.")
+        await its.fail({"customer": "c"})
+        await its.tab.page.reload()
+        await its.tab.shows("and one on the same topic that is nobody's dead letter")
+        await its.tab.shows('"c"')
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(1000, 5, 50), (1001, 1, 3)])
+async def test_many_letters_are_grouped_seldom(open_tab: MakeTab, count: int, least: int, most: int) -> None:
+    async with desk(open_tab) as its:
+        await its.fail({"customer": "a"})
+        async with httpx.AsyncClient(base_url=its.served.url) as client:
+            found = (await client.get("/dead-letters/groups")).json()
+        found["groups"][0]["count"] = count
+        asked: list[str] = []
+
+        async def answer(route: Route) -> None:
+            asked.append(route.request.url)
+            await route.fulfill(json=found)
+
+        await its.tab.page.route("**/dead-letters/groups*", answer)
+        await its.tab.page.clock.install()
+        await its.tab.open("#/letters")
+        await its.tab.shows(f"{count:,} dead letters")
+        for _ in range(20):
+            await its.tab.page.clock.run_for(1000)
+        assert least <= len(asked) <= most
+
+
 async def test_what_does_not_fit_its_schema_is_said_in_the_dialog(open_tab: MakeTab) -> None:
     async with EventBus("memory://", registry=SchemaRegistry()) as bus, serving(bus) as served:
         its = Desk(await open_tab(served.url), bus, served)
@@ -444,6 +496,17 @@ async def several(bus: EventBus) -> Event:
     return root
 
 
+async def test_a_long_conversation_comes_in_parts(open_tab: MakeTab) -> None:
+    async with desk(open_tab) as its:
+        await its.bus.publish_many([Event(topic="long.talk", correlation_id="talk-1") for _ in range(301)])
+        await its.tab.open("#/conversations/talk-1")
+        steps = its.tab.page.get_by_role("list", name="Events, cause before effect").get_by_role("listitem")
+        await its.tab.shows("300 of 301 are shown")
+        await expect(steps).to_have_count(300)
+        await its.button("Show more").click()
+        await expect(steps).to_have_count(301)
+
+
 async def test_where_nothing_failed_the_event_is_published_again(open_tab: MakeTab) -> None:
     async with desk(open_tab) as its:
         its.well = True
@@ -543,6 +606,7 @@ async def test_schemas_are_checked_registered_and_removed(open_tab: MakeTab) -> 
         await tab.page.get_by_role("button", name="Check").click()
         await tab.shows("events that fit the version before it may be refused")
         await tab.shows("payload.sum")
+        await tab.page.set_viewport_size({"width": SCREEN["width"], "height": 1100})
         await tab.check("schema")
         await tab.page.get_by_role("button", name="Register").click()
         await expect(dialog).to_contain_text("payload.sum")

@@ -116,7 +116,7 @@ function Step({ step, index, found, refresh }) {
       </div>
       <${Line} step=${step} found=${found} failed=${failed} />
       <${Button} kind="quiet" icon="replays" onClick=${() => again(found.steps, index).then((done) => done !== undefined && refresh())}>
-        <span><span class="wide-only">Again </span>from here<span class="unseen">: ${step.topic}</span></span>
+        <span>Again<span class="wide-only"> from here</span><span class="unseen">: ${step.topic}</span></span>
       </${Button}>
     </li>
   `;
