@@ -1,4 +1,4 @@
-"""`python flood.py ENGINE RATE` publishes so many events a second until it is told to end; says `ready` once it does."""
+"""`python flood.py ENGINE RATE` says `ready`, and publishes so many events a second until it is told to end."""
 
 import asyncio
 import signal

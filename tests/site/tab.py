@@ -73,7 +73,7 @@ class Tab:
         assert self.elsewhere == []
 
     async def violations(self, rules: list[str] | None = None) -> list[str]:
-        """What axe finds that keeps somebody from using the page: which rule, and where. Without `rules` by all of them."""
+        """What axe finds that keeps somebody from using the page: which rule, and where. By all rules, or by these."""
         options = {"resultTypes": ["violations"], **({} if rules is None else {"runOnly": rules})}
         found: list[dict[str, Any]] = (await Axe().run(self.page, options=options)).response["violations"]
         return [
@@ -97,6 +97,7 @@ class Tab:
             self.elsewhere.append(request.url)
 
 
-WIDEST = """() => [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
-  .slice(0, 5).map((each) => `${each.tagName}.${each.className} ${each.getBoundingClientRect().right}`)"""
+WIDEST = """() => [...document.querySelectorAll("body *")]
+  .filter((each) => each.getBoundingClientRect().right > innerWidth + 1).slice(0, 5)
+  .map((each) => `${each.tagName}.${each.className} ${each.getBoundingClientRect().right}`)"""
 """What reaches beyond the right edge."""

@@ -26,8 +26,10 @@ BESIDE = 3_000_000  # bytes that may come and go
 WATCH = """() => {
   window.slow = [];
   new PerformanceObserver((list) => {
-    for (const { name, duration, startTime, processingStart, processingEnd, interactionId } of list.getEntries()) {
-      if (interactionId) window.slow.push([duration, name, processingStart - startTime, processingEnd - processingStart]);
+    for (const each of list.getEntries()) {
+      if (!each.interactionId) continue; // the pointer only moved
+      const { name, duration, startTime, processingStart, processingEnd } = each;
+      window.slow.push([duration, name, processingStart - startTime, processingEnd - processingStart]);
     }
     window.slow.sort((one, other) => other[0] - one[0]).splice(5);
   }).observe({ type: "event", durationThreshold: 16 });
