@@ -11,7 +11,7 @@ from wowevent.broker import (
     SubscriptionInfo,
 )
 from wowevent.broker import Reason as FailureReason
-from wowevent.bus import EventBus, Receipt
+from wowevent.bus import EventBus
 from wowevent.conversation import Conversation
 from wowevent.creators import (
     create_agent_event,
@@ -60,6 +60,7 @@ from wowevent.event import Event, EventMetadata, EventPriority, EventType
 from wowevent.event_store import EventReplayer, EventStore
 from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
+from wowevent.receipt import Receipt
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy
 from wowevent.roster import AgentInfo

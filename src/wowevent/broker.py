@@ -159,6 +159,14 @@ class SubscriptionInfo(Struct, frozen=True, kw_only=True):
     """Unserved for too long: nothing is kept for it until it is fetched from again."""
 
 
+class Present(Struct, frozen=True, gc=False):
+    """One subscription, and who is there for it; no numbers."""
+
+    subscription: Subscription
+    consumers: int
+    """As in SubscriptionInfo."""
+
+
 class Attempt(Struct, frozen=True, gc=False):
     """One failed attempt at one event: its number from 1, when it ended (Unix seconds), and why."""
 
@@ -309,6 +317,22 @@ class Examination(Struct, frozen=True):
     """All that are remembered, as far as can be told from outside; None where there is no log yet."""
 
 
+class Iteration(Protocol):
+    """Events of a log, one after the other. Who does not come to their end closes it: `async with aclosing(…)`."""
+
+    def __aiter__(self) -> AsyncIterator[Stored]:
+        """Itself."""
+        ...
+
+    def __anext__(self) -> Awaitable[Stored]:
+        """The next one; StopAsyncIteration where there are no more."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Read no more."""
+        ...
+
+
 class Broker(Protocol):
     """One engine, with these obligations, which the conformance suite proves of every one.
 
@@ -364,6 +388,14 @@ class Broker(Protocol):
         """All that are remembered, and the live ones that are there now."""
         ...
 
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:
+        """The same ones, and who serves them: what can be known of all at once, without counting what each has.
+
+        What was said before the call is in it; without `fresh` what others said in the last moment may be missing, and
+        an engine whose instances tell each other asks nobody.
+        """
+        ...
+
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """Lease up to `limit` events, waiting up to `wait` seconds for the first; empty if none came.
 
@@ -384,7 +416,7 @@ class Broker(Protocol):
         """Redeliver or discard; returns how many were there. One whose subscription is gone can only be discarded."""
         ...
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """Events of the log in its order, from its beginning or behind `after`.
 
         With `follow` it never ends: it waits for more until the broker closes. Raises PositionLost where events behind

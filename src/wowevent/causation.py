@@ -92,7 +92,7 @@ async def _stored(broker: Broker, query: Query) -> tuple[list[Stored], int]:
 async def _read(broker: Broker, query: Query, after: Position | None = None) -> tuple[list[Stored], int]:
     found: list[Stored] = []
     unreadable = in_a_row = 0
-    async with aclosing(broker.read(query, after=after)) as log:  # type: ignore[type-var]  # it can be closed, whatever is promised
+    async with aclosing(broker.read(query, after=after)) as log:
         while True:
             try:
                 found.append(await anext(log))

@@ -63,7 +63,7 @@ class Ear:
         while True:
             try:
                 head = head or (await self._broker.ping()).head
-                async with aclosing(self._broker.read(query, after=head, follow=True)) as words:  # type: ignore[type-var]  # an async generator
+                async with aclosing(self._broker.read(query, after=head, follow=True)) as words:
                     async for stored in words:
                         head = stored.position
                         self._heard.set()

@@ -6,11 +6,11 @@ import itertools
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from wowevent.broker import Position, Query, Stored
+from wowevent.broker import Iteration, Position, Query, Stored
 from wowevent.bus import EventBus
 from wowevent.clock import Clock, SystemClock
 from wowevent.errors import InvalidEvent, NotSupported, PositionLost
@@ -94,13 +94,13 @@ class EventStore:
         correlation_id: str | None = None,
         after: Position | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[Stored]:
+    ) -> Iteration:
         """As `EventBus.history`, of either kind of store; alone, what is there when the first one is asked for."""
         if self.bus is not None:
             return self.bus.history(pattern, start_time, end_time, correlation_id, after, limit)
         return self.read(build_query(pattern, start_time, end_time, correlation_id=correlation_id, limit=limit), after)
 
-    async def read(self, query: Query, after: Position | None = None) -> AsyncIterator[Stored]:
+    async def read(self, query: Query, after: Position | None = None) -> AsyncGenerator[Stored]:
         """What a store that stands alone has of this, behind `after`; PositionLost if something there is gone."""
         for stored in self._find(query, after):
             yield stored

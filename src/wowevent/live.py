@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ from wowevent.broker import (
     Attempt,
     Broker,
     Extend,
+    Iteration,
     Lease,
     Position,
     Query,
@@ -194,7 +195,7 @@ class Feed:
         while True:
             began = self._position
             try:
-                async with aclosing(self._broker.read(query, after=self._position, follow=True)) as log:  # type: ignore[type-var]  # an async generator
+                async with aclosing(self._broker.read(query, after=self._position, follow=True)) as log:
                     await self._pass_on(log)
                 return
             except Closed:
@@ -208,7 +209,7 @@ class Feed:
                 logger.error("live subscriptions cannot be read now", error=error, retry_in=pause)
                 await self._clock.sleep(pause)
 
-    async def _pass_on(self, log: AsyncIterator[Stored]) -> None:
+    async def _pass_on(self, log: Iteration) -> None:
         """Fill the sinks until the log ends; what cannot be served is left out, and said."""
         while True:
             try:

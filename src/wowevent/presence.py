@@ -5,12 +5,13 @@ Each instance says so every few seconds, and at each change.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from wowevent.broker import Subscription
+from wowevent.broker import Present, Subscription
 from wowevent.clock import Clock
 from wowevent.errors import BusError
 from wowevent.routing import Routes, spec_of, subscription_of
@@ -88,6 +89,15 @@ class Presence:
         """How many instances serve it."""
         self._expire()
         return (id in self.serving) + sum(id in note.serves for _, note in self._heard.values())
+
+    def all(self, remembered: Routes) -> list[Present]:
+        """The remembered ones, and everyone's live ones, with who serves them: what each says is read once."""
+        self._expire()
+        serving = Counter(self.serving)
+        for _, note in self._heard.values():
+            serving.update(set(note.serves))
+        found = [Present(each, serving[each.id]) for each in remembered.all()]
+        return found + [Present(each, 1) for each in self.routes.all()]
 
     def present(self) -> list[Subscription]:
         """Everyone's live subscriptions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from math import isfinite
@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct, structs
 
-from wowevent.broker import Position, Query, Stored
+from wowevent.broker import Iteration, Position, Query, Stored
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, current, enter
 from wowevent.errors import InvalidEvent, InvalidTopic
@@ -210,9 +210,9 @@ class _Pace:
         return await self._control.turn((happened - self._first) / self._speed)
 
 
-async def upto(events: AsyncIterator[Stored], end: Position) -> AsyncIterator[Stored]:
+async def upto(events: Iteration, end: Position) -> AsyncGenerator[Stored]:
     """The events up to `end`: what is published while they are looked at is none of them."""
-    async with aclosing(events):  # type: ignore[type-var]  # an async generator, whatever the protocol promises
+    async with aclosing(events):
         async for stored in events:
             if stored.position.offset > end.offset:
                 return
@@ -220,7 +220,7 @@ async def upto(events: AsyncIterator[Stored], end: Position) -> AsyncIterator[St
 
 
 async def replay(
-    events: AsyncIterator[Stored], handler: Handler, speed: float, clock: Clock, control: ReplayControl | None = None
+    events: Iteration, handler: Handler, speed: float, clock: Clock, control: ReplayControl | None = None
 ) -> int:
     """Call the handler with each event in turn, as far apart as they were divided by `speed`; returns how many.
 
@@ -229,7 +229,7 @@ async def replay(
     control = control or ReplayControl()
     outer = current()  # a handler may replay
     pace = _Pace(speed, control)
-    async with aclosing(events):  # type: ignore[type-var]  # as in upto
+    async with aclosing(events):
         with control.run(clock):
             async for stored in events:
                 if not await pace.turn(stored.event):
@@ -263,7 +263,7 @@ def check_elsewhere(config: ReplayConfig, here: Position, there: Position | None
 
 async def replay_into(
     topic: str | None,
-    events: AsyncIterator[Stored],
+    events: Iteration,
     publish: Callable[[Sequence[Event]], Awaitable[object]],
     *,
     speed: float,
@@ -290,7 +290,7 @@ async def replay_into(
             progress(control.replayed, batch[-1].position)
         batch.clear()
 
-    async with aclosing(events):  # type: ignore[type-var]  # as in upto
+    async with aclosing(events):
         with control.run(clock):
             async for stored in events:
                 if not await pace.turn(stored.event):

@@ -67,9 +67,9 @@ class Requests:
         if self._responders is not None and now - self._responders[0] < _FRESH and self._responders[1].match(event):
             return True
         routes = Routes()
-        for info in await self._broker.subscriptions():
-            if info.consumers:
-                routes.add(info.subscription)
+        for present in await self._broker.presence():
+            if present.consumers:
+                routes.add(present.subscription)
         self._responders = (now, routes)
         return bool(routes.match(event))
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from tests.servers import (
 NODES = 3
 SERVICE = "mymaster"
 _KEY = "wowevent:{default}"  # any key of the namespace says in which slot all of them are
+_DATED = "%d %b %Y %H:%M:%S.%f"
+_SAID = 4.0  # seconds in which all of them know
 _PIECE = 4096  # bytes that are read at once
 
 
@@ -41,6 +44,8 @@ class Group(Struct, frozen=True):
     """Whether every node is there, and has everything."""
     nodes: Sequence[Server]
     """All of them."""
+    switches: Callable[[], Sequence[float]] = list
+    """When another one was made the primary, monotonic; of those that say so."""
 
 
 @contextmanager
@@ -194,7 +199,7 @@ def sentinel(folder: Path, *options: str) -> Iterator[Group]:
     with ended(*nodes, *watchers):
         start_together([*nodes, *watchers])
         hosts = ",".join(f"127.0.0.1:{watcher.port}" for watcher in watchers)
-        yield Group(f"redis+sentinel://{hosts}/{SERVICE}", primary, steady, nodes)
+        yield Group(f"redis+sentinel://{hosts}/{SERVICE}", primary, steady, nodes, lambda: _switches(watchers))
 
 
 @contextmanager
@@ -252,6 +257,16 @@ def _ask(server: Server, command: str) -> str:
             got += more
         return got.removesuffix(b"+PONG\r\n").decode()
     return ""
+
+
+def _switches(watchers: Sequence[Server]) -> list[float]:
+    """By the logs of the Sentinels: each says so for itself, when it knows of it."""
+    since, found = time.time() - time.monotonic(), list[float]()
+    said = [line.split()[1:5] for watcher in watchers for line in watcher.log.splitlines() if "+switch-master" in line]
+    for moment in sorted(datetime.strptime(" ".join(words), _DATED).astimezone().timestamp() for words in said):
+        if not found or moment - since > found[-1] + _SAID:
+            found.append(moment - since)
+    return found
 
 
 def _primary_port(watcher: Server) -> int:

@@ -32,6 +32,8 @@ WINDOW = 30.0
 """Seconds within which all goes on after a node's death."""
 UNSENT = 1.0
 """Seconds before a primary's death whose events its replicas may not have."""
+TAKES = 6.0
+"""Seconds in which Sentinels agree that a primary is dead, make another one, and all of them know."""
 WRITE_TWICE = ("--min-replicas-to-write", "1")
 
 Make = Callable[[Path], AbstractContextManager[Group]]
@@ -74,12 +76,19 @@ async def test_a_node_is_killed_under_load_and_nothing_is_lost(group: Group, lab
 async def test_a_primary_is_killed_under_load_and_only_what_its_replicas_did_not_have_is_lost(
     group: Group, lab: Lab, measured
 ):
-    """The primary of the moment, three times: a replica takes over, and the one that was killed follows it."""
+    """The primary of the moment, three times: a replica takes over, and the one that was killed follows it.
+
+    Sentinels on a busy machine may take a primary for dead that is only slow. That loses what the slow one goes on to
+    confirm until it is told, and is reported.
+    """
     kills, still = await kill_nodes(lab, group)
-    report, gone = await judge(lab, group, partial(measured, ROUNDS), **still)
+    others = [at for at in group.switches() if not any(0 < at - killed < TAKES for killed in kills)]
+    report, gone = await judge(lab, group, partial(measured, ROUNDS), **still, switched_without_a_kill=len(others))
     assert not report.unexpected | report.altered
     assert report.lost <= {entry.id for entry in gone}
-    assert not [entry for entry in gone if not any(abs(entry.time - killed) < UNSENT for killed in kills)]
+    spans = [(at - UNSENT, at + UNSENT) for at in kills] + [(at - TAKES, at + TAKES) for at in others]
+    outside = [entry for entry in gone if not any(begin < entry.time < end for begin, end in spans)]
+    assert not outside, [(entry.id, [round(entry.time - at, 3) for at in kills]) for entry in outside]
     assert max(still.values()) < WINDOW
 
 

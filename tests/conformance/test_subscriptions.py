@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from tests.conformance.engines import Rig
+from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import WORKER, declare, event, events, heard, info, numbers, same, take, take_all
 from wowevent import SubscriptionNotFound
-from wowevent.broker import Ack, Bury, DeadQuery, Filter, Reason, Retry, Subscription
+from wowevent.broker import Ack, Broker, Bury, DeadQuery, Filter, Reason, Retry, Subscription
 
 
 async def test_declaring_twice_is_declaring_once(rig: Rig):
@@ -222,3 +222,43 @@ async def test_presence_ends_with_its_instance(rig: Rig):
     await heard(rig, two)
     (answer,) = await two.publish([event()])
     assert answer.matched == ("mine",)
+
+
+# --- presence -----------------------------------------------------------------------------------------------------
+
+
+async def test_presence_is_the_subscriptions_without_their_numbers(rig: Rig):
+    one, two = rig.broker(), rig.broker()
+    await declare(one)
+    await declare(one, "idle", agent="me", patterns=("a.*", "b"))
+    await declare(two, "live", durable=False)
+    for broker in (one, two):
+        await broker.fetch(WORKER, limit=0, wait=0)
+    for broker in (one, two, rig.broker()):  # the last one joins by this call
+        assert await _present(broker) == {WORKER: 2, "idle": 0, "live": 1}
+        specs = [each.subscription for each in await broker.presence()]
+        assert specs == [found.subscription for found in await broker.subscriptions()]
+    await one.detach(WORKER)
+    assert await _present(two) == {WORKER: 1, "idle": 0, "live": 1}
+    await one.remove("idle")
+    await two.close()
+    assert await _present(one) == {WORKER: 0}
+
+
+async def test_who_joins_knows_who_is_there_without_asking_anew(rig: Rig):
+    there = rig.broker()
+    await declare(there)
+    await declare(there, "live", durable=False)
+    await there.fetch(WORKER, limit=0, wait=0)
+    newcomer = rig.broker()
+    assert await _present(newcomer, fresh=False) == {WORKER: 1, "live": 1}
+    await there.detach(WORKER)
+    await eventually(lambda: _is_present(newcomer, {WORKER: 0, "live": 1}))
+
+
+async def _present(broker: Broker, *, fresh: bool = True) -> dict[str, int]:
+    return {each.subscription.id: each.consumers for each in await broker.presence(fresh=fresh)}
+
+
+async def _is_present(broker: Broker, wanted: dict[str, int]) -> bool:
+    return await _present(broker, fresh=False) == wanted

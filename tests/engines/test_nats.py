@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from nats.aio.client import ServerVersion
@@ -780,6 +781,21 @@ async def test_a_subscription_that_another_instance_removed_costs_the_others_no_
     await asyncio.sleep(0.3)
     assert line.error is None
     assert await acknowledge(broker, leases) == 1
+
+
+async def test_what_a_node_does_not_know_of_yet_is_put_to_it_again() -> None:
+    """A stream of a cluster is there before each of its nodes has heard of it: nobody answers a publish until then."""
+    async with stranger() as link, stranger() as maker:
+        name = f"late-{uuid4().hex}"
+        messages = [Message(f"{name}.{number}", b"{}") for number in range(3)]
+        publishing = asyncio.create_task(link.publish(messages))
+        await asyncio.sleep(0.1)
+        await maker.ask(f"STREAM.CREATE.{name}", name=name, subjects=[f"{name}.>"])
+        confirms = await publishing
+        assert [confirm.seq for confirm in confirms] == [1, 2, 3]
+        await maker.ask(f"STREAM.DELETE.{name}")
+        with pytest.raises(BrokerUnavailable, match="stream is gone"):
+            await link.publish(messages)
 
 
 async def test_a_log_that_was_deleted_begins_anew_and_says_what_is_gone(
@@ -2102,6 +2118,31 @@ async def _given_up(call: Any) -> float:
     except BrokerUnavailable:
         return time.monotonic() - began
     return math.inf
+
+
+async def test_who_is_there_is_known_by_what_was_said_before_the_question(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    await other.presence()
+    assert other._session is not None
+    link, follower = other._session.link, other._session.control._follower
+    assert follower is not None
+    come = follower.next
+
+    async def slowly() -> Any:
+        item = await come()
+        await asyncio.sleep(0.1)
+        return item
+
+    monkeypatch.setattr(follower, "next", slowly)
+    await declare(broker, "idle")  # is what the follower waits for by now
+    await other.presence()
+    await broker.fetch(WORKER, limit=0, wait=0)
+    assert [each.consumers for each in await other.presence(fresh=False)] == [0, 0], "it is under way"
+    assert [each.consumers for each in await other.presence()] == [1, 0]
+    monkeypatch.setattr(link, "ask", None)  # without `fresh` nobody is asked
+    assert [each.consumers for each in await other.presence(fresh=False)] == [1, 0]
+    monkeypatch.undo()
 
 
 async def test_what_is_given_back_comes_before_what_was_delivered_ahead(rig: Rig):

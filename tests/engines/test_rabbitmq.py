@@ -37,6 +37,7 @@ from wowevent.brokers import open_broker
 from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
 from wowevent.brokers.rabbitmq.lanes import Lanes
 from wowevent.brokers.rabbitmq.link import Link
+from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.registry import Registry, Returned
 from wowevent.brokers.rabbitmq.tags import number_of
 from wowevent.codec import encode
@@ -412,6 +413,59 @@ async def test_a_subscription_that_another_instance_removed_costs_the_others_no_
     await asyncio.sleep(0.3)  # the server says that its queues are gone, too
     assert not session.broken
     assert await acknowledge(broker, leases) == 1
+
+
+async def test_who_is_there_is_asked_of_no_queue_and_without_fresh_of_nobody(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await declare(broker, "idle")
+    await broker.fetch(WORKER, limit=0, wait=0)
+    session = broker._session
+    assert session is not None
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("nobody is to be asked")
+
+    for call in ("ask", "apart"):
+        monkeypatch.setattr(session.link, call, refuse)
+    assert [each.consumers for each in await broker.presence()] == [1, 0]
+    for call in ("call", "publish"):
+        monkeypatch.setattr(session.link, call, refuse)
+    assert [each.consumers for each in await broker.presence(fresh=False)] == [1, 0]
+    monkeypatch.undo()
+
+
+async def test_who_is_there_is_known_by_what_was_said_before_the_question(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive, late = Live._arrive, 0.1
+
+    def slowly(live: Live, message: Any) -> None:
+        asyncio.get_running_loop().call_later(late, arrive, live, message)
+
+    monkeypatch.setattr(Live, "_arrive", slowly)
+    broker, other = opened(rig), opened(rig)
+    await declare(broker)
+    assert [each.consumers for each in await other.presence()] == [0]
+    await broker.fetch(WORKER, limit=0, wait=0)
+    assert [each.consumers for each in await other.presence(fresh=False)] == [0], "it is under way"
+    assert [each.consumers for each in await other.presence()] == [1]
+
+
+async def test_a_newcomer_waits_for_the_answers_to_its_hello(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Live._answer
+
+    async def slowly(live: Live, newcomer: str) -> None:
+        await asyncio.sleep(0.1)
+        await answer(live, newcomer)
+
+    monkeypatch.setattr(Live, "_answer", slowly)
+    broker, newcomer = opened(rig), opened(rig)
+    await declare(broker)
+    await broker.fetch(WORKER, limit=0, wait=0)
+    assert [each.consumers for each in await newcomer.presence(fresh=False)] == [1]
 
 
 @pytest.mark.parametrize("name", ["agent_events", "agent_events#reserved"])

@@ -168,10 +168,16 @@ class Lab:
                 retry=RetryPolicy(max_retries=consumer.max_retries, initial=consumer.initial),
             )
             began = time.monotonic()
-            async with asyncio.timeout(timeout):
-                await empty(bus, SUBSCRIPTION)
-                while not (bus.capabilities.exact or await self._quiet(bus)):
+            try:
+                async with asyncio.timeout(timeout):
                     await empty(bus, SUBSCRIPTION)
+                    while not (bus.capabilities.exact or await self._quiet(bus)):
+                        await empty(bus, SUBSCRIPTION)
+            except TimeoutError:
+                left = await asyncio.gather(bus.info(SUBSCRIPTION), bus.health(), return_exceptions=True)
+                raise AssertionError(
+                    f"not empty after {timeout} s: {left}; the programs say:\n{self.output()}"
+                ) from None
             return time.monotonic() - began
 
     async def _quiet(self, bus: EventBus) -> bool:

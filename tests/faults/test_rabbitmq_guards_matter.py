@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiormq
 import pytest
 
+from tests.faults.journal import Journal
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.proxy import Proxy
 from tests.faults.rabbit import Rabbit
@@ -18,16 +19,24 @@ from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard abo
 )
 from tests.faults.test_rabbitmq_kills import promises
 from tests.faults.worker import Publisher, build, publish_noted
-from wowevent import EventBus
+from wowevent import Event, EventBus
 from wowevent.broker import Retry, Settlement
 from wowevent.brokers import open_broker, rabbitmq
 from wowevent.brokers.rabbitmq.control import Control
-from wowevent.brokers.rabbitmq.link import Link, Message
+from wowevent.brokers.rabbitmq.link import Link
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Returned
 from wowevent.brokers.rabbitmq.serving import Serving
 from wowevent.errors import BrokerUnavailable
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("rabbit")]
+
+_MANY, _LEADERS = 1_500, 3
+_NOT_STORED = 100  # messages that go into no stream
+_KILL_LEADER = (
+    '{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"%s">>, queue, <<"agent_events#history">>)), '
+    "exit(amqqueue:get_pid(Q), kill)."
+)
 
 SOURCE = Publisher(url="", journal="", name="p")
 
@@ -49,8 +58,8 @@ async def test_without_awaiting_confirms_what_was_sent_is_lost(
 
     async def hasty(self: Link, messages: Sequence[Message]) -> None:
         if any(message.key.startswith("load.") for message in messages):
-            self._queue += [(message, self._writing.get_loop().create_future()) for message in messages]
-            self._news.notify()
+            for message in messages:
+                self._outlets[message.stream].put(message)
             return
         await real(self, messages)
 
@@ -146,3 +155,38 @@ async def test_without_its_note_what_is_given_back_is_charged(lab: Lab, monkeypa
     (lease,) = await broker.fetch(SUBSCRIPTION, limit=1, wait=5.0)
     assert lease.crashes == (0 if guarded else 1)
     await broker.close()
+
+
+async def publish_one_by_one(bus: EventBus, journal: Journal, events: Iterator[Event]) -> None:
+    """Each of those that nobody else took."""
+    for event in events:
+        await publish_noted(bus, journal, [event])
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_a_channel_of_its_own_the_history_loses_what_follows_a_new_leader(
+    lab: Lab, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """The server takes for known what it was sent after that, and confirms it: the subscriptions have it alone."""
+
+    def with_others(*arguments: Any, **options: Any) -> Message:
+        return Message(*arguments, **{**options, "stream": ""})
+
+    await lab.declare()
+    if not guarded:
+        monkeypatch.setattr(rabbitmq, "Message", with_others)
+    broker = open_broker(lab.url)
+    async with EventBus(broker) as bus:
+        await broker.publish([Event(topic="_reply.nobody")] * _NOT_STORED)
+        with lab.journal("test") as journal:
+            events = iter([build(SOURCE, number) for number in range(_MANY)])
+            publishers = [asyncio.create_task(publish_one_by_one(bus, journal, events)) for _ in range(8)]
+            for killed in range(_LEADERS):
+                await lab.written((killed + 1) * _MANY // (_LEADERS + 2), "ok", process="test")
+                await asyncio.to_thread(rabbit.tell, _KILL_LEADER % rabbit.host)
+            await asyncio.gather(*publishers)
+    await broker.close()
+    await lab.drain()
+    report = await lab.verdict()
+    assert not report.lost
+    assert bool(report.ok - set(await lab.stored())) is not guarded

@@ -24,7 +24,7 @@ async def take(following: Any, count: int) -> list[int]:
 async def test_what_was_and_what_comes(rig: Rig):
     bus, other = await rig.bus(), await rig.bus()
     await bus.publish_many(events(3))
-    async with aclosing(bus.follow("task.*")) as following:  # type: ignore[type-var]
+    async with aclosing(bus.follow("task.*")) as following:
         assert await take(following, 3) == [0, 1, 2]
         waiting = asyncio.create_task(take(following, 2))
         await rig.breathe()
@@ -38,7 +38,7 @@ async def test_behind_a_position(rig: Rig):
     receipts = await bus.publish_many(events(4))
     places = [stored.position async for stored in bus.history()]
     assert not bus.capabilities.positions or [receipt.position for receipt in receipts] == places
-    async with aclosing(bus.follow(after=places[1])) as following:  # type: ignore[type-var]
+    async with aclosing(bus.follow(after=places[1])) as following:
         assert await take(following, 2) == [2, 3]
         await bus.publish(event(n=4))
         assert await take(following, 1) == [4]
@@ -67,7 +67,7 @@ async def test_the_filters_of_a_subscription(rig: Rig, wish: dict[str, Any], fou
             event("plan", 3, event_type="task.started"),
         ]
     )
-    async with aclosing(bus.follow(**wish)) as following:  # type: ignore[type-var]
+    async with aclosing(bus.follow(**wish)) as following:
         assert await take(following, len(found)) == found
 
 
@@ -76,7 +76,7 @@ async def test_of_another_log_it_is_lost_and_begins_anew(rig: Rig):
     await bus.publish_many(events(2))
     with pytest.raises(PositionLost):
         await take(bus.follow(after=Position("another", 1)), 1)
-    async with aclosing(bus.follow()) as following:  # type: ignore[type-var]
+    async with aclosing(bus.follow()) as following:
         assert await take(following, 2) == [0, 1]
 
 

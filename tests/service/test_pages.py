@@ -16,7 +16,9 @@ from wowevent.service.pages import assets
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "src" / "wowevent" / "site"
-OWN = [each for each in SITE.rglob("*") if each.suffix in {".js", ".css", ".html", ".svg"} and each.parent.name != "vendor"]
+OWN = [
+    each for each in SITE.rglob("*") if each.suffix in {".js", ".css", ".html", ".svg"} and each.parent.name != "vendor"
+]
 NAMES = sorted(str(each.relative_to(SITE)) for each in OWN)
 
 
@@ -106,7 +108,9 @@ async def test_the_files_are_open_and_the_data_is_not(tmp_path: Path) -> None:
 
 def test_what_is_taken_from_others_is_as_published() -> None:
     vendor = SITE / "vendor"
-    said = dict(re.findall(r"^\| `([\w.-]+)` \|.*`([0-9a-f]{64})` \|$", (vendor / "README.md").read_text(), re.MULTILINE))
+    said = dict(
+        re.findall(r"^\| `([\w.-]+)` \|.*`([0-9a-f]{64})` \|$", (vendor / "README.md").read_text(), re.MULTILINE)
+    )
     files = {each.name for each in vendor.iterdir() if each.suffix in {".js", ".css"}}
 
     assert set(said) == files

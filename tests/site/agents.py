@@ -1,7 +1,7 @@
-"""Agents at work, for the pages to show: `python agents.py ENGINE ROUTER` says `ready` and goes on until it is told to end.
+"""Agents at work, for the pages to show: `python agents.py ENGINE ROUTER` says `ready`, and goes on until told to end.
 
 shop -- order.placed --> billing -- bill.sent --> mailer      billing fails where an order has no sum
-                    \\-> stock
+                    |-> stock
 archive wants the orders, too, and is away; wall looks at the bills through the router.
 """
 
@@ -9,6 +9,7 @@ import asyncio
 import signal
 import sys
 from itertools import count
+from typing import Any
 
 from wowevent import Event, EventBus, RetryPolicy
 from wowevent.client import EventRouterClient
@@ -21,7 +22,11 @@ PAUSE = 0.5  # seconds between two that follow
 def order(number: int) -> Event:
     """What the shop sells; one of LACKING lacks what billing wants."""
     customer = f"customer-{number % 5}"
-    payload = {"order": f"A-{number:04}", "customer": customer, "items": [{"sku": "tea-250", "count": number % 3 + 1}]}
+    payload: dict[str, Any] = {
+        "order": f"A-{number:04}",
+        "customer": customer,
+        "items": [{"sku": "tea-250", "count": number % 3 + 1}],
+    }
     if number % LACKING:
         payload["sum"] = round(4.9 * (number % 3 + 1), 2)
     return Event(topic="order.placed", payload=payload, source_agent="shop", priority=8 if number % 10 == 0 else 5)

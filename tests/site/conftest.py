@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
@@ -46,6 +47,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The service on sqlite, and agents, of which one fails."""
     with system(tmp_path_factory.mktemp("live")) as live:
         yield live
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def api(live: Live) -> AsyncIterator[httpx.AsyncClient]:
+    """The live system, past its pages."""
+    async with httpx.AsyncClient(base_url=live.url, timeout=10) as client:
+        yield client
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -44,12 +44,20 @@ class Tab:
         """Somewhere on the page, as soon as it is known."""
         await expect(self.page.locator("main").get_by_text(text).first).to_be_visible()
 
+    async def settle(self, seconds: float) -> None:
+        """Before a picture of something that takes its time, such as a chart that has a line."""
+        if self._screenshots:
+            await self.page.wait_for_timeout(1000 * seconds)
+
     async def check(self, name: str | None = None) -> None:
-        """AssertionError for what is wrong with what is shown now, in light, in dark and on a phone; `name` is of its pictures."""
+        """AssertionError for what is wrong with what is shown now; `name` is of its pictures.
+
+        In light and on a phone by all of axe's rules; in dark only the contrast is another one.
+        """
         for theme in ("light", "dark"):
             await self.page.emulate_media(color_scheme=theme)
             await self.picture(name and f"{name}-{theme}")
-            assert await self.violations() == [], theme
+            assert await self.violations(None if theme == "light" else ["color-contrast"]) == [], theme
         await self.page.emulate_media(color_scheme="light")
         await self.page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a TypedDict
         await self.picture(name and f"{name}-phone")
@@ -64,9 +72,10 @@ class Tab:
         assert self.said == []
         assert self.elsewhere == []
 
-    async def violations(self) -> list[str]:
-        """What axe finds that keeps somebody from using the page: which rule, and where."""
-        found: list[dict[str, Any]] = (await Axe().run(self.page)).response["violations"]
+    async def violations(self, rules: list[str] | None = None) -> list[str]:
+        """What axe finds that keeps somebody from using the page: which rule, and where. By all rules, or by these."""
+        options = {"resultTypes": ["violations"], **({} if rules is None else {"runOnly": rules})}
+        found: list[dict[str, Any]] = (await Axe().run(self.page, options=options)).response["violations"]
         return [
             f"{each['id']}: {[node['html'][:200] + str(node.get('any', [{}])[:1]) for node in each['nodes'][:3]]}"
             for each in found
@@ -89,6 +98,7 @@ class Tab:
             self.elsewhere.append(request.url)
 
 
-WIDEST = """() => [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
-  .slice(0, 5).map((each) => `${each.tagName}.${each.className} ${each.getBoundingClientRect().right}`)"""
+WIDEST = """() => [...document.querySelectorAll("body *")]
+  .filter((each) => each.getBoundingClientRect().right > innerWidth + 1).slice(0, 5)
+  .map((each) => `${each.tagName}.${each.className} ${each.getBoundingClientRect().right}`)"""
 """What reaches beyond the right edge."""

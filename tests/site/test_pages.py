@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,11 +49,12 @@ async def test_the_overview(tab: Tab) -> None:
     for text in ("Published", "sqlite", "healthy", "KeyError: 'sum'", "archive~order.#: not served", "order.placed"):
         await tab.shows(text)
     await expect(tab.page.locator("canvas")).to_have_count(2)
-    await tab.page.wait_for_timeout(4500)  # two samples, so that the charts have lines
+    await expect(tab.page.get_by_role("img", name=re.compile("Published [0-9.]+, Delivered"))).to_be_visible()
+    await tab.settle(20)
     await tab.check("overview")
 
 
-async def test_events_as_they_come(tab: Tab, live: Live) -> None:
+async def test_events_as_they_come(tab: Tab, api: httpx.AsyncClient) -> None:
     await tab.open()
     await tab.reach("Events")
     await tab.shows("Listening")
@@ -61,8 +63,7 @@ async def test_events_as_they_come(tab: Tab, live: Live) -> None:
     await tab.page.get_by_label("Topics").fill("parcel.*")
     await tab.shows("Nothing yet")
     await tab.shows("Listening")
-    with httpx.Client(base_url=live.url) as client:
-        client.post("/events", json={"topic": "parcel.sent", "payload": {"to": "<img src=x onerror=alert(1)>"}})
+    await api.post("/events", json={"topic": "parcel.sent", "payload": {"to": "<img src=x onerror=alert(1)>"}})
     await tab.shows("parcel.sent")
     await tab.shows('{"to":"<img src=x onerror=alert(1)>"}')
     assert await tab.page.locator("main img").count() == 0, "a payload is text"
@@ -70,21 +71,19 @@ async def test_events_as_they_come(tab: Tab, live: Live) -> None:
     tab.quiet()
 
 
-async def test_the_tail_is_held(tab: Tab, live: Live) -> None:
+async def test_the_tail_is_held(tab: Tab, api: httpx.AsyncClient) -> None:
     await tab.open("#/events?pattern=held.*")
     await tab.shows("Listening")
     await tab.page.get_by_role("button", name="Hold").click()
-    with httpx.Client(base_url=live.url) as client:
-        client.post("/events", json=[{"topic": "held.back"}] * 3)
+    await api.post("/events", json=[{"topic": "held.back"}] * 3)
     await tab.shows("3 came since")
     await expect(tab.page.locator("tbody tr")).to_have_count(0)
     await tab.page.get_by_role("button", name="Go on").click()
     await expect(tab.page.locator("tbody tr")).to_have_count(3)
 
 
-async def test_the_history_has_pages(tab: Tab, live: Live) -> None:
-    with httpx.Client(base_url=live.url) as client:
-        client.post("/events", json=[{"topic": "past.event", "payload": {"n": n}} for n in range(60)])
+async def test_the_history_has_pages(tab: Tab, api: httpx.AsyncClient) -> None:
+    await api.post("/events", json=[{"topic": "past.event", "payload": {"n": n}} for n in range(60)])
     await tab.open()
     await tab.reach("Events")
     await tab.page.get_by_role("button", name="History").click()
@@ -125,13 +124,14 @@ async def test_an_event_is_published_and_looked_at(tab: Tab) -> None:
     for text in ('"B-1"', "billing~order.placed", "stock~order.placed", "handled"):
         await tab.shows(text)
     matching = tab.page.locator("section").filter(has_text="Subscriptions that match")
-    await expect(matching.get_by_role("listitem").filter(has_text="archive~order.#")).to_contain_text("not seen to have it")
+    await expect(matching.get_by_role("listitem").filter(has_text="archive~order.#")).to_contain_text(
+        "not seen to have it"
+    )
     await tab.check("event")
 
 
-async def test_why_an_event_failed(tab: Tab, live: Live) -> None:
-    with httpx.Client(base_url=live.url) as client:
-        letter = client.get("/dead-letters?limit=1").json()["dead_letters"][0]
+async def test_why_an_event_failed(tab: Tab, api: httpx.AsyncClient) -> None:
+    letter = (await api.get("/dead-letters?limit=1")).json()["dead_letters"][0]
     await tab.open(f"#/events/{letter['event']['event_id']}")
     for text in ("1 dead letter", "KeyError: 'sum'", "failed, tried again", "see why, and send it again"):
         await tab.shows(text)
@@ -153,7 +153,7 @@ async def test_subscriptions(tab: Tab) -> None:
     await expect(tab.page.get_by_role("table", name="Subscriptions").get_by_role("row")).to_have_count(2)
     await tab.page.get_by_role("link", name="mailer").click()
     await expect(tab.heading()).to_have_text("mailer~bill.sent")
-    await tab.page.wait_for_timeout(4500)  # as above
+    await tab.settle(12)
     await tab.check("subscription")
 
 
@@ -199,7 +199,7 @@ async def test_every_change_asks_first(tab: Tab, live: Live) -> None:
     tab.quiet()
 
 
-async def test_a_pause_with_an_end_and_a_reason(tab: Tab, live: Live) -> None:
+async def test_a_pause_with_an_end_and_a_reason(tab: Tab, api: httpx.AsyncClient) -> None:
     await tab.open("#/subscriptions")
     await tab.page.get_by_role("button", name="Pause…").click()
     dialog = tab.page.get_by_role("dialog", name="Pause")
@@ -210,8 +210,7 @@ async def test_a_pause_with_an_end_and_a_reason(tab: Tab, live: Live) -> None:
     await dialog.get_by_role("button", name="Pause").click()
     row = tab.page.get_by_role("table", name="Pauses").get_by_role("row").filter(has_text="nobody-yet")
     await expect(row).to_contain_text("a test")
-    with httpx.Client(base_url=live.url) as client:
-        held = {each["name"]: each for each in client.get("/pauses").json()["pauses"]}
+    held = {each["name"]: each for each in (await api.get("/pauses")).json()["pauses"]}
     assert held["nobody-yet"]["until"] - held["nobody-yet"]["since"] == pytest.approx(300, abs=2)
     await row.get_by_role("button", name="Resume nobody-yet").click()
     await tab.page.get_by_role("dialog").get_by_role("button", name="Resume").click()
@@ -272,7 +271,9 @@ async def test_a_token_is_asked_for(open_tab: MakeTab, tmp_path: Path) -> None:
 async def test_what_a_token_may_not_do_is_said_by_the_service(open_tab: MakeTab, tmp_path: Path) -> None:
     async with guarded(tmp_path) as (doors, url):
         tab = await open_tab(url)
-        await tab.page.add_init_script(f"sessionStorage.setItem('wowevent.token', {json.dumps(doors.token('reader', subscribe=('task.*',)))})")
+        await tab.page.add_init_script(
+            f"sessionStorage.setItem('wowevent.token', {json.dumps(doors.token('reader', subscribe=('task.*',)))})"
+        )
         await tab.open("#/events")
         await expect(tab.page.get_by_role("alert")).to_contain_text("this token does not grant subscribe on '#'")
         await tab.page.get_by_label("Topics").fill("task.*")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from wowevent.testing import ManualClock, settle
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
-async def log(*seconds: float) -> AsyncIterator[Stored]:
+async def log(*seconds: float) -> AsyncGenerator[Stored]:
     for n, second in enumerate(seconds, 1):
         event = Event(topic="a", timestamp=NOON + timedelta(seconds=second), payload={"n": n})
         yield Stored(event, Position("e", n), 0.0)

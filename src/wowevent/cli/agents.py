@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
-from wowevent.cli.show import print_json, span, table
+from wowevent.cli.show import print_all, span
 from wowevent.roster import AgentInfo
 from wowevent.service.loop import run
 from wowevent.settings import Settings
@@ -24,10 +24,7 @@ def agents(
 ) -> None:
     """Print who is there, or has a subscription that is remembered; takes a second and a half, in which all answer."""
     found, now = run(_all(settle(url=url, namespace=namespace))), time.time()
-    if not json:
-        table(_COLUMNS, [_row(info, now) for info in found], right=_COLUMNS[2:5])
-    for info in found if json else ():
-        print_json(info)
+    print_all(found, _COLUMNS, lambda info: _row(info, now), json=json, right=_COLUMNS[2:5])
 
 
 def _row(info: AgentInfo, now: float) -> Sequence[str]:

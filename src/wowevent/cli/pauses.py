@@ -10,7 +10,7 @@ import typer
 from wowevent.access.audit import local_user
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
-from wowevent.cli.show import local_time, print_json, table
+from wowevent.cli.show import local_time, print_all
 from wowevent.cli.token import term
 from wowevent.holds import Pause
 from wowevent.service.loop import run
@@ -72,11 +72,7 @@ def pauses(
     namespace: Namespace = None,
 ) -> None:
     """Print what is paused: since when, until when, by whom and why."""
-    found = run(_all(settle(url=url, namespace=namespace)))
-    if not json:
-        table(_COLUMNS, [_row(each) for each in found])
-    for each in found if json else ():
-        print_json(each)
+    print_all(run(_all(settle(url=url, namespace=namespace))), _COLUMNS, _row, json=json)
 
 
 def named_pause(pause: Pause) -> str:

@@ -13,7 +13,7 @@ from msgspec import structs
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
-from wowevent.cli.show import local_time, print_json, table
+from wowevent.cli.show import local_time, print_all, print_json
 from wowevent.codec import loads, to_fields
 from wowevent.errors import InvalidEvent
 from wowevent.event import Event
@@ -79,11 +79,7 @@ def list_all(
     namespace: Namespace = None,
 ) -> None:
     """Print every schedule, with when it fires next and fired last."""
-    found = run(_all(settle(url=url, namespace=namespace)))
-    if not json:
-        table(_COLUMNS, map(_row, found))
-    for info in found if json else ():
-        print_json(fields(info))
+    print_all(run(_all(settle(url=url, namespace=namespace))), _COLUMNS, _row, json=json, fields=fields)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import typer
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
-from wowevent.cli.show import counted, facts, print_json, table, text
+from wowevent.cli.show import counted, facts, print_all, print_json, text
 from wowevent.schema import EventSchema, SchemaBreak, SchemaRegistry, fields_of, read_schema, read_schemas
 from wowevent.schema import diff as differences
 from wowevent.service.loop import run
@@ -52,10 +52,7 @@ def list_all(
 ) -> None:
     """Print what is registered, by type and version."""
     schemas = run(_registered(settle(url=url, namespace=namespace))).schemas(event_type)
-    if not json:
-        table(_COLUMNS, map(_row, schemas), right={"BYTES"})
-    for schema in schemas if json else ():
-        print_json(fields_of(schema))
+    print_all(schemas, _COLUMNS, _row, json=json, fields=fields_of, right={"BYTES"})
 
 
 @app.command()

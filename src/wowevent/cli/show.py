@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from rich.markup import escape
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from wowevent.event import Event
+
+T = TypeVar("T")
 
 _WIDTH: Final = 400  # characters of a payload that a person is shown
 _LAST: Final = 20  # columns that the last one of a table gets at least
@@ -121,6 +123,23 @@ def text(title: str, lines: Iterable[str]) -> None:
     for line in lines:
         console.print(f"  {plain(line.expandtabs())}", markup=False)
     console.file.flush()
+
+
+def print_all(
+    found: Iterable[T],
+    headings: Sequence[str],
+    row: Callable[[T], Sequence[str]],
+    *,
+    json: bool,
+    fields: Callable[[T], object] | None = None,
+    right: Collection[str] = (),
+) -> None:
+    """What a command lists: a table for people, or an object a line, as `fields` makes it of each."""
+    if not json:
+        table(headings, map(row, found), right=right)
+        return
+    for each in found:
+        print_json(each if fields is None else fields(each))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:

@@ -11,7 +11,7 @@ import typer
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.listing import ListsByDefault
-from wowevent.cli.show import local_time, print_json, table
+from wowevent.cli.show import local_time, print_all
 from wowevent.errors import shown
 from wowevent.service.loop import run
 from wowevent.settings import Settings
@@ -30,11 +30,7 @@ def list_all(
     namespace: Namespace = None,
 ) -> None:
     """Print the conversations that went too far: all that belongs to them goes to the dead letters."""
-    storms = run(_all(settle(url=url, namespace=namespace)))
-    if not json:
-        table(_COLUMNS, [_row(storm) for storm in storms])
-    for storm in storms if json else ():
-        print_json(fields(storm))
+    print_all(run(_all(settle(url=url, namespace=namespace))), _COLUMNS, _row, json=json, fields=fields)
 
 
 @app.command()

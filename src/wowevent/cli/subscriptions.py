@@ -13,7 +13,7 @@ from wowevent.bus import EventBus
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.listing import ListsByDefault
-from wowevent.cli.show import counted, print_json, span, table
+from wowevent.cli.show import counted, print_all, span
 from wowevent.errors import SubscriptionNotFound, shown
 from wowevent.service.loop import run
 from wowevent.settings import Settings
@@ -38,10 +38,14 @@ def list_all(
     """Print every subscription: the remembered ones, and the live ones that are there now."""
     found, paused = run(_all(settle(url=url, namespace=namespace)))
     infos = sorted(found, key=lambda info: info.subscription.id)
-    if not json:
-        table(_COLUMNS, [_row(info, paused) for info in infos], right=_COLUMNS[2:-1])
-    for info in infos if json else ():
-        print_json(fields(info, paused))
+    print_all(
+        infos,
+        _COLUMNS,
+        lambda info: _row(info, paused),
+        json=json,
+        fields=lambda info: fields(info, paused),
+        right=_COLUMNS[2:-1],
+    )
 
 
 @app.command()

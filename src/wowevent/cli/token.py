@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -20,7 +20,7 @@ from wowevent.access.tokens import revoke as revoked
 from wowevent.cli.engine import Namespace, note, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.private import make_private_folder, write_private
-from wowevent.cli.show import local_time, print_json, table
+from wowevent.cli.show import local_time, print_all
 from wowevent.settings import Settings
 
 _FILE: Final = "tokens.json"
@@ -97,14 +97,14 @@ def list_all(
     json: Annotated[bool, typer.Option("--json", help="One object a line.")] = False, tokens: File = None
 ) -> None:
     """Print the tokens, never a secret."""
-    found = _read(_path(tokens, settle()))
-    if json:
-        for token in found.tokens:
-            shown = msgspec.to_builtins(token)
-            del shown["sha256"]
-            print_json({**shown, "state": _state(token)})
-    else:
-        table(_COLUMNS, map(_row, found.tokens))
+    print_all(_read(_path(tokens, settle())).tokens, _COLUMNS, _row, json=json, fields=_fields)
+
+
+def _fields(token: Token) -> dict[str, Any]:
+    """A token for programs, but for what could be tried out until a secret fits."""
+    shown = msgspec.to_builtins(token)
+    del shown["sha256"]
+    return {**shown, "state": _state(token)}
 
 
 def _path(given: Path | None, settings: Settings) -> Path:

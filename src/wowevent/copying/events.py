@@ -80,7 +80,7 @@ class Copy:
         """Whether the target has events or remembered subscriptions that are of no copy of this source."""
         if self._note is not None:
             return False
-        async with aclosing(self._target.read(Query(limit=1))) as events:  # type: ignore[type-var]  # as in past
+        async with aclosing(self._target.read(Query(limit=1))) as events:
             async for _ in events:
                 return True
         return any(info.subscription.durable for info in await self._target.subscriptions())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
-from wowevent.broker import CONTROL, KNOWN_IDS, Broker, Position, Query, Stored
+from wowevent.broker import CONTROL, KNOWN_IDS, Broker, Iteration, Position, Query, Stored
 from wowevent.errors import PositionLost, StorageDamaged
 
 FACTS: Final = Query(patterns=(f"{CONTROL}#",))
@@ -59,7 +59,7 @@ class Past:
         while True:
             found, gap = 0, False
             log = self._broker.read(self._query, after=after)
-            async with aclosing(log):  # type: ignore[type-var]  # an async generator, whatever the protocol promises
+            async with aclosing(log):
                 async for item in _items(log):
                     if isinstance(item, PositionLost):
                         await self._check(item)
@@ -110,7 +110,7 @@ async def once(events: AsyncGenerator[Stored]) -> AsyncGenerator[Stored]:
                 yield stored
 
 
-async def _items(log: AsyncIterator[Stored]) -> AsyncGenerator[Stored | PositionLost | StorageDamaged]:
+async def _items(log: Iteration) -> AsyncGenerator[Stored | PositionLost | StorageDamaged]:
     """What a reading yields, and what it raises and goes on behind."""
     damaged = 0
     while True:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from wowevent.broker import Position, Stored
+from wowevent.broker import Iteration, Position, Stored
 from wowevent.bus import EventBus
 from wowevent.errors import InvalidEvent
 from wowevent.event import Event
@@ -199,7 +199,7 @@ def _position(text: str) -> Position:
 
 async def _collect(call: Call, bus: EventBus, asked: Wait, after: Position, found: list[Stored]) -> None:
     """Add what comes until there is enough."""
-    async with aclosing(bus.follow(asked.pattern, after=after)) as log:  # type: ignore[type-var]  # an async generator
+    async with aclosing(bus.follow(asked.pattern, after=after)) as log:
         async for stored in log:
             if call.sees("subscribe", stored.event):
                 found.append(stored)
@@ -230,17 +230,17 @@ async def _near_the_end(bus: EventBus) -> Position | None:
     return Position(head.epoch, head.offset - _LOOKED_AT) if head.offset > _LOOKED_AT else None
 
 
-async def _seen(call: Call, log: AsyncIterator[Stored]) -> AsyncIterator[Stored]:
+async def _seen(call: Call, log: Iteration) -> AsyncGenerator[Stored]:
     """Those that the caller may see."""
-    async with aclosing(log):  # type: ignore[type-var]  # an async generator
+    async with aclosing(log):
         async for stored in log:
             if call.sees("replay", stored.event):
                 yield stored
 
 
-async def _first(log: AsyncIterator[Stored], count: int) -> list[Stored]:
+async def _first(log: Iteration, count: int) -> list[Stored]:
     found: list[Stored] = []
-    async with aclosing(log):  # type: ignore[type-var]  # as above
+    async with aclosing(log):
         async for stored in log:
             found.append(stored)
             if len(found) >= count:
@@ -248,9 +248,9 @@ async def _first(log: AsyncIterator[Stored], count: int) -> list[Stored]:
     return found
 
 
-async def _last(log: AsyncIterator[Stored], count: int) -> list[Stored]:
+async def _last(log: Iteration, count: int) -> list[Stored]:
     found: deque[Stored] = deque(maxlen=count)
-    async with aclosing(log):  # type: ignore[type-var]  # as above
+    async with aclosing(log):
         async for stored in log:
             found.append(stored)
     return list(found)

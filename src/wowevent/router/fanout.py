@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
-from wowevent.broker import Broker, Position, Query, Stored, Subscription
+from wowevent.broker import Broker, Iteration, Position, Query, Stored, Subscription
 from wowevent.errors import BrokerError, Closed, PositionLost
 from wowevent.event import Event
 from wowevent.lineage import UNNAMED
@@ -270,7 +270,7 @@ class Fanout:
             lost: PositionLost | None = None
             try:
                 query = Query(patterns=member.audience.spec.patterns)
-                async with aclosing(self._broker.read(query, after=position)) as log:  # type: ignore[type-var]  # an async generator
+                async with aclosing(self._broker.read(query, after=position)) as log:
                     async for piece in _pieces(member, log, self._feed):
                         if answer is not None:
                             answer = answer(True, None, head)
@@ -320,9 +320,7 @@ class Fanout:
             logger.info("presence could not be taken back, it will end by itself", error=error)
 
 
-async def _pieces(
-    member: Member, log: AsyncIterator[Stored], feed: Feed
-) -> AsyncIterator[tuple[Pending, Position | None]]:
+async def _pieces(member: Member, log: Iteration, feed: Feed) -> AsyncIterator[tuple[Pending, Position | None]]:
     """What a read finds for a member, encoded, and up to where: a turn's worth at a time.
 
     A position of None stands for an event that cannot be served. What a pause holds is left out, and told at the end.

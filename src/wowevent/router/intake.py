@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from wowevent.bus import EventBus, Receipt
+from wowevent.bus import EventBus
 from wowevent.errors import BusError, Closed
 from wowevent.log import logger
+from wowevent.receipt import Receipt
 from wowevent.router.connection import Connection
 from wowevent.router.fanout import Fanout
 from wowevent.router.session import Store

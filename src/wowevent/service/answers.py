@@ -11,10 +11,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
 from wowevent.broker import Attempt, DeadLetter, Reason, Stored, SubscriptionInfo
-from wowevent.bus import Receipt
 from wowevent.codec import to_fields
 from wowevent.errors import printable
 from wowevent.holds import Pause
+from wowevent.receipt import Receipt
 from wowevent.roster import AgentInfo
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, SchemaBreak

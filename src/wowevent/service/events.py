@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import structs
 from starlette.responses import Response, StreamingResponse
 
-from wowevent.broker import Stored
+from wowevent.broker import Iteration, Stored
 from wowevent.errors import BusError, InvalidEvent, Unauthenticated
 from wowevent.log import logger
 from wowevent.service.access import asker, permit, sight, stamped, standing
@@ -117,10 +117,10 @@ def _not_negative(seconds: float) -> float:
     return seconds
 
 
-async def _seen(log: AsyncIterator[Stored], sees: Callable[[Event], bool], limit: int | None) -> AsyncIterator[Stored]:
+async def _seen(log: Iteration, sees: Callable[[Event], bool], limit: int | None) -> AsyncGenerator[Stored]:
     """Those that may be seen, so many at most."""
     count = 0
-    async with aclosing(log):  # type: ignore[type-var]  # as below
+    async with aclosing(log):
         async for stored in log:
             if sees(stored.event):
                 yield stored
@@ -129,16 +129,14 @@ async def _seen(log: AsyncIterator[Stored], sees: Callable[[Event], bool], limit
                     return
 
 
-async def _streamed(found: AsyncIterator[Stored], stands: Callable[[], bool] | None) -> Response:
+async def _streamed(found: Iteration, stands: Callable[[], bool] | None) -> Response:
     """One event a line. The first is read before the answer begins, so that its failure still has a status."""
     return StreamingResponse(_lines(await anext(found, None), found, stands), media_type=NDJSON)
 
 
-async def _lines(
-    first: Stored | None, rest: AsyncIterator[Stored], stands: Callable[[], bool] | None
-) -> AsyncIterator[bytes]:
+async def _lines(first: Stored | None, rest: Iteration, stands: Callable[[], bool] | None) -> AsyncIterator[bytes]:
     """The events; an error in their midst is the last line, in the shape of any other error."""
-    async with aclosing(rest):  # type: ignore[type-var]  # an async generator, whatever the protocol promises
+    async with aclosing(rest):
         try:
             if first is not None:
                 yield line(shown_stored(first)) + b"\n"

@@ -23,8 +23,8 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 from msgspec import Struct
 
-from wowevent.bus import Receipt
 from wowevent.errors import InvalidEvent, shown
+from wowevent.receipt import Receipt
 from wowevent.service.answers import Receipts, shown_receipt
 from wowevent.service.failures import Refusal
 

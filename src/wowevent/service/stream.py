@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from wowevent.broker import Position, Stored
+from wowevent.broker import Iteration, Position, Stored
 from wowevent.errors import BusError, PositionLost, printable
 from wowevent.log import logger
 from wowevent.service.access import asker, note, permit, sight, standing
@@ -54,7 +54,7 @@ _HEADERS: Final = (
     (b"x-accel-buffering", b"no"),  # nginx would keep events until it has a buffer full of them
 )
 
-Follow = Callable[[Position | None], AsyncIterator[Stored]]
+Follow = Callable[[Position | None], Iteration]
 
 
 class Streams:
@@ -114,15 +114,15 @@ async def stream(request: Request) -> EventStream:
     return EventStream(reading, after or head, streams, listener=asker(request), stands=standing(request))
 
 
-def _following(follow: Callable[..., AsyncIterator[Stored]]) -> Follow:
+def _following(follow: Callable[..., Iteration]) -> Follow:
     return lambda place: follow(after=place)
 
 
-def _followed_by(follow: Callable[..., AsyncIterator[Stored]], sees: Callable[[Event], bool]) -> Follow:
+def _followed_by(follow: Callable[..., Iteration], sees: Callable[[Event], bool]) -> Follow:
     """Only what may be seen."""
 
-    async def seen(place: Position | None) -> AsyncIterator[Stored]:
-        async with aclosing(follow(after=place)) as log:  # type: ignore[type-var]  # an async generator
+    async def seen(place: Position | None) -> AsyncGenerator[Stored]:
+        async with aclosing(follow(after=place)) as log:
             async for stored in log:
                 if sees(stored.event):
                     yield stored
@@ -187,7 +187,7 @@ class EventStream:
         words = b"retry: %d\nid: %s\n\n" % (_RETRY, str(after).encode())
         while True:
             try:
-                async with aclosing(self._follow(after)) as log:  # type: ignore[type-var]  # an async generator
+                async with aclosing(self._follow(after)) as log:
                     return await self._relay(log, send, words)
             except PositionLost as lost:
                 data = msgspec.json.encode({"lost": lost.lost, "message": printable(str(lost))})
@@ -196,7 +196,7 @@ class EventStream:
                 logger.error("stream ended early", code=error.code, error=error)
                 return None
 
-    async def _relay(self, log: AsyncIterator[Stored], send: Send, words: bytes) -> None:
+    async def _relay(self, log: Iteration, send: Send, words: bytes) -> None:
         """Say these words, then hand over what comes until the log ends.
 
         The log is asked first: who is slow to hear of a gap must not lose more behind it meanwhile.
@@ -260,7 +260,7 @@ async def _fallen(stands: Callable[[], bool], who: str) -> None:
     logger.info("stream ended, its token holds no more", who=who)
 
 
-async def _next(log: AsyncIterator[Stored]) -> Stored | None:
+async def _next(log: Iteration) -> Stored | None:
     return await anext(log, None)
 
 

@@ -52,7 +52,7 @@ async def _count(broker: Broker, query: Query, last: int) -> dict[str, TopicShow
     at = seen = 0
     while True:
         try:
-            async with aclosing(upto(broker.read(query, after=after), head)) as log:  # type: ignore[type-var]  # a generator
+            async with aclosing(upto(broker.read(query, after=after), head)) as log:
                 async for stored in log:
                     if stored.position.offset > at:
                         at = stored.position.offset

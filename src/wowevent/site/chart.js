@@ -4,7 +4,8 @@ import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useRef } from "./kit.js";
 
 const HEIGHT = 210; // CSS pixels
-const SPAN = 600; // seconds that are shown: ten minutes
+const SPAN = 600; // seconds that are shown at most: ten minutes,
+const LEAST = 60; // and at least
 const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7]; // steps of an axis of counts
 
 /**
@@ -69,7 +70,7 @@ function options(box, legend, { lines, show, whole }) {
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     scales: {
-      x: { range: (_plot, _first, last) => [last - SPAN, last] }, // it fills from the right, and then moves on
+      x: { range: (_plot, first, last) => [Math.max(last - SPAN, Math.min(first, last - LEAST)), last] },
       y: { range: (_plot, _low, high) => [0, Math.max(whole ? 4 : 0, high * 1.15) || 1] },
     },
     axes: [

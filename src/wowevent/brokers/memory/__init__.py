@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -23,9 +23,11 @@ from wowevent.broker import (
     Discard,
     Examination,
     Extend,
+    Iteration,
     Lease,
     Ping,
     Position,
+    Present,
     Query,
     Redeliver,
     Retention,
@@ -171,6 +173,14 @@ class MemoryBroker:
                 SubscriptionInfo(subscription=spec, consumers=1) for spec in log.routes.all() if spec.id in log.live
             ]
             return [self._info(cursor, now) for cursor in log.cursors.values()] + live
+
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:  # noqa: ARG002 - it always is
+        """See Broker."""
+        log = self._log
+        with log.lock:
+            self._enter()
+            found = [Present(cursor.subscription, len(cursor.consumers)) for cursor in log.cursors.values()]
+            return found + [Present(spec, 1) for spec in log.routes.all() if spec.id in log.live]
 
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """See Broker."""
@@ -318,13 +328,13 @@ class MemoryBroker:
                 count += 1
         return count
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker."""
         if not follow and of_facts(query):
             return self._read_facts(query, after)
         return self._read(query, after, follow=follow)
 
-    async def _read(self, query: Query, after: Position | None, *, follow: bool) -> AsyncIterator[Stored]:
+    async def _read(self, query: Query, after: Position | None, *, follow: bool) -> AsyncGenerator[Stored]:
         log, left = self._log, query.limit
         reader = Reader(query.patterns)
         with log.lock:
@@ -358,7 +368,7 @@ class MemoryBroker:
             with log.lock:
                 log.readers.discard(reader)
 
-    async def _read_facts(self, query: Query, after: Position | None) -> AsyncIterator[Stored]:
+    async def _read_facts(self, query: Query, after: Position | None) -> AsyncGenerator[Stored]:
         log = self._log
         with log.lock:
             self._enter()

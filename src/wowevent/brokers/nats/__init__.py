@@ -18,7 +18,7 @@ The server matches and keeps cursors; who failed how often travels with a copy. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from uuid import uuid4
@@ -33,14 +33,15 @@ from wowevent.broker import (
     DeadQuery,
     Discard,
     Examination,
+    Iteration,
     Lease,
     Ping,
     Position,
+    Present,
     Query,
     Redeliver,
     Retention,
     Settlement,
-    Stored,
     Subscription,
     SubscriptionInfo,
 )
@@ -270,6 +271,13 @@ class NatsBroker:
         infos = await session.infos()
         return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in self._presence.present()]
 
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:
+        """See Broker."""
+        session = await self._enter()
+        if fresh:
+            await session.control.sync()
+        return self._presence.all(self._registry.routes)
+
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
         session = await self._enter()
@@ -399,7 +407,7 @@ class NatsBroker:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker."""
         if follow:
             return self._follow(query, after)

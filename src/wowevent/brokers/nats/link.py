@@ -35,6 +35,8 @@ _OLDEST: Final = (2, 11)  # of servers: messages that live for a while
 _AGAIN: Final = 2.0  # seconds after which what changes nothing is asked once more: who was asked may be gone
 _LOOKS: Final = ("STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.NAMES.", "INFO")
 _DOUBT: Final = 0.8  # of that time, after which it is asked why nothing comes
+_LEARNS: Final = 0.25  # seconds in which a node learns that a stream is there,
+_TRIES: Final = 3  # and as often it is asked
 _UNHEARD: Final = 4.0  # seconds after which it is asked whether the server is there, since an answer is missing
 _SPARE: Final = 40_960  # bytes of a message's greatest length that are for what it says of itself
 _confirm: Final = msgspec.json.Decoder(Confirm)
@@ -197,7 +199,7 @@ class Link:
         if self.doubted and (error := await self.refuses(messages)) is not None:
             raise error
         key = f"{next(self._numbers)}"
-        done = _Round(len(messages), asyncio.get_running_loop().create_future())
+        done = _Round(messages, asyncio.get_running_loop().create_future())
         self._rounds[key.encode()] = done
         inbox = f"{self._inbox}.p.{key}."
         try:
@@ -391,12 +393,30 @@ class Link:
     def _hear(self, subject: bytes, _reply: bytes, body: bytes, headers: bytes) -> None:
         kind, key, *number = subject[len(self._inbox) + 1 :].split(b".")
         if kind == b"p":
-            if status_of(headers) == NOBODY:  # to join anew makes it again
-                self.fail(BrokerUnavailable("nats: nothing stores this; its stream is gone"))
-            elif (done := self._rounds.get(key)) is not None:
-                done.take(int(number[0]), body)
+            if (done := self._rounds.get(key)) is not None:
+                if status_of(headers) == NOBODY:
+                    self._unheard(key, done, int(number[0]))
+                else:
+                    done.take(int(number[0]), body)
         elif (answer := self._answers.get(key)) is not None and not answer.done():
             answer.set_result((body, headers))
+
+    def _unheard(self, key: bytes, done: _Round, number: int) -> None:
+        """In a cluster a node learns a little later than others that a stream is there, or who leads it now."""
+        if not done.tries:
+            self.fail(BrokerUnavailable("nats: nothing stores this; its stream is gone"))  # joining makes it again
+        elif not done.unheard:
+            asyncio.get_running_loop().call_later(_LEARNS, self._put_again, key, done)
+        done.unheard.append(number)
+
+    def _put_again(self, key: bytes, done: _Round) -> None:
+        if self.error is not None or self._rounds.get(key) is not done:
+            return
+        numbers, done.unheard = sorted(done.unheard), []
+        done.tries -= 1
+        for number in numbers:
+            message = done.messages[number]
+            self.send(message.subject, message.body, f"{self._inbox}.p.{key.decode()}.{number}", message.headers)
 
 
 async def _nothing_refused(_messages: Sequence[Message]) -> BusError | None:
@@ -414,11 +434,14 @@ _NOTHING: Final = b"no answer"
 class _Round:
     """The confirms of what was published at once."""
 
-    def __init__(self, count: int, answer: asyncio.Future[None]) -> None:
-        self.confirms: list[Confirm] = [Confirm()] * count
+    def __init__(self, messages: Sequence[Message], answer: asyncio.Future[None]) -> None:
+        self.messages = messages
+        self.confirms: list[Confirm] = [Confirm()] * len(messages)
         self.answer = answer
-        self.left = count
-        if not count:
+        self.left = len(messages)
+        self.unheard: list[int] = []
+        self.tries = _TRIES
+        if not messages:
             answer.set_result(None)
 
     def take(self, number: int, body: bytes) -> None:

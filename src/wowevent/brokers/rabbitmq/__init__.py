@@ -1,7 +1,8 @@
 """The RabbitMQ engine: quorum queues that the server routes to, a stream of all events, a stream of what all must know.
 
     __init__    RabbitMQBroker                       names     exchanges, queues, bindings
-    link        connections, confirms, locks         tags      what a message says of itself
+    link        connections, locks                   outlet    publishing, confirmed
+    tags        what a message says of itself
     session     what an instance has joined          stream    following one;   history   reading the log
     serving     one subscription: lease and settle   control, registry   the control log and its fold
     delays      what is delayed                      live      who is there, replies
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
 from typing import Any, Final
@@ -34,21 +35,23 @@ from wowevent.broker import (
     DeadQuery,
     Discard,
     Examination,
+    Iteration,
     Lease,
     Ping,
     Position,
+    Present,
     Query,
     Redeliver,
     Retention,
     Settlement,
-    Stored,
     Subscription,
     SubscriptionInfo,
 )
 from wowevent.brokers.rabbitmq import doctor
 from wowevent.brokers.rabbitmq.history import Items, Pages, Tail, facts
-from wowevent.brokers.rabbitmq.link import SILENCE, Link, Message, nodes_of, unrouted
+from wowevent.brokers.rabbitmq.link import SILENCE, Link, nodes_of, unrouted
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.past import copy_past
 from wowevent.brokers.rabbitmq.registry import Declared, Registry, Removed, Returned, Told
 from wowevent.brokers.rabbitmq.session import Session
@@ -240,7 +243,9 @@ class RabbitMQBroker:
             exchange = self._names.live if live else self._names.exchange(event.topic)
             key = event.topic if live else event.routing_key
             props = properties(event, Tag(at=now, seen=registry.offset))
-            messages.append(Message(exchange, key, props, encode(event), mandatory=not live))
+            messages.append(
+                Message(exchange, key, props, encode(event), mandatory=not live, stream="" if live else "history")
+            )
             results.append(Appended(None, matched=matched))
         if messages:
             try:
@@ -332,6 +337,12 @@ class RabbitMQBroker:
         session = await self._enter()
         infos = await session.infos()
         return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.presence.present()]
+
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:
+        """See Broker."""
+        session = await self._enter()
+        await (session.hear_all() if fresh else session.live.met())
+        return session.live.presence.all(session.control.registry.routes)
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
@@ -451,7 +462,7 @@ class RabbitMQBroker:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker."""
         if follow:
             return self._follow(query, after)

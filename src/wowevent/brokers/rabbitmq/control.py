@@ -10,8 +10,9 @@ from uuid import uuid4
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from wowevent.brokers.rabbitmq.link import Link, Message
+from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Begun, Entry, Mark, Registry, pack, unpack
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
@@ -64,7 +65,8 @@ class Control:
         folded = self._waiting[ref] = asyncio.get_running_loop().create_future()
         properties = Basic.Properties(delivery_mode=2, message_id=ref)
         try:
-            await self._link.publish([Message("", self._names.control, properties, pack(entry), mandatory=True)])
+            message = Message("", self._names.control, properties, pack(entry), mandatory=True, stream="control")
+            await self._link.publish([message])
             return await self._link.call(_result(folded))
         finally:
             self._waiting.pop(ref, None)

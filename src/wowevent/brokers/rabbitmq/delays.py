@@ -17,8 +17,9 @@ from aiormq.abc import DeliveredMessage
 from msgspec import structs
 
 from wowevent.brokers.rabbitmq.control import Control
-from wowevent.brokers.rabbitmq.link import Channel, Link, Message, unrouted
+from wowevent.brokers.rabbitmq.link import Channel, Link, unrouted
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Cancelled, Held, Left
 from wowevent.brokers.rabbitmq.tags import number_of, of_copy, properties, returns_of, tag_of
 from wowevent.clock import Clock, Timer
@@ -159,4 +160,4 @@ class Delays:
             return None  # taken back; or the second copy of one that was published twice
         left = structs.replace(left, at=self._clock.time(), seen=self._control.registry.offset)  # it may have moved on
         exchange, key = self._names.exchange(event.topic), event.routing_key
-        return Message(exchange, key, properties(event, left), message.body, mandatory=True)
+        return Message(exchange, key, properties(event, left), message.body, mandatory=True, stream="history")

@@ -17,8 +17,9 @@ from pamqp.commands import Basic
 from wowevent.broker import Examination, SubscriptionInfo
 from wowevent.brokers.rabbitmq.lanes import SUSPECTS
 from wowevent.brokers.rabbitmq.letters import DEAD
-from wowevent.brokers.rabbitmq.link import Channel, Link, Message, nodes_of, unrouted
+from wowevent.brokers.rabbitmq.link import Channel, Link, nodes_of, unrouted
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Registry, unpack
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import headers_of, route_of

@@ -15,9 +15,10 @@ from pamqp.commands import Basic
 
 from wowevent.broker import LIVE, Position, Query, Stored
 from wowevent.brokers.rabbitmq.control import Control
-from wowevent.brokers.rabbitmq.link import Link, Message
+from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.strangers import event_of
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
@@ -52,7 +53,7 @@ async def mark(link: Link, names: Names) -> str:
     """Write a marker behind everything; its id."""
     id = f"mark-{uuid4().hex}"
     properties = Basic.Properties(delivery_mode=2, message_id=id)
-    await link.publish([Message("", names.history, properties, b"", mandatory=True)])
+    await link.publish([Message("", names.history, properties, b"", mandatory=True, stream="history")])
     return id
 
 

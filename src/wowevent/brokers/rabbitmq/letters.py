@@ -15,8 +15,9 @@ from msgspec import Struct, structs
 
 from wowevent.broker import URGENT, Bury, DeadLetter, DeadQuery, Discard, Redeliver
 from wowevent.brokers.rabbitmq.control import Control
-from wowevent.brokers.rabbitmq.link import Channel, Link, Message
+from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Made
 from wowevent.brokers.rabbitmq.tags import number_of, properties, reason_of, tag_of
 from wowevent.clock import Clock

@@ -7,7 +7,7 @@ stops waiting. A link that breaks stays broken; who needs one dials again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import shuffle
@@ -17,14 +17,11 @@ from urllib.parse import parse_qsl, urlsplit
 import aiormq
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, PublishError
-from msgspec import Struct
-from pamqp.body import ContentBody
 from pamqp.commands import Basic, Queue
-from pamqp.header import ContentHeader
 
 from wowevent.brokers.rabbitmq.faults import translate
+from wowevent.brokers.rabbitmq.outlet import AT_ONCE, STREAMS, Message, Outlet, Stream
 from wowevent.errors import BrokerUnavailable, Closed, StorageFull
-from wowevent.wakeup import Wakeup
 
 SILENCE: Final = 9.0
 """Seconds without an answer after which a call fails (obligation 9)."""
@@ -33,27 +30,17 @@ HEARTBEAT: Final = 10
 _GOODBYE: Final = 2.0  # seconds that a connection has to end in good order,
 _AMEN: Final = 0.5  # and one that is broken: who waits for the next one has waited for long
 _LOCKED: Final = 0.02  # seconds between two looks whether a lock is free
-_AT_ONCE: Final = 500  # messages, or methods, in one write
-_BYTES: Final = 2**20  # and bytes
 
 T = TypeVar("T")
 Channel = aiormq.Channel
 
 
-class Message(Struct, frozen=True, gc=False):
-    """What is published: always confirmed; `mandatory` makes it an error if no queue takes it."""
-
-    exchange: str
-    key: str
-    properties: Basic.Properties
-    body: bytes
-    mandatory: bool = False
-
-
 class Link:
     """See the module."""
 
-    def __init__(self, out: aiormq.Connection, feed: aiormq.Connection, publishing: Channel, asking: Channel) -> None:
+    def __init__(
+        self, out: aiormq.Connection, feed: aiormq.Connection, publishing: Mapping[Stream, Channel], asking: Channel
+    ) -> None:
         """By `dial`."""
         self.version: str = str((out.server_properties or {}).get("version", "?"))
         """The server's."""
@@ -63,14 +50,11 @@ class Link:
         """Called when it broke or was closed."""
         self._out = out
         self._feed = feed
-        self._publishing = publishing
+        self._outlets = {stream: Outlet(channel) for stream, channel in publishing.items()}
         self._asking = asking
-        self._queue: list[tuple[Message, asyncio.Future[Any]]] = []
-        self._news = Wakeup()
-        self._writing = asyncio.create_task(self._write(), name="rabbitmq:publish")
         self._jobs: set[asyncio.Future[Any]] = set()
         self._locks: set[str] = set()
-        for each in (out, feed, publishing, asking):
+        for each in (out, feed, asking, *publishing.values()):
             each.closing.add_done_callback(self._ended)
 
     @classmethod
@@ -95,9 +79,9 @@ class Link:
                     connections.append(connection)
                     await connection.connect()
                 out, feed = connections
-                publishing, asking = await out.channel(), await out.channel(publisher_confirms=False)
-                assert isinstance(publishing, Channel)  # noqa: S101 - for the type checker
+                asking = await out.channel(publisher_confirms=False)
                 assert isinstance(asking, Channel)  # noqa: S101 - for the type checker
+                publishing = {stream: await _publishing(out) for stream in STREAMS}
                 return cls(out, feed, publishing, asking)
         except BaseException as error:
             for connection in connections:
@@ -116,11 +100,8 @@ class Link:
         if self.error is not None:
             return
         self.error = error
-        self._writing.cancel()
-        for answer in [*(answer for _, answer in self._queue), *self._publishing.confirmations.values()]:
-            if isinstance(answer, asyncio.Future):
-                _refuse(answer, error)
-        self._queue.clear()
+        for outlet in self._outlets.values():
+            outlet.fail(error)
         for job in list(self._jobs):
             if not job.done():
                 job.cancel()
@@ -132,7 +113,8 @@ class Link:
         patience = _GOODBYE if self.error is None else _AMEN
         self.fail(Closed("this broker is closed"))
         await asyncio.gather(*(_ended(connection, patience) for connection in (self._feed, self._out)))
-        await asyncio.gather(self._writing, *self._jobs, return_exceptions=True)
+        endings = [outlet.ended() for outlet in self._outlets.values()]
+        await asyncio.gather(*endings, *self._jobs, return_exceptions=True)
         for _ in range(3):  # the driver's own tasks have been told to end
             await asyncio.sleep(0)
 
@@ -178,8 +160,8 @@ class Link:
 
     async def tell(self, frames: Sequence[Any]) -> None:
         """Methods that the server does not answer, as many as one likes; returns once it has carried them out."""
-        for start in range(0, len(frames), _AT_ONCE):
-            await self.call(_told(self._asking, frames[start : start + _AT_ONCE]))
+        for start in range(0, len(frames), AT_ONCE):
+            await self.call(_told(self._asking, frames[start : start + AT_ONCE]))
 
     async def open_channel(self, *, feed: bool = True) -> Channel:
         """A channel of one's own: to be delivered to, or to ask for what may not be there."""
@@ -227,8 +209,8 @@ class Link:
         frames = [Queue.Declare(queue=queue, passive=True, nowait=True) for queue in queues]
         channel = await self.open_channel(feed=False)
         try:
-            for start in range(0, len(frames), _AT_ONCE):
-                await self.call(_told(channel, frames[start : start + _AT_ONCE]))
+            for start in range(0, len(frames), AT_ONCE):
+                await self.call(_told(channel, frames[start : start + AT_ONCE]))
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise
@@ -311,13 +293,7 @@ class Link:
             raise StorageFull("rabbitmq: the server is short of memory or disk, and takes no messages")
         if not messages:
             return
-        loop = asyncio.get_running_loop()
-        answers: list[asyncio.Future[Any]] = []
-        for message in messages:
-            answer = loop.create_future()
-            answers.append(answer)
-            self._queue.append((message, answer))
-        self._news.notify()
+        answers = [self._outlets[message.stream].put(message) for message in messages]
         try:
             _, late = await asyncio.wait(answers, timeout=SILENCE)
         finally:
@@ -328,31 +304,6 @@ class Link:
         for answer in answers:
             if (error := answer.exception()) is not None:
                 raise translate(error) from error
-
-    async def _write(self) -> None:
-        """What gathered while the last write was under way goes in one write; so tags and frames keep one order."""
-        channel = self._publishing
-        while True:
-            if not self._queue:
-                await self._news.wait()
-                continue
-            frames: list[Any] = []
-            size = count = 0
-            for message, answer in self._queue[:_AT_ONCE]:
-                count += 1
-                channel.delivery_tag += 1
-                channel.confirmations[channel.delivery_tag] = answer
-                if message.mandatory:
-                    ids = channel.message_id_delivery_tag
-                    ids[message.properties.message_id or ""] = channel.delivery_tag
-                    answer.add_done_callback(partial(_forget, ids, message.properties.message_id or ""))
-                frames += _frames(message, channel.max_content_size)
-                size += len(message.body)
-                if size > _BYTES:
-                    break
-            del self._queue[:count]
-            if frames:
-                await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames))
 
 
 def nodes_of(url: str) -> list[str]:
@@ -372,17 +323,16 @@ def _beating(url: str) -> str:
     return parts._replace(query=f"{parts.query}&heartbeat={HEARTBEAT}".lstrip("&")).geturl()
 
 
+async def _publishing(connection: aiormq.Connection) -> Channel:
+    channel = await connection.channel()
+    assert isinstance(channel, Channel)  # noqa: S101 - for the type checker
+    return channel
+
+
 async def _ended(connection: aiormq.Connection, seconds: float) -> None:
     with suppress(Exception):
         async with asyncio.timeout(seconds):
             await connection.close()
-
-
-def _frames(message: Message, most: int) -> list[Any]:
-    publish = Basic.Publish(exchange=message.exchange, routing_key=message.key, mandatory=message.mandatory)
-    body = message.body
-    parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
-    return [publish, ContentHeader(body_size=len(body), properties=message.properties), *parts]
 
 
 async def _told(channel: Channel, frames: Sequence[Any]) -> None:
@@ -404,18 +354,8 @@ def _task(start: Callable[[Any], Any], work: Any) -> Any:
     return work if work is _TAKEN else start(work)
 
 
-def _forget(ids: dict[str, int], id: str, _: asyncio.Future[Any]) -> None:
-    ids.pop(id, None)
-
-
 def _seen(answer: asyncio.Future[Any]) -> None:
     if not answer.cancelled():
-        answer.exception()
-
-
-def _refuse(answer: asyncio.Future[Any], error: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(error)
         answer.exception()
 
 

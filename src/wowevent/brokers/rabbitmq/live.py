@@ -17,8 +17,9 @@ from aiormq.abc import DeliveredMessage
 from msgspec import Struct
 from pamqp.commands import Basic
 
-from wowevent.brokers.rabbitmq.link import Channel, Link, Message
+from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.tags import route_of
 from wowevent.clock import Clock
 from wowevent.errors import BusError
@@ -103,14 +104,17 @@ class Live:
         await self.changed.close()
         await self._say(Said("here", Note(self._instance, gone=True)))
 
-    async def _sync(self) -> None:
-        """For a newcomer, once all had the time to answer."""
+    async def met(self) -> None:
+        """Return once all had the time to answer our hello: a newcomer waits for that, and nobody else."""
         young = self._since + _NEWCOMER - asyncio.get_running_loop().time()
         if self._unheard and young > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(young):
                     while self._unheard:
                         await self._news.wait()
+
+    async def _sync(self) -> None:
+        await self.met()
         self._number += 1
         mark = f"{self._number}"
         done = self._marks[mark] = asyncio.get_running_loop().create_future()

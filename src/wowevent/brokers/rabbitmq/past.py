@@ -13,7 +13,7 @@ from typing import TypeGuard
 from wowevent.broker import URGENT, Position, Query, Stored, Subscription
 from wowevent.brokers.rabbitmq.history import Pages
 from wowevent.brokers.rabbitmq.lanes import QUORUM
-from wowevent.brokers.rabbitmq.link import Message
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.session import Session
 from wowevent.brokers.rabbitmq.tags import properties
 from wowevent.codec import encode

@@ -27,8 +27,9 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.faults import translate
 from wowevent.brokers.rabbitmq.lanes import Here, Lanes
 from wowevent.brokers.rabbitmq.letters import Letters
-from wowevent.brokers.rabbitmq.link import Channel, Link, Message
+from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
+from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.strangers import envelope, event_of, given_id
 from wowevent.brokers.rabbitmq.tags import name_of, of_copy, returns_of, tag_of
 from wowevent.clock import Clock, Timer

@@ -303,6 +303,10 @@ class Session:
         """Know all that was said before; what is due here has happened."""
         due = [serving for serving in self.servings.values() if serving.due]  # seldom any, of hundreds
         await asyncio.gather(*(serving.flush() for serving in due), self.delays.flush())
+        await self.hear_all()
+
+    async def hear_all(self) -> None:
+        """Know all that was said before."""
         await asyncio.gather(self.control.sync(), self.live.sync())
 
     async def _infos(self) -> list[SubscriptionInfo]:

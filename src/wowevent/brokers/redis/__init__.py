@@ -34,9 +34,11 @@ from wowevent.broker import (
     Discard,
     Examination,
     Extend,
+    Iteration,
     Lease,
     Ping,
     Position,
+    Present,
     Query,
     Reason,
     Redeliver,
@@ -208,6 +210,20 @@ class RedisBroker:
         found = session.registry.routes.all()
         live = [SubscriptionInfo(subscription=each, consumers=1) for each in found if not each.durable]
         return await self._infos(session, [each for each in found if each.durable]) + live
+
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:  # noqa: ARG002 - it always is
+        """See Broker."""
+        session = await self._enter()
+        await session.fold()
+        known = session.registry.routes.all()
+        wanted = [each for each in known if each.durable]
+        nums = [session.registry.nums[each.id] for each in wanted]
+        found: list[Present] = []
+        for first in range(0, len(nums), _PAGE):
+            counts = await session.call("present", *nums[first : first + _PAGE])
+            pairs = zip(wanted[first : first + _PAGE], counts, strict=True)
+            found += [Present(each, count) for each, count in pairs if count is not None]
+        return found + [Present(each, 1) for each in known if not each.durable]
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
@@ -433,7 +449,7 @@ class RedisBroker:
 
     # --- read ---------------------------------------------------------------------------------------------------
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker. Behind a PositionLost or an unreadable event the iteration can be gone on with."""
         if not follow:
             pages = Facts(query, after) if of_facts(query) else Pages(query, after)

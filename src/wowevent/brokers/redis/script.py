@@ -26,7 +26,8 @@ class Script:
 
 
 _NAMES: Final = (
-    "append beat cancel declare detach facts fetch fill fold hold info open purge remove reply resolve retain settle"
+    "append beat cancel declare detach facts fetch fill fold hold info "
+    "open present purge remove reply resolve retain settle"
 )
 SCRIPTS: Final = {name: Script(name) for name in _NAMES.split()}
 LOOKS: Final = {name: Script(name, still=True) for name in ("fold", "info")}

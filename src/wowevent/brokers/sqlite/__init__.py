@@ -29,7 +29,7 @@ from wowevent.errors import Closed
 from wowevent.reading import Reading, of_facts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from wowevent.broker import (
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
         DeadQuery,
         Discard,
         Examination,
+        Iteration,
         Lease,
+        Present,
         Query,
         Redeliver,
         Settlement,
@@ -152,6 +154,12 @@ class SqliteBroker:
         await session.catch_up()
         return await session.ask(subscriptions.infos, self._clock.time())
 
+    async def presence(self, *, fresh: bool = True) -> Sequence[Present]:  # noqa: ARG002 - it always is
+        """See Broker."""
+        session = await self._enter()
+        await session.catch_up()
+        return await session.ask(subscriptions.present)
+
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
         session = await self._enter()
@@ -190,7 +198,7 @@ class SqliteBroker:
         """See Broker."""
         return await self._write(dead.resolve, letters)
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         """See Broker. Behind a PositionLost or StorageDamaged the iteration can be gone on with."""
         place = Place(after, since=self._clock.time())
         if not follow and of_facts(query):

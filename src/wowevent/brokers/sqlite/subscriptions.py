@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from wowevent.broker import Position, Subscription, SubscriptionInfo
+from wowevent.broker import Position, Present, Subscription, SubscriptionInfo
 from wowevent.brokers.sqlite import backfill
 from wowevent.brokers.sqlite import registry as presence
 from wowevent.brokers.sqlite.log import head
@@ -128,6 +128,14 @@ SELECT s.num, s.id, s.spec, s.lapsed, s.lost,
      UNION ALL SELECT min(offset) FROM entry WHERE sub = s.num AND lane = 1
      UNION ALL SELECT min(offset) FROM retry WHERE sub = s.num)))
 FROM subscription AS s WHERE ?1 IS NULL OR s.id = ?1 ORDER BY s.num"""
+
+
+_PRESENT: Final = "SELECT id, spec, (SELECT count(*) FROM serving WHERE sub = num) FROM subscription ORDER BY num"
+
+
+def present(db: apsw.Connection) -> list[Present]:
+    """All, with how many serve each."""
+    return [Present(subscription_of(id, spec), consumers) for id, spec, consumers in db.execute(_PRESENT)]
 
 
 def infos(db: apsw.Connection, now: float, id: str | None = None) -> list[SubscriptionInfo]:
