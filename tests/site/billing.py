@@ -1,4 +1,4 @@
-"""An agent with a fault, and the same one mended: `python billing.py ENGINE broken|mended` says `ready`, then each bill it wrote."""
+"""An agent with a fault, and mended: `python billing.py ENGINE broken|mended` says `ready`, then each bill it wrote."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The workbench for dead letters, conversations, replays, schemas, agents and routers, in a browser; what it looks like is in docs/pages.md."""
+"""Dead letters, conversations, replays, schemas, agents and routers in a browser; docs/pages.md goes the same way."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ ROOT = Path(__file__).parents[2]
 NEUTRAL = """(words) => {
   const walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
-    for (const [word, other] of Object.entries(words)) walker.currentNode.data = walker.currentNode.data.replaceAll(word, other);
+    const node = walker.currentNode;
+    for (const [word, other] of Object.entries(words)) node.data = node.data.replaceAll(word, other);
   }
 }"""
 PATIENCE = 20.0
+REASON = "the shop forgets the sum of orders with a voucher"
 UNSAFE = "12345678901234567890"  # a number that JavaScript would round
 
 
@@ -139,8 +141,7 @@ async def test_why_events_fail_and_how_they_are_sent_again(open_tab: MakeTab, se
             await redeliver_the_rest(tab)
             assert {await billed() for _ in range(2)} == {"billed A-0005 9.80", "billed A-0006 9.80"}
         assert (await client.get("/dead-letters")).json()["dead_letters"] == []
-    log = (tmp_path / "err.txt").read_text()
-    assert re.search(r"dead_letter resent .*reason='the shop forgets the sum of orders with a voucher'", log), "who looks later sees why"
+    assert re.search(f"dead_letter resent .*reason='{REASON}'", (tmp_path / "err.txt").read_text())
     tab.quiet()
 
 
@@ -173,7 +174,8 @@ async def see_why(tab: Tab) -> None:
 
 async def correct_one(tab: Tab) -> None:
     await tab.page.get_by_role("row").filter(has_text="A-0003").get_by_role("link", name="Look and correct").click()
-    editor, resend = tab.page.get_by_label("Payload", exact=True), tab.page.get_by_role("button", name="Resend corrected")
+    editor = tab.page.get_by_label("Payload", exact=True)
+    resend = tab.page.get_by_role("button", name="Resend corrected")
     await expect(resend).to_be_disabled()
     before = await editor.input_value()
     await editor.fill(before[:-1])
@@ -188,7 +190,7 @@ async def correct_one(tab: Tab) -> None:
     await expect(dialog).to_contain_text("The corrected event goes to billing~order.placed")
     await dialog.get_by_role("button", name="Resend").click()
     await expect(dialog, "without a reason nothing is sent").to_be_visible()
-    await dialog.get_by_label("Why is it corrected?").fill("the shop forgets the sum of orders with a voucher")
+    await dialog.get_by_label("Why is it corrected?").fill(REASON)
     await tab.picture("letters-resend-light")
     await dialog.get_by_role("button", name="Resend").click()
     await tab.shows("The corrected event is on its way")
@@ -379,59 +381,99 @@ async def test_letters_are_narrowed(open_tab: MakeTab) -> None:
 # ---------------------------------------------------------------- pure
 
 
-CASES = [
-    ("json", 'leaves({"a": {"b": 1}, "c": [{"d": 2}, []], "e f": null})', [["a.b", 1], ["c[0].d", 2], ["c[1]", []], ['["e f"]', None]]),
-    ("json", "leaves({})", [["", {}]]),
-    ("json", 'changes({"a": 1, "b": {"c": 2}}, {"b": {"c": 3}, "d": 4})', [
-        {"path": "a", "kind": "removed", "before": "1", "after": ""},
-        {"path": "b.c", "kind": "changed", "before": "2", "after": "3"},
-        {"path": "d", "kind": "added", "before": "", "after": "4"},
-    ]),
-    ("json", 'changes(exact("[1.0, 12345678901234567890]"), exact("[1, 12345678901234567891]"))', [
-        {"path": "[0]", "kind": "changed", "before": "1.0", "after": "1"},
-        {"path": "[1]", "kind": "changed", "before": "12345678901234567890", "after": "12345678901234567891"},
-    ]),
-    ("json", 'written(exact("[1e3, -0.0, 2.50, 7, 0.1]"))', "[1e3,-0.0,2.50,7,0.1]"),
-    ("json", 'changes({"a": {}}, {"a": {"b": 1}})', [
-        {"path": "a", "kind": "removed", "before": "{}", "after": ""},
-        {"path": "a.b", "kind": "added", "before": "", "after": "1"},
-    ]),
-    ("workbench/diagnosis", "named(\"KeyError: 'sum' in \\\"bill\\\" 'sum'\")", ["sum", "bill"]),
-    ("workbench/diagnosis", "clues(\"KeyError: 'sum'\", [{\"a\": 1}], [{\"bill\": {\"sum\": 2}}])", [
-        {"field": "sum", "have": 0, "of": 1, "example": ["bill.sum", 2]},
-    ]),
-    ("workbench/diagnosis", "clues(\"KeyError: 'sum'\", [{\"a\": 1}], [])", [{"field": "sum", "have": 0, "of": 1, "example": None}]),
-    ("workbench/diagnosis", "clues(\"no 'luck'\", [{\"a\": 1}], [])", []),
-    ("workbench/diagnosis", r"""place('Traceback:\n  File "/app/agent.py", line 3, in bill\n    x["sum"]\n    ^^^^\n  File "/usr/lib/python3.11/json.py", line 9, in loads\nKeyError: 1')""",
-        {"file": "/app/agent.py", "line": "3", "name": "bill", "code": 'x["sum"]'}),
-    ("workbench/diagnosis", r"""place('  File "/usr/lib/python3.11/json.py", line 9, in loads\n    ^^^\n')""",
-        {"file": "/usr/lib/python3.11/json.py", "line": "9", "name": "loads", "code": ""}),
-    ("workbench/diagnosis", "place('')", None),
-    ("workbench/again", """lettersFrom([{"depth": 0, "failures": [{"id": 1}]}, {"depth": 1, "failures": []}, {"depth": 2, "failures": [{"id": 2}]}, {"depth": 1, "failures": [{"id": 3}]}], 1)""", [2]),
-    ("workbench/sending", 'told({"count": 5, "by_subscription": {"a": 2, "b": 3}}, "redelivered", "to")', "5 will be redelivered: 2 to a, 3 to b."),
-    ("workbench/sending", 'told({"count": 0, "by_subscription": {}}, "discarded", "of")', "None is left to be discarded."),
+TRACEBACK = r"""Traceback:
+  File "/app/agent.py", line 3, in bill
+    x["sum"]
+    ^^^^
+  File "/usr/lib/python3.11/json.py", line 9, in loads
+KeyError: 1"""
+FOREIGN = """  File "/usr/lib/python3.11/json.py", line 9, in loads
+    ^^^
+"""
+STEPS = [(0, [1]), (1, []), (2, [2]), (1, [3])]  # depth, dead letters
+DIAGNOSIS, SENDING = "workbench/diagnosis", "workbench/sending"
+
+Case = tuple[str, str, list[Any], Any]
+"""A module, a function of it, what it is given, what it answers; JSON that is to be read exactly stands as `Exact`."""
+
+
+class Exact(str):
+    """JSON as it was written."""
+
+    __slots__ = ()
+
+
+def edited(path: str, kind: str, before: str, after: str) -> dict[str, str]:
+    return {"path": path, "kind": kind, "before": before, "after": after}
+
+
+CASES: list[Case] = [
+    (
+        "json", "leaves", [{"a": {"b": 1}, "c": [{"d": 2}, []], "e f": None}],
+        [["a.b", 1], ["c[0].d", 2], ["c[1]", []], ['["e f"]', None]],
+    ),
+    ("json", "leaves", [{}], [["", {}]]),
+    (
+        "json", "changes", [{"a": 1, "b": {"c": 2}}, {"b": {"c": 3}, "d": 4}],
+        [edited("a", "removed", "1", ""), edited("b.c", "changed", "2", "3"), edited("d", "added", "", "4")],
+    ),
+    (
+        "json", "changes", [Exact(f"[1.0, {UNSAFE}]"), Exact(f"[1, {UNSAFE[:-1]}1]")],
+        [edited("[0]", "changed", "1.0", "1"), edited("[1]", "changed", UNSAFE, f"{UNSAFE[:-1]}1")],
+    ),
+    (
+        "json", "changes", [{"a": {}}, {"a": {"b": 1}}],
+        [edited("a", "removed", "{}", ""), edited("a.b", "added", "", "1")],
+    ),
+    ("json", "written", [Exact("[1e3, -0.0, 2.50, 7, 0.1]")], "[1e3,-0.0,2.50,7,0.1]"),
+    (DIAGNOSIS, "named", ["KeyError: 'sum' in \"bill\" 'sum'"], ["sum", "bill"]),
+    (
+        DIAGNOSIS, "clues", ["KeyError: 'sum'", [{"a": 1}], [{"bill": {"sum": 2}}]],
+        [{"field": "sum", "have": 0, "of": 1, "example": ["bill.sum", 2]}],
+    ),
+    (
+        DIAGNOSIS, "clues", ["KeyError: 'sum'", [{"a": 1}], []],
+        [{"field": "sum", "have": 0, "of": 1, "example": None}],
+    ),
+    (DIAGNOSIS, "clues", ["no 'luck'", [{"a": 1}], []], []),
+    (DIAGNOSIS, "place", [TRACEBACK], {"file": "/app/agent.py", "line": "3", "name": "bill", "code": 'x["sum"]'}),
+    (DIAGNOSIS, "place", [FOREIGN], {"file": "/usr/lib/python3.11/json.py", "line": "9", "name": "loads", "code": ""}),
+    (DIAGNOSIS, "place", [""], None),
+    (DIAGNOSIS, "headline", ["x" * 200], "x" * 160 + "…"),
+    (DIAGNOSIS, "headline", ["\nfirst\nsecond"], "first"),
+    (DIAGNOSIS, "headline", [""], "No error was given"),
+    (
+        "workbench/again", "lettersFrom",
+        [[{"depth": depth, "failures": [{"id": id} for id in ids]} for depth, ids in STEPS], 1], [2],
+    ),
+    (
+        SENDING, "told", [{"count": 5, "by_subscription": {"a": 2, "b": 3}}, "redelivered", "to"],
+        "5 will be redelivered: 2 to a, 3 to b.",
+    ),
+    (SENDING, "told", [{"count": 0, "by_subscription": {}}, "discarded", "of"], "None is left to be discarded."),
 ]  # fmt: skip
+
+CALL = """async ([module, name, given]) => {
+  const { exact } = await import("/assets/json.js");
+  const found = await import(`/assets/${module}.js`);
+  return found[name](...given.map(([text, exactly]) => (exactly ? exact(text) : JSON.parse(text))));
+}"""
 
 
 async def test_what_is_worked_out_in_the_browser(open_tab: MakeTab) -> None:
     async with desk(open_tab) as its:
         await its.tab.open()
-        for module, call, found in CASES:
-            name = call.partition("(")[0]
-            names = sorted({name, *re.findall(r"\b(?:exact|changes|leaves)(?=\()", call)})
-            script = f"""async () => {{
-                const {{ {", ".join(names)} }} = await import("/assets/{module}.js");
-                return {call};
-            }}"""
-            assert await its.tab.page.evaluate(script) == found, call
+        for module, name, given, found in CASES:
+            told = [[each, True] if isinstance(each, Exact) else [json.dumps(each), False] for each in given]
+            assert await its.tab.page.evaluate(CALL, [module, name, told]) == found, (name, given)
 
 
 # ---------------------------------------------------------------- conversations
 
 
 async def test_a_conversation_and_from_here_on(tab: Tab, live: Live) -> None:
-    with httpx.Client(base_url=live.url) as client:
-        letter = client.get("/dead-letters?limit=1").json()["dead_letters"][0]
+    async with httpx.AsyncClient(base_url=live.url) as client:
+        letter = (await client.get("/dead-letters?limit=1")).json()["dead_letters"][0]
     await tab.open()
     await tab.reach("Conversations")
     await tab.shows("Of late")
@@ -559,7 +601,9 @@ async def test_a_replay_into_a_sandbox(open_tab: MakeTab) -> None:
         await expect(its.tab.page.get_by_label("Into the topic")).to_have_value("sandbox.order.made")
         await its.tab.page.get_by_label("How fast").select_option("1")
         await its.button("Replay…").click()
-        await expect(its.dialog).to_contain_text("4 events will be published again into sandbox.order.made, as far apart as they were.")
+        await expect(its.dialog).to_contain_text(
+            "4 events will be published again into sandbox.order.made, as far apart as they were."
+        )
         await its.dialog.get_by_role("button", name="Replay", exact=True).click()
         row = its.tab.page.get_by_role("table", name="Replays").get_by_role("row").nth(1)
         await expect(row).to_contain_text("1 of 4")
@@ -592,10 +636,13 @@ async def test_a_replay_elsewhere_says_who_gets_it(open_tab: MakeTab) -> None:
 
 
 async def test_schemas_are_checked_registered_and_removed(open_tab: MakeTab) -> None:
+    schema = EventSchema(
+        event_type="bill.sent", version="1.0.0", json_schema={"required": ["to"]}, description="a bill"
+    )
     async with EventBus("memory://", registry=SchemaRegistry()) as bus, serving(bus) as served:
         tab = await open_tab(served.url)
         dialog = tab.page.get_by_role("dialog")
-        await bus.register_schema(EventSchema(event_type="bill.sent", version="1.0.0", json_schema={"required": ["to"]}, description="a bill"))
+        await bus.register_schema(schema)
         await tab.open()
         await tab.reach("Schemas")
         await tab.check()
@@ -641,8 +688,9 @@ async def test_agents_and_their_pause(tab: Tab, live: Live) -> None:
     await dialog.get_by_label("Why").fill("stocktaking")
     await dialog.get_by_role("button", name="Pause").click()
     await expect(row).to_contain_text("stocktaking")
-    with httpx.Client(base_url=live.url) as client:
-        (held,) = [each for each in client.get("/pauses").json()["pauses"] if each["name"] == "stock"]
+    async with httpx.AsyncClient(base_url=live.url) as client:
+        pauses = (await client.get("/pauses")).json()["pauses"]
+    held = next(each for each in pauses if each["name"] == "stock")
     assert held["scope"] == "agent"
     assert held["until"] - held["since"] == pytest.approx(600, abs=2)
     await row.get_by_role("button", name="Resume").click()
