@@ -9,6 +9,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pages"
+PAGE = PICTURES.with_suffix(".md")
 PHONE = {"width": 360, "height": 740}
 SCREEN = {"width": 1280, "height": 860}
 SERIOUS = frozenset({"serious", "critical"})
@@ -83,8 +84,8 @@ class Tab:
         ]
 
     async def picture(self, name: str | None) -> None:
-        """What is seen now, for docs/pages, if pictures are wanted."""
-        if name and self._screenshots:
+        """What is seen now, if pictures are wanted and docs/pages.md shows this one."""
+        if name and self._screenshots and f"(pages/{name}.png)" in PAGE.read_text():
             await self.page.wait_for_timeout(300)
             picture = await self.page.screenshot(animations="disabled")
             PICTURES.joinpath(f"{name}.png").write_bytes(picture)
