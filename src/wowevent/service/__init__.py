@@ -14,6 +14,7 @@ GET  /topics                               what was published lately, by topic
      /schemas                              what payloads are held against
      /schedules                            what is fired at its moments
 GET  /openapi.json                         all of this, in full
+GET  /, /assets/…                          the pages, which ask for all of this
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from wowevent.service.failures import (
 from wowevent.service.idempotency import Keys
 from wowevent.service.jobs import Jobs
 from wowevent.service.openapi import DESCRIPTION
+from wowevent.service.pages import ROUTES
 from wowevent.service.routes import OPERATIONS, make_routes
 from wowevent.service.stream import Streams
 
@@ -72,7 +74,7 @@ def create_app(
     `app.state.leaving` every answer is the last one of its connection.
     """
     app = Starlette(
-        routes=make_routes((*OPERATIONS, DESCRIPTION)),
+        routes=[*make_routes((*OPERATIONS, DESCRIPTION)), *ROUTES],
         exception_handlers=_HANDLERS,
         middleware=[_shared_with(origins)] if origins else [],
     )
