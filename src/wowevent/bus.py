@@ -120,7 +120,9 @@ class EventBus:
         self._own_broker: bool = self._broker is not url
         self._url = _shown(url, settings, self._broker)
         self._inventory = Inventory(self._broker)
-        self.dead_letters: DeadLetters = DeadLetters(self._broker, self._inventory.ids)
+        self.dead_letters: DeadLetters = DeadLetters(
+            self._broker, self._clock, self._inventory.ids, model=self._model, send=self._send
+        )
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
         )

@@ -17,6 +17,7 @@ UNKNOWN = (
     "/subscriptions/worker-1",
     "/dead-letters/17",
     "/replays/01a1fd00",
+    "/redeliveries/01a1fd00",
     "?subscription=worker-1&",
 )
 """Lines about what is not there in a new log: they are understood, and answered by 404."""
