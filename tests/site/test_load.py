@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,8 +100,9 @@ async def test_many_events(open_tab: MakeTab, flooded: str, *, long_form: bool) 
     assert await rows.count() == ROWS
     after = await held_bytes(session)
     slowest = await least(tab)
+    busy = max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))  # what waits for a processor waits, whoever draws
     rate = (await (await tab.page.request.get(f"{flooded}/overview")).json())["published_per_second"]
     print(f"{rate:.0f} events/s; the slowest: {slowest}; {before / 1e6:.1f} MB, then {after / 1e6:.1f} MB")  # noqa: T201 - figures
-    assert slowest[0][0] < AT_ONCE
+    assert slowest[0][0] < AT_ONCE * busy
     assert after < GROWTH * before + BESIDE
     tab.quiet()
