@@ -9,6 +9,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pages"
+PAGE = PICTURES.with_suffix(".md")
 PHONE = {"width": 360, "height": 740}
 SCREEN = {"width": 1280, "height": 860}
 SERIOUS = frozenset({"serious", "critical"})
@@ -56,12 +57,12 @@ class Tab:
         """
         for theme in ("light", "dark"):
             await self.page.emulate_media(color_scheme=theme)
-            await self._picture(name and f"{name}-{theme}")
+            await self.picture(name and f"{name}-{theme}")
             assert await self.page.evaluate(CUT) == []
             assert await self.violations(None if theme == "light" else ["color-contrast"]) == [], theme
         await self.page.emulate_media(color_scheme="light")
         await self.page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a TypedDict
-        await self._picture(name and f"{name}-phone")
+        await self.picture(name and f"{name}-phone")
         width = await self.page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"{width} px wide on a phone: {await self.page.evaluate(WIDEST)}"
         assert await self.page.evaluate(CUT) == [], "on a phone"
@@ -84,8 +85,9 @@ class Tab:
             if each["impact"] in SERIOUS
         ]
 
-    async def _picture(self, name: str | None) -> None:
-        if name and self._screenshots:
+    async def picture(self, name: str | None) -> None:
+        """What is seen now, if pictures are wanted and docs/pages.md shows this one."""
+        if name and self._screenshots and f"(pages/{name}.png)" in PAGE.read_text():
             await self.page.wait_for_timeout(300)
             picture = await self.page.screenshot(animations="disabled")
             PICTURES.mkdir(exist_ok=True)

@@ -68,16 +68,16 @@ export const remove = (path, options) => call("DELETE", path, undefined, options
  * @param {string} method
  * @param {string} path
  * @param {unknown} [body]
- * @param {{signal?: AbortSignal, answers?: number[]}} [options] `answers` are statuses of failures whose body is wanted.
+ * @param {{signal?: AbortSignal, answers?: number[], parse?: (text: string) => any}} [options] `answers` are statuses of failures whose body is wanted.
  * @throws {Problem} For any other failure, and where nobody answers; an AbortError once `signal` says so.
  */
-export async function call(method, path, body, { signal, answers = [] } = {}) {
+export async function call(method, path, body, { signal, answers = [], parse = JSON.parse } = {}) {
   const answer = await send(method, path, body, bounded(signal, PATIENCE));
   if (!answer.ok && !answers.includes(answer.status)) throw await problemOf(answer);
   const text = await answer.text().catch((error) => {
     throw told(error);
   });
-  return text ? JSON.parse(text) : null;
+  return text ? parse(text) : null;
 }
 
 /**

@@ -10,7 +10,7 @@ const PAGES = [
   { name: "overview", title: "Overview" },
   { name: "events", title: "Events", one: "event" },
   { name: "subscriptions", title: "Subscriptions" },
-  { name: "letters", title: "Dead letters" },
+  { name: "letters", title: "Dead letters", one: "letter" },
   { name: "conversations", title: "Conversations", module: "conversation" },
   { name: "replays", title: "Replays" },
   { name: "schemas", title: "Schemas" },

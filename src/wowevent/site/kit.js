@@ -15,10 +15,10 @@ const TICK = 5_000; // milliseconds between two looks at how long ago something 
 /**
  * What the service says at a path, asked again every so often while the page is looked at.
  * @param {string | null} path Null asks nothing.
- * @param {{query?: object, every?: number}} [how] `every` is in milliseconds.
+ * @param {{query?: object, every?: number, parse?: (text: string) => any}} [how] `every` is in milliseconds; `parse` is instead of JSON.parse.
  * @returns {{data: any, problem: Problem | null, loading: boolean, refresh: () => void}} After a failure `data` is what was known before.
  */
-export function useData(path, { query, every } = {}) {
+export function useData(path, { query, every, parse } = {}) {
   const asked = path === null ? null : url(path, query);
   const [turn, setTurn] = useState(0);
   const [state, setState] = useState({ asked, data: null, problem: null, loading: asked !== null });
@@ -26,20 +26,21 @@ export function useData(path, { query, every } = {}) {
     if (asked === null) return undefined;
     const ending = new AbortController();
     setState((old) => (old.asked === asked ? { ...old, loading: true } : { asked, data: null, problem: null, loading: true }));
-    poll(asked, every, ending.signal, setState);
+    poll(asked, every, { signal: ending.signal, parse }, setState);
     return () => ending.abort();
   }, [asked, every, turn]);
   const known = state.asked === asked ? state : { data: null, problem: null, loading: asked !== null };
   return { data: known.data, problem: known.problem, loading: known.loading, refresh: () => setTurn((now) => now + 1) };
 }
 
-async function poll(asked, every, signal, setState) {
+async function poll(asked, every, options, setState) {
+  const { signal } = options;
   let first = true;
   do {
     if (first || !document.hidden) {
       first = false;
       try {
-        const data = await get(asked, {}, { signal });
+        const data = await get(asked, {}, options);
         if (!signal.aborted) setState({ asked, data, problem: null, loading: false });
       } catch (problem) {
         if (!signal.aborted && !access.wanted) setState((old) => ({ ...old, problem, loading: false }));
