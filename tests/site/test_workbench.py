@@ -637,7 +637,12 @@ async def test_a_replay_elsewhere_says_who_gets_it(open_tab: MakeTab) -> None:
 
 async def test_schemas_are_checked_registered_and_removed(tab: Tab, live: Live) -> None:
     dialog = tab.page.get_by_role("dialog")
-    paid = {"event_type": "bill.paid", "version": "1.0.0", "json_schema": {"required": ["to"]}, "description": "in full"}
+    paid = {
+        "event_type": "bill.paid",
+        "version": "1.0.0",
+        "json_schema": {"required": ["to"]},
+        "description": "in full",
+    }
     async with httpx.AsyncClient(base_url=live.url) as client:
         (await client.post("/schemas", json=paid)).raise_for_status()
         await tab.open()
