@@ -421,8 +421,8 @@ async def _ids(bus: EventBus, which: str | FailedEvent) -> list[str]:
             *await bus.dead_letters.list(correlation_id=which, limit=_ALL),
         ]
     else:
-        at = {"subscription": which.subscription_id, "event_id": which.event.event_id}
-        found = [*await bus.dead_letters.list(**at, limit=_ALL)]
+        subscription, event_id = which.subscription_id, which.event.event_id
+        found = [*await bus.dead_letters.list(subscription=subscription, event_id=event_id, limit=_ALL)]
     return list(dict.fromkeys(letter.id for letter in found))
 
 

@@ -25,7 +25,7 @@ DEAD_LETTER: Final = f"{CONTROL}dead_letter"
 """and that one became a dead letter: events for agents among the facts, which are none themselves."""
 
 _EVENTS: Final = frozenset({UNDELIVERABLE, DEAD_LETTER})
-_LOOK: Final = 1.0  # seconds between two looks
+_LOOK: Final = 0.8  # seconds between two looks: others know within one second, the look itself included
 _DAMAGE: Final = (StorageDamaged, FormatTooNew)
 _DAMAGED: Final = 1_000  # in a row: then it is the log that cannot be read, not a fact of it
 
@@ -46,6 +46,7 @@ class Directory:
         self._broker = broker
         self._facts: dict[str, _Fact] = {}  # by topic, in the order of the log
         self._after: Position | None = None  # folded up to here
+        self._newest: dict[str, str] = {}  # by topic, the id of what was said there last, removals included
         self._watchers: list[tuple[str, Changed]] = []
         self._look: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -81,6 +82,13 @@ class Directory:
     def facts(self, kind: str) -> Mapping[str, dict[str, Any]]:
         """Keys and values of a kind, as they are now: not to be changed, and not changed later."""
         return {fact.key: fact.value for fact in self._facts.values() if fact.kind == kind}
+
+    def stamp(self, kind: str, key: str) -> str:
+        """What was said of a key last, be it a removal: the same text for all who have looked so far, another after.
+
+        Empty for a key of which nothing was ever said.
+        """
+        return self._newest.get(_topic_of(kind, key), "")
 
     def watch(self, kind: str, changed: Changed) -> None:
         """Call `changed(key, value)` for each fact of a kind that is there, now, and for each that changes, later."""
@@ -184,8 +192,11 @@ class Directory:
         if not found and not anew:
             return
         before, facts = self._facts, {} if anew else dict(self._facts)
+        if anew:
+            self._newest.clear()
         for stored in found:
             topic = stored.event.topic
+            self._newest[topic] = stored.event.event_id
             facts.pop(topic, None)  # the newer one stands behind the others
             if (fact := _fact_of(stored)) is not None:
                 facts[topic] = fact

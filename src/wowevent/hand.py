@@ -55,6 +55,8 @@ class Lanes:
         self._count = 0
         return held
 
+    clear_idle = clear
+
 
 class Chains:
     """One chain a key, in the order of the log; keys side by side, one event of a key at a time."""
@@ -112,6 +114,14 @@ class Chains:
         chain = self._chains.get(key)
         if chain and chain[0] is lease:
             self._free.append(key)
+
+    def clear_idle(self) -> list[Lease]:
+        """Everything whose key is not in work: what waits behind one that is may have to follow it."""
+        held = [lease for key, chain in self._chains.items() if key not in self._working for lease in chain]
+        self._chains = {key: chain for key, chain in self._chains.items() if key in self._working}
+        self._free.clear()
+        self._count -= len(held)
+        return held
 
     def clear(self) -> list[Lease]:
         """Everything that was not popped; keys in work stay in work."""

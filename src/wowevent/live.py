@@ -11,6 +11,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from itertools import takewhile
 from typing import Final, Protocol
 
 from msgspec import structs
@@ -89,7 +90,7 @@ class Inbox:
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Source. What is buried is gone: a live subscription has no dead letters."""
-        for settlement in reversed(settlements):  # each goes back to the front
+        for settlement in reversed(settlements):  # the last one first: each finds its place at the front
             if isinstance(settlement, Extend):
                 continue
             lease = self._leased.pop(settlement.token, None)
@@ -103,7 +104,8 @@ class Inbox:
             lease = structs.replace(lease, failures=lease.failures + 1, attempts=(*lease.attempts, failed))
 
         def due() -> None:
-            self._ready.appendleft(lease)
+            before = sum(1 for _ in takewhile(lambda other: int(other.token) < int(lease.token), self._ready))
+            self._ready.insert(before, lease)
             self._news.notify()
 
         if retry.delay > 0:

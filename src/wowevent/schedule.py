@@ -1,8 +1,8 @@
 """A schedule: which event is fired, and when; pure, with the time as an argument.
 
 Its moments are worked out alike by every process: multiples of `every` from `start`, or from when it was added, or what
-a cron expression says of the clocks of a time zone. A firing's id is made of the schedule's revision and the moment, so
-whoever plans it plans the same event.
+a cron expression says of the clocks of a time zone. A firing's id is made of the schedule's revision and the moment, or
+its number, so whoever plans it plans the same event.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec import Meta, Struct, structs
 
 from wowevent.codec import decode, encode, to_fields
 from wowevent.errors import InvalidSchedule, StorageDamaged, shown
-from wowevent.event import Event, check_name, checked, new_id, utc
+from wowevent.event import Event, check_name, checked, utc
 
 HEADER: Final = "schedule"
 """The header of a fired event that names its schedule."""
@@ -66,9 +66,14 @@ class Schedule(Struct, frozen=True, kw_only=True):
     until: datetime | None
     added: datetime
     revision: str
-    """New whenever it is replaced: what the one before had planned is another's."""
+    """New whenever it is replaced: what the one before had planned is another's. The same for two processes that add
+    the same without having heard of each other."""
     definition: str
     """The same for whoever adds the same again."""
+
+    def behind(self, before: str) -> Schedule:
+        """The same, as what follows `before`: what was said of the name last (`Directory.stamp`)."""
+        return structs.replace(self, revision=str(uuid5(_IDS, f"{self.name}\n{self.definition}\n{before}")))
 
     def after(self, moment: datetime) -> datetime | None:
         """The first of its moments behind that one; None if there is none."""
@@ -79,8 +84,13 @@ class Schedule(Struct, frozen=True, kw_only=True):
         return None if found is None or (self.until is not None and found > self.until) else found
 
     def id_at(self, moment: datetime) -> str:
-        """The id of what is fired then."""
-        return str(uuid5(_IDS, f"{self.revision}\n{moment.isoformat()}"))
+        """The id of what is fired then.
+
+        Intervals are counted, since two processes that add the same at once begin to count a little apart.
+        """
+        if self.every is None or self.start is not None:
+            return str(uuid5(_IDS, f"{self.revision}\n{moment.isoformat()}"))
+        return str(uuid5(_IDS, f"{self.revision}\n{(moment - self.added) // timedelta(seconds=self.every)}"))
 
     def event_at(self, moment: datetime) -> Event:
         """What is fired then: a conversation of its own, unless the schedule was made in another one."""
@@ -122,10 +132,10 @@ def make(
         name=checked(check_name, name),
         event=event,
         added=now,
-        revision=new_id(),
+        revision="",
         definition=_definition(event, given),
         **given,
-    )
+    ).behind("")
     if schedule.after(now) is None:
         raise InvalidSchedule(f"{name}: there is no moment at which it would fire")
     return schedule

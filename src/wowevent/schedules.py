@@ -132,6 +132,7 @@ class Schedules:
         new = make(name, given, now=self._now(), every=every, cron=cron, tz=tz, start=start, until=until)
         new = structs.replace(new, event=model)
         await self._directory.refresh()
+        new = new.behind(self._directory.stamp(_KIND, name))
         old = self._known.get(name)
         if old is not None and old.definition == new.definition:
             await self._plan([old], _NEAR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from wowevent.broker import Lease, Settlement
+from wowevent.broker import Lease, Retry, Settlement
 from wowevent.clock import Clock
 from wowevent.errors import BrokerError, Closed, SubscriptionNotFound
 from wowevent.judge import Counts
@@ -74,6 +74,12 @@ class Settler:
                 await self.send(batch)
             finally:
                 self._sending = False
+
+    async def give_back(self, leases: Sequence[Lease]) -> None:
+        """Uncharged, and behind what was put before: some engines bring it again in the order of its return."""
+        self.outbox += [Retry(lease.token, charge=False) for lease in leases]
+        self.wake()
+        await self.flush()
 
     async def flush(self) -> None:
         """Return once everything put so far is settled."""

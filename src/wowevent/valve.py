@@ -7,7 +7,7 @@ whoever wants to know when it was closed or opened by hand is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
 from wowevent.breaker import Breaker, Transition
@@ -42,6 +42,8 @@ class Valve:
         """By hand; `pause` and `resume` change it."""
         self.told: Callable[[bool], object] = lambda _paused: None
         """Is called with `paused` when that changes, before anything else happens."""
+        self.decline: Callable[[Sequence[Lease]], Awaitable[object]] = self._decline
+        """Gives back what came and may not be handed out: whoever serves knows behind what it is to go."""
         self._source = source
         self._clock = clock
         self._detached = False
@@ -87,12 +89,14 @@ class Valve:
             leases = await self._source.fetch(id, limit=self._room(limit), wait=max(0.0, until - now))
             kept = self._room(len(leases))  # less than was asked for, where it was closed meanwhile
             if kept < len(leases):
-                back = [Retry(lease.token, charge=False) for lease in leases[kept:]]
-                await self._source.settle(id, back)
+                await self.decline(leases[kept:])
             if kept or not leases:
                 self._begin(kept)
                 return leases[:kept]
         return []
+
+    async def _decline(self, leases: Sequence[Lease]) -> None:
+        await self._source.settle(self.id, [Retry(lease.token, charge=False) for lease in leases])
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Source."""

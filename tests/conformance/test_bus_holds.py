@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event, events, failing, unsettled
 from wowevent import Event, EventBus, PauseSubscription, RetryPolicy
-from wowevent.broker import Query
+from wowevent.broker import Broker, Query, Retry, Settlement
 
 WITHIN = 5.0  # seconds for others to notice; they look once a second
 LONG = 31.0  # seconds within which a single event that was held is looked at again
@@ -119,6 +119,91 @@ async def test_what_a_handler_has_not_begun_is_held_too(rig: Rig):
     await bus.resume(everything=True)
     await bus.join(10)
     assert handled == list(range(20))
+
+
+class Detained:
+    """The same engine, but the first settlement that gives something back waits until it is let; others overtake it."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.let = asyncio.Event()
+        self._broker = broker
+        self._waits = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
+        if self._waits and any(isinstance(each, Retry) for each in settlements):
+            self._waits = False
+            await self.let.wait()
+        return await self._broker.settle(id, settlements)
+
+
+async def test_what_comes_as_a_pause_begins_keeps_its_place_behind_what_was_here(rig: Rig):
+    line, began, gate, handled = Detained(rig.broker()), asyncio.Event(), asyncio.Event(), list[int]()
+
+    async def work(event: Event) -> None:
+        handled.append(event.payload["n"])
+        began.set()
+        await gate.wait()
+
+    async with EventBus(line, clock=rig.clock) as bus:
+        await bus.subscribe("task.*", work, "worker", order_by="topic")
+        await bus.publish_many(events(5))
+        await began.wait()
+        await rig.breathe()
+        await bus.pause("worker")
+        await bus.publish_many([event(n=n) for n in range(5, 10)])  # the fetch that is under way brings them
+        await rig.breathe()
+        await quiet()
+        gate.set()
+        line.let.set()
+        await eventually(lambda: _given_back(bus, 9))
+        await bus.resume("worker")
+        await bus.join(10)
+    assert handled == list(range(10))
+
+
+async def test_one_that_is_in_hand_as_a_pause_begins_goes_back_before_what_follows_it(rig: Rig):
+    bus, gates, handled = await rig.bus(), [asyncio.Event(), asyncio.Event()], list[int]()
+
+    async def work(event: Event) -> None:
+        handled.append(n := event.payload["n"])
+        if n < 2 and handled.count(n) == 1:
+            await gates[n].wait()
+            raise PauseSubscription(60)
+
+    await bus.subscribe("task.*", work, "worker", order_by="payload.user", concurrency=2)
+    await bus.publish_many([Event(topic="task.created", payload={"n": n, "user": n % 2}) for n in range(6)])
+    await eventually(lambda: len(handled) == 2)
+    await rig.breathe()
+    gates[1].set()
+    await eventually(lambda: bus.paused("worker~task.*"))
+    await quiet()
+    gates[0].set()
+    await eventually(lambda: _given_back(bus, 6))
+    await rig.advance(65)
+    await eventually(lambda: len(handled) == 8)
+    assert [n for n in handled if n % 2 == 0] == [0, 0, 2, 4]
+    assert [n for n in handled if n % 2 == 1] == [1, 1, 3, 5]
+
+
+async def test_one_that_a_stop_takes_from_its_handler_goes_back_before_what_follows_it(rig: Rig):
+    one, two, began, seen = await rig.bus(), await rig.bus(), asyncio.Event(), Seen()
+
+    async def endless(_event: Event) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    await one.subscribe("task.*", endless, "worker", order_by="topic")
+    await one.publish_many(events(5))
+    await began.wait()
+    await rig.breathe()
+    await one.stop(timeout=0.1)
+    await two.subscribe("task.*", seen, "worker", order_by="topic")
+    await eventually(seen.count(5))
+    assert seen.numbers == [0, 1, 2, 3, 4]
+    assert attempts(seen) == {1}
 
 
 async def _given_back(bus: EventBus, count: int) -> bool:

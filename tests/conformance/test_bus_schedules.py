@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from tests.conformance.engines import Rig, eventually
 from tests.conformance.making import Seen, event
 from wowevent import Event, EventBus, ScheduleNotFound
+from wowevent.broker import Appended, Broker
 
 TOPIC = "tick.now"
 
@@ -88,6 +93,41 @@ async def test_the_same_again_changes_nothing(rig: Rig):
     await rig.advance(29)
     await comes(rig, buses[0], 1)
     assert [each.timestamp for each in await fired(buses[0])] == [first.next]
+
+
+class Hesitant:
+    """The same engine, where what is said of schedules waits until it is let."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.waits, self.let = asyncio.Event(), asyncio.Event()
+        self._broker = broker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._broker, name)
+
+    async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
+        if any(each.topic.startswith("_bus.schedule.") for each in events):
+            self.waits.set()
+            await self.let.wait()
+        return await self._broker.publish(events)
+
+
+@pytest.mark.parametrize("timing", [{"every": 60}, {"cron": "* * * * *"}], ids=["every", "cron"])
+async def test_two_that_add_the_same_at_once_fire_its_first_moment_once(rig: Rig, timing: dict[str, Any]):
+    one, watching, line = await rig.bus(), await rig.bus(), Hesitant(rig.broker())
+    async with EventBus(line, clock=rig.clock) as other:
+        second = asyncio.create_task(other.schedules.add("tick", TOPIC, {"n": 1}, **timing))
+        await line.waits.wait()  # it has looked whether there is one
+        await rig.clock.advance(0.01)
+        await one.schedules.add("tick", TOPIC, {"n": 1}, **timing)
+        await one.stop()  # so that it cannot take back what it has planned
+        line.let.set()
+        await second
+        await rig.advance(61)
+        await comes(rig, watching, 1)
+        await rig.advance(5)
+    times = [each.timestamp for each in await fired(watching)]
+    assert all(after - before > timedelta(seconds=59) for before, after in pairwise(times)), times
 
 
 async def test_one_that_is_removed_fires_no_more(rig: Rig):

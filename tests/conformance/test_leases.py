@@ -103,6 +103,16 @@ async def test_settle_counts_what_was_carried_out(rig: Rig):
     assert await broker.settle(WORKER, []) == 0
 
 
+async def test_a_failure_that_came_with_an_extension_counts_though_it_goes_back_in_the_same_call(rig: Rig):
+    broker = rig.broker()
+    await declare(broker)
+    await broker.publish([event()])
+    lease = await take_one(broker)
+    assert await broker.settle(WORKER, [Extend(lease.token, 5, "failed"), Retry(lease.token, charge=False)]) == 2
+    again = await take_one(broker)
+    assert (again.failures, [attempt.error for attempt in again.attempts]) == (1, ["failed"])
+
+
 async def test_an_extended_lease_ends_later(rig: Rig):
     broker = rig.broker()
     await declare(broker, lease=10)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
@@ -70,6 +72,33 @@ def rabbit(mortal_rabbit: Rabbit, lab: Lab) -> Iterator[Rabbit]:
     lab.close()  # first: who is connected would only be cut off
     mortal_rabbit.start()
     mortal_rabbit.delete()
+
+
+class Engine(Struct, frozen=True):
+    """One engine that processes share."""
+
+    url: str
+    restart: Callable[[], None] | None
+    """SIGKILL of its server, and a start on the same port and directory; None where there is no server."""
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, broker_name: str, tmp_path: Path) -> Engine:
+    """Each that `--broker` names, with a server of the test's own."""
+    if broker_name == "memory":
+        pytest.skip("no other process shares this log")
+    if broker_name == "sqlite":
+        return Engine(f"sqlite:///{tmp_path / 'events.db'}", None)
+    if broker_name == "rabbitmq":
+        rabbit: Rabbit = request.getfixturevalue("rabbit")
+        return Engine(rabbit.url, rabbit.restart)
+    server: Server = request.getfixturevalue(broker_name)
+    return Engine(request.getfixturevalue("lab").url, partial(_restart, server))
+
+
+def _restart(server: Server) -> None:
+    server.kill()
+    server.start()
 
 
 @pytest.fixture

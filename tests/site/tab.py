@@ -88,6 +88,7 @@ class Tab:
         if name and self._screenshots and f"(pages/{name}.png)" in PAGE.read_text():
             await self.page.wait_for_timeout(300)
             picture = await self.page.screenshot(animations="disabled")
+            PICTURES.mkdir(exist_ok=True)
             PICTURES.joinpath(f"{name}.png").write_bytes(picture)
 
     def _console(self, message: ConsoleMessage) -> None:

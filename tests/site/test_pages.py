@@ -332,6 +332,29 @@ async def test_all_pages_are_within_reach_on_a_phone(tab: Tab) -> None:
     assert await tab.violations() == []
 
 
+async def test_a_hidden_tab_asks_nothing_and_goes_on_where_it_was(tab: Tab, api: httpx.AsyncClient) -> None:
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await tab.open("#/events?pattern=hide.*")
+    await tab.shows("Listening")
+    await api.post("/events", json={"topic": "hide.first"})
+    await tab.shows("hide.first")
+    await tab.page.evaluate(hide, True)
+    await tab.page.wait_for_timeout(500)
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+    await api.post("/events", json=[{"topic": "hide.second"}, {"topic": "hide.third"}])
+    await tab.page.wait_for_timeout(1500)
+    assert await tab.page.get_by_text("hide.second").count() == 0
+    assert asked == []
+    await tab.page.evaluate(hide, False)
+    await tab.shows("hide.third")
+    await expect(tab.page.locator("tbody tr")).to_have_count(3)
+    tab.quiet()
+
+
 async def test_a_service_that_is_away_for_a_while(tab: Tab) -> None:
     await tab.open()
     await tab.shows("Published")

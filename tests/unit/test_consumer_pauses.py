@@ -8,33 +8,46 @@ from typing import Any
 
 import pytest
 
-from wowevent import Event, RetryPolicy
+from wowevent import Event, PauseSubscription, RetryPolicy
 from wowevent.broker import Lease, Retry, Settlement
 from wowevent.consumer import Consumer, Options
 from wowevent.gate import Gate
 from wowevent.holds import Holds, Pause
 from wowevent.testing import ManualClock, settle
+from wowevent.valve import Valve
 
 
 class Source:
     """Hands out these leases, once; settling takes until it is let."""
 
     def __init__(self, *leases: Lease) -> None:
+        self.detached = False
         self.settled: list[Settlement] = []
         self.asked: list[int] = []
         self.free = asyncio.Event()
         self.free.set()
         self.left = list(leases)
-        self._detached = asyncio.Event()
+        self._news = asyncio.Event()
 
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         if not limit:
             return []
         self.asked.append(limit)
-        if not self.left:
-            await self._detached.wait()
+        while not self.left and not self.detached:
+            self._news.clear()
+            await self._news.wait()
         leases, self.left = self.left[:limit], self.left[limit:]
         return leases
+
+    @property
+    def tokens(self) -> list[str]:
+        """Of what was settled, in that order."""
+        return [each.token for each in self.settled]
+
+    def bring(self, *leases: Lease) -> None:
+        """A fetch that is under way has these."""
+        self.left += leases
+        self._news.set()
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         await self.free.wait()
@@ -42,7 +55,8 @@ class Source:
         return len(settlements)
 
     async def detach(self, id: str) -> None:
-        self._detached.set()
+        self.detached = True
+        self._news.set()
 
 
 def lease(topic: str, **fields: Any) -> Lease:
@@ -56,13 +70,16 @@ class Rig:
         self.clock, self.gate, self.handled = ManualClock(), Gate(), list[str]()
         self.holds = Holds(self.clock)
         self.takes = 0.0
+        self.raises: Exception | None = None
         self.consumer: Consumer | None = None
 
-    async def start(self, source: Source, **settings: Any) -> Consumer:
+    async def start(self, source: Source | Valve, **settings: Any) -> Consumer:
         async def handle(event: Event) -> None:
             self.handled.append(event.topic)
             if self.takes:
                 await self.clock.sleep(self.takes)
+            if self.raises is not None:
+                raise self.raises
 
         async def nothing(*_: Any) -> None: ...
 
@@ -127,3 +144,35 @@ async def test_a_suspect_that_waits_for_its_turn_goes_back(rig: Rig):
     await settle()
     assert source.settled == [Retry("suspect", charge=False)]
     assert rig.handled == []
+
+
+# --- the way back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", ["returns", "fails", "halts"])
+async def test_what_comes_while_a_pause_begins_goes_back_behind_what_was_here(rig: Rig, ends: str):
+    """With one key, and its first event in the handler's hands until the pause has begun."""
+    source = Source(*(lease("a", token=f"a{n}") for n in range(3)), lease("b", token="b0"), lease("b", token="b1"))
+    valve = Valve("s", source, rig.clock)
+    rig.takes, rig.raises = 60.0, {"fails": OSError(), "halts": PauseSubscription(60)}.get(ends)
+    consumer = await rig.start(valve, order_by=lambda event: event.topic)
+    valve.told, valve.decline = consumer.heed, consumer.decline
+    source.free.clear()
+    valve.pause(Pause(scope="subscription", name="s", since=rig.clock.time()))
+    await settle()
+    source.bring(lease("a", token="a3"), lease("b", token="b2"))
+    await settle()
+    source.free.set()
+    await settle()
+    assert source.tokens == ["b0", "b1", "b2"], "what follows the one in hand waits for it"
+    await rig.clock.advance(60)
+    assert source.tokens == ["b0", "b1", "b2", "a0", "a1", "a2", "a3"]
+    assert rig.handled == ["a"]
+
+
+async def test_a_stop_gives_back_in_order_what_a_handler_is_kept_from(rig: Rig):
+    source = Source(*(lease("a", token=f"a{n}") for n in range(3)), lease("b", token="b0"))
+    rig.takes = 60.0
+    consumer = await rig.start(source, order_by=lambda event: event.topic)
+    await consumer.stop(0.01)
+    assert source.tokens == ["b0", "a0", "a1", "a2"]

@@ -81,7 +81,7 @@ async def test_slow_handlers_do_not_hoard(takes: float, options: dict[str, Any],
     clock, source = ManualClock(), Endless()
     consumer = await run(clock, source, takes, 6, **options)
     assert max(source.asked) <= most + 1
-    assert len(consumer._held) <= most + 1  # noqa: SLF001 - what this test is about
+    assert len(consumer._stock.held) <= most + 1  # noqa: SLF001 - what this test is about
     await end(consumer)
 
 

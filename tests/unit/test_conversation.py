@@ -122,11 +122,11 @@ def test_it_is_json_whatever_an_error_says() -> None:
 
 
 def test_a_chain_of_ten_thousand_takes_no_time_and_no_stack() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     chain = of((ROOT, None), *((str(n), str(n - 1) if n else ROOT) for n in range(9_999)))
     assert chain.steps[-1].depth == 9_999
     msgspec.json.encode(chain)
-    assert time.perf_counter() - began < 5  # a quarter of a second
+    assert time.process_time() - began < 5  # a quarter of a second
 
 
 IDS = [ROOT, *"abcdefgh"]

@@ -135,6 +135,16 @@ def test_clear_takes_every_key_in_its_order_and_keys_in_work_stay_in_work():
     assert popped(hand) == [7]
 
 
+def test_what_waits_behind_one_in_work_is_not_idle():
+    hand, leases = chains("a", "b", "a", "b", "c")
+    hand.pop()
+    assert [int(each.token) for each in hand.clear_idle()] == [1, 3, 4]
+    assert (len(hand), popped(hand)) == (1, [])
+    hand.done(leases[0])
+    assert [int(each.token) for each in hand.clear_idle()] == [2]
+    assert (len(hand), popped(hand)) == (0, [])
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2))))
 def test_keys_keep_their_order_whatever_fails(events: list[tuple[str, int]]):
     hand, leases = chains(*(key for key, _ in events))

@@ -59,6 +59,16 @@ async def test_what_is_given_back_keeps_its_order():
     assert [lease.failures for lease in again] == [0, 0, 0, 0]
 
 
+async def test_what_is_given_back_later_goes_behind_what_was_before():
+    box = inbox()
+    for n in range(1, 6):
+        box.put(stored(n))
+    leases = await take(box, 4)
+    for part in (leases[1:3], leases[3:], leases[:1]):
+        await box.settle("live", [Retry(lease.token, charge=False) for lease in part])
+    assert numbers(await take(box)) == [1, 2, 3, 4, 5]
+
+
 async def test_a_retry_comes_when_it_is_due_with_its_attempts():
     clock = ManualClock()
     box = inbox(clock=clock)

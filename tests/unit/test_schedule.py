@@ -242,7 +242,18 @@ def test_a_conversation_that_is_named_stays() -> None:
 
 
 def test_another_revision_fires_other_events() -> None:
-    assert schedule(every=60).id_at(NOW) != schedule(every=60).id_at(NOW)
+    found = schedule(every=60)
+    others = [found, found.behind("what was said before"), schedule(every=61), schedule(Event(topic="tock"), every=60)]
+    assert len({each.id_at(NOW) for each in others}) == 4
+
+
+@pytest.mark.parametrize("timing", [{"every": 60}, {"every": 60, "start": NOW}, {"cron": "* * * * *"}], ids=str)
+def test_two_that_add_the_same_a_moment_apart_fire_the_same_events(timing: dict[str, Any]) -> None:
+    one, two = schedule(**timing), schedule(now=NOW + timedelta(seconds=0.01), **timing)
+    first, other = one.after(NOW + timedelta(seconds=1)), two.after(NOW + timedelta(seconds=1))
+    assert first is not None
+    assert other is not None
+    assert one.id_at(first) == two.id_at(other) != one.id_at(first + timedelta(seconds=60))
 
 
 # --- the same again -------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
 import pytest
 
-from wowevent import BrokerUnavailable, FailureReason
+from wowevent import BrokerUnavailable, Event, FailureReason
 from wowevent.broker import Ack, Bury, Lease, Settlement
 from wowevent.judge import Counts
 from wowevent.settler import Settler
@@ -38,6 +39,16 @@ def settler(source: Source) -> Settler:
     found = Settler("worker", source, lease=1.0, clock=ManualClock(), counts=Counts())
     found.burials["b"] = partial(source.happened.append, "told of b")
     return found
+
+
+async def test_what_is_given_goes_behind_what_was_put_before() -> None:
+    source = Source()
+    settling = settler(source)
+    settling.put(Ack("a"))
+    running = asyncio.create_task(settling.run())
+    await settling.give_back([Lease(event=Event(topic="a"), token="c", position=None)])
+    assert source.happened == ["settled a", "settled c"]
+    running.cancel()
 
 
 BURY = Bury("b", FailureReason.HANDLER_ERROR)

@@ -19,14 +19,18 @@ from weakref import WeakSet
 
 from wowevent.blocking.address import Address, Tuning, address, exchange_of
 from wowevent.blocking.consuming import Consuming, Events, Feed
+from wowevent.blocking.dead_letters import DeadLetters
 from wowevent.blocking.letters import Claims, Letters, claims_of, forget_claims
 from wowevent.blocking.line import DEAD, LOOK_SECONDS
 from wowevent.blocking.outgoing import outgoing, stamped
 from wowevent.blocking.queue import Queue, declared
 from wowevent.blocking.running import Running
+from wowevent.blocking.schedules import Schedules
 from wowevent.blocking.worker import Worker
 from wowevent.brokers import open_broker
 from wowevent.bus import EventBus as AsyncBus
+from wowevent.causation import MOST
+from wowevent.conversation import Conversation
 from wowevent.delivery import current
 from wowevent.errors import (
     BrokerError,
@@ -36,8 +40,11 @@ from wowevent.errors import (
     SubscriptionNotFound,
 )
 from wowevent.event import Event
+from wowevent.holds import Pause
 from wowevent.log import logger
+from wowevent.pauses import Until
 from wowevent.retry import RetryPolicy
+from wowevent.roster import AgentInfo
 from wowevent.settings import Settings
 
 __all__ = ["EventBus"]
@@ -106,6 +113,10 @@ class EventBus:
         self._max_payload = settings.max_payload
         self._policy = retry or RETRY
         open_broker(self._address.url, namespace=self.namespace)  # what is wrong is told here; nothing is opened
+        self.dead_letters: DeadLetters = DeadLetters(self._ask)
+        """What could not be handled: groups, counts, redeliver, discard, resend."""
+        self.schedules: Schedules = Schedules(self._ask)
+        """What is fired at its moments; see docs/schedules.md."""
         self._queues: dict[str, Queue] = {}
         self._lock = threading.RLock()  # for the tables; held while a thread is started, never while one waits
         self._running: Running | None = None
@@ -367,6 +378,63 @@ class EventBus:
         with self._lock:
             self._queues.pop(queue_name, None)
         return self._call(lambda running: running.line.delete(queue_name))
+
+    # --- what goes on ---------------------------------------------------------------------------------------------
+
+    def pause(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        everything: bool = False,
+        until: Until = None,
+        reason: str = "",
+        by: str | None = None,
+    ) -> Sequence[Pause]:
+        """Hand out nothing of one of these, in any process, until `resume` or `until`; nothing remembered is lost.
+
+        `name` is a queue, or an agent with the subscriptions that it has now; the others, and what is raised, are as on
+        the async bus.
+        """
+        what: dict[str, Any] = {"agent": agent, "topic": topic, "correlation_id": correlation_id}
+        why: dict[str, Any] = {"until": until, "reason": reason, "by": by}
+        return self._ask(lambda bus: bus.pause(name, **what, everything=everything, **why))
+
+    def resume(
+        self,
+        name: str | None = None,
+        *,
+        agent: str | None = None,
+        topic: str | None = None,
+        correlation_id: str | None = None,
+        everything: bool = False,
+    ) -> Sequence[Pause]:
+        """Undo one `pause`; each ends for itself. Returns what was paused, and raises as `pause` does."""
+        what: dict[str, Any] = {"agent": agent, "topic": topic, "correlation_id": correlation_id}
+        return self._ask(lambda bus: bus.resume(name, **what, everything=everything))
+
+    def pauses(self) -> Sequence[Pause]:
+        """What is paused now: scope, name, since, until, reason, by; sorted by scope and name."""
+        return self._ask(lambda bus: bus.pauses())
+
+    def agents(self) -> Sequence[AgentInfo]:
+        """Everybody who is there, or has a subscription that is remembered, by name; the first call takes 1.5 s."""
+        return self._ask(lambda bus: bus.agents())
+
+    def trace(self, id: str, *, limit: int = MOST) -> Conversation:
+        """The conversation that an event, or a correlation id, belongs to: who caused what, when, and what failed.
+
+        `limit` bounds its events, and its dead letters. Raises ConversationNotFound, InvalidEvent, ValueError.
+        """
+        return self._ask(lambda bus: bus.trace(id, limit=limit))
+
+    def _ask(self, job: Callable[[AsyncBus], Coroutine[Any, Any, T]]) -> T:
+        async def ask(running: Running) -> T:
+            return await job(await running.line.started())
+
+        return self._call(ask)
 
     # --- health -------------------------------------------------------------------------------------------------
 

@@ -177,12 +177,15 @@ class Courier:
         self._source: Source = tally.valve
         self._holds = holds
         self._clock = clock
-        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, guard=guard, buried=self._announce)
+        self._judge = Judge(
+            spec.id, policy, clock=clock, fail=fail, guard=guard, buried=self._announce, noted=tally.note
+        )
         self._buried = buried
         self.counts: Counts = self._judge.counts
         self._tally = tally
         tally.counts = self.counts
         self._settler = Settler(spec.id, self._source, lease=spec.lease, clock=clock, counts=self.counts)
+        tally.valve.decline = self._settler.give_back
         self._parked: dict[str, tuple[dict[str, Lease | None], Timer]] = {}
         self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
         self._room = Wakeup()
@@ -300,7 +303,7 @@ class Courier:
             self.counts.handled += 1
             settlement: Settlement = Ack(token)
         else:
-            settlement = self._judge.verdict(lease, outcome)
+            settlement = self._judge.verdict(lease, outcome, seconds)
         self._tally.observe([lease], seconds, outcome or _DONE)
         return settlement
 

@@ -40,6 +40,7 @@ def settle(store: Store, id: str, settlements: Sequence[Settlement]) -> int:
     num = store.registry.num(id)
     acks: dict[tuple[int, int], list[int]] = {}
     extends: dict[tuple[int, int, float], list[tuple[int, str | None]]] = {}
+    others: list[tuple[tuple[int, int, int], Retry | Bury]] = []
     done = 0
     for settlement in settlements:
         parsed = _parse(settlement.token)
@@ -51,9 +52,11 @@ def settle(store: Store, id: str, settlements: Sequence[Settlement]) -> int:
         elif isinstance(settlement, Extend):
             extends.setdefault((attempt, lane, settlement.seconds), []).append((offset, settlement.error))
         else:
-            done += _settle_one(store, num, parsed, settlement)
-    for key, named in extends.items():
+            others.append((parsed, settlement))
+    for key, named in extends.items():  # first of all: what else is said of a token ends its lease
         done += _extend(store, num, key, named)
+    for parsed, other in others:
+        done += _settle_one(store, num, parsed, other)
     for (attempt, lane), offsets in acks.items():
         done += _ack(store, num, lane, attempt, offsets)
     return done
