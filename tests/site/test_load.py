@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(800
 
 RATE = 10_000  # events a second
 AT_ONCE = 200  # milliseconds in which a click or a key is to show
+CHOKED = 1_000  # and in a short run, which shares the machine with what came before
 ROWS = 100
 GROWTH = 1.2  # of what the page held in memory after its first seconds
 BESIDE = 3_000_000  # bytes that may come and go
