@@ -224,6 +224,13 @@ async def test_a_pulse_that_none_of_ours_wrote_is_left_out(
     assert len(vitals.there(looking.pulses.now)) == 1
 
 
+async def test_after_the_end_nothing_begins(clock: ManualClock) -> None:
+    async with EventBus("memory://", clock=clock) as bus:
+        pass
+    await bus.pulses.look()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "wowevent:pulses"]
+
+
 async def test_stopping_while_somebody_waits_for_the_first_look_ends_the_wait(
     looking: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
