@@ -1,5 +1,5 @@
 /**
- * WowEvent for browsers, and for whatever else has WebSocket.
+ * WowEvent for browsers, and what else has WebSocket.
  *
  *   publish ──> outbox ──> router               an event leaves the outbox once the router has stored it
  *   router ──> inbox ──> handler ──> settled    a subscription goes on behind what came last
@@ -73,8 +73,8 @@ export class Client {
   #url;
   #options;
   #instance = newId(); // the same in each connection: what it holds stays its own
-  #line = null; // the connection, or the attempt to have one
-  #timer; // to give that up, to make another, or to ping: one at a time
+  #line = null; // the connection, or the attempt
+  #timer; // to give that up, make another, or ping
   #pause; // seconds until the next attempt, at most
   #first = null; // who waits for the first connection
   #reached = false;
@@ -231,7 +231,7 @@ export class Client {
     this.#first.resolve();
   }
 
-  /** A router from which something else came is there, too. */
+  /** A router from which something came is there. */
   #beat(line) {
     const { heard } = line;
     this.#call({ type: "ping" }, this.#options.timeout, line, () => {
@@ -439,6 +439,7 @@ export class Client {
 
   async #handle(sub, { event, token, position, attempt = 1, redelivered = false }) {
     let verdict = null;
+    await null; // what came in the same frame is taken in first
     try {
       const value = await sub.handler(event, { position, attempt, redelivered });
       if (value !== undefined) this.#reply(event, { reply: value });
