@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes sure that the servers which tests start for themselves are there, and the two programs that lines of the runbook
-# use. The NATS server comes with the dev packages.
+# Makes sure that the servers which tests start for themselves are there, the two programs that lines of the runbook use,
+# and a browser for the pages. The NATS server comes with the dev packages.
 set -euo pipefail
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 explain() {
   echo "The tests need $1, and $2." >&2
-  echo "Install $1 by hand (Debian, Ubuntu: apt-get; macOS: brew install redis rabbitmq prometheus jq); for brokers there" >&2
+  echo "Install $1 by hand (Debian, Ubuntu: apt-get; macOS: brew install redis rabbitmq prometheus jq chromium); for brokers there" >&2
   echo "is another way, to name those that are there: make test BROKERS=memory,sqlite" >&2
   exit 1
 }
@@ -32,6 +32,10 @@ done
 for program in curl jq; do
   command -v "$program" >/dev/null || missing+=("$program")
 done
+# Ubuntu's package of that name only leads to a snap, which a container cannot install; Chrome is as good.
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+  missing+=(chromium)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   become_root "${missing[*]}"
   echo "Installing ${missing[*]}"

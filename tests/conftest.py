@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how the suites' redis is reached (default: %(default)s)",
     )
     group.addoption("--long", action="store_true", help="run the fault tests in their long form")
+    group.addoption("--screenshots", action="store_true", help="write the pictures of the pages into docs/pages")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -151,7 +151,7 @@ def address(home: Path) -> str:
     def look() -> str:
         lines = (home / "out.txt").read_text().splitlines() + (home / "err.txt").read_text().splitlines()
         found = [word for line in lines for word in line.replace("address=", " ").split() if word.startswith("http://")]
-        return found[0].removesuffix("/health") if found else ""
+        return found[0].removesuffix("/health").rstrip("/") if found else ""
 
     url = until(look, "the address")
     until(lambda: answers(f"{url}/health"), "an answer")

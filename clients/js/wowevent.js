@@ -23,7 +23,7 @@ const DEFAULTS = {
 };
 const PASSING = new Set(["broker_unavailable", "storage_full", "request_timeout", "outbox_full", "rate_limited"]);
 const SECRETS = ["token", "access_token", "api_key", "authorization"];
-const INBOX = 1_000; // events without a token that wait for a handler; the log holds the others
+const INBOX = 1_000; // events without a token that wait here; the log holds the others
 const HELD = 2_000; // tokens that a subscribe frame names
 const TOKENS = 1_000; // and an ack
 const REMEMBERED = 10_000; // events whose acknowledgement came too late
@@ -55,7 +55,7 @@ export class Nack extends Error {
   }
 }
 
-/** The fields of what follows from an event. @param {import("./wowevent.js").Event} event */
+/** Fields of what follows from an event. @param {import("./wowevent.js").Event} event */
 export function following({ event_id, correlation_id, trace_id, traceparent, execution_id, hops = 0, headers }) {
   return { parent_event_id: event_id, correlation_id, trace_id, traceparent, execution_id, hops: hops + 1, headers };
 }

@@ -20,6 +20,7 @@ from wowevent.creators import (
     create_system_event,
     create_task_event,
 )
+from wowevent.dead_letter import Correction, LetterCount
 from wowevent.dead_letter_queue import DeadLetterQueue, FailedEvent
 from wowevent.delivery import Delivery, current
 from wowevent.errors import (
@@ -28,6 +29,7 @@ from wowevent.errors import (
     BusError,
     Closed,
     ConversationNotFound,
+    DeadLetterNotFound,
     FormatTooNew,
     InvalidEvent,
     InvalidSchedule,
@@ -58,6 +60,7 @@ from wowevent.errors import (
 )
 from wowevent.event import Event, EventMetadata, EventPriority, EventType
 from wowevent.event_store import EventReplayer, EventStore
+from wowevent.fingerprint import LetterGroup, LetterGroups
 from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
 from wowevent.receipt import Receipt
@@ -68,6 +71,7 @@ from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
 from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
+from wowevent.trail import Delivered
 
 __all__ = [
     "AgentInfo",
@@ -80,8 +84,11 @@ __all__ = [
     "Closed",
     "Conversation",
     "ConversationNotFound",
+    "Correction",
     "DeadLetter",
+    "DeadLetterNotFound",
     "DeadLetterQueue",
+    "Delivered",
     "Delivery",
     "Event",
     "EventBus",
@@ -99,6 +106,9 @@ __all__ = [
     "InvalidEvent",
     "InvalidSchedule",
     "InvalidTopic",
+    "LetterCount",
+    "LetterGroup",
+    "LetterGroups",
     "NoResponders",
     "NotPermitted",
     "NotSupported",

@@ -6,7 +6,7 @@ is; below it nothing knows of handlers. Batches go in and batches come out. Driv
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from enum import StrEnum
@@ -410,6 +410,14 @@ class Broker(Protocol):
 
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """The dead letters asked for, oldest first."""
+        ...
+
+    def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """All of the dead letters asked for, some at a time and in no order; the query's limit is not heeded.
+
+        What is buried or resolved meanwhile may come once, twice or not at all. The engine keeps no more in memory than
+        one part: a page, or where it can only take them whole, those of one subscription.
+        """
         ...
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:

@@ -59,6 +59,7 @@ from wowevent.log import logger
 from wowevent.metrics import EventMetrics
 from wowevent.pauses import Pauses, Until
 from wowevent.postmark import Postmark
+from wowevent.pulses import Pulses
 from wowevent.receipt import Receipt, Receipts
 from wowevent.replay import Progress, ReplayConfig, ReplayControl, build_query
 from wowevent.request import Requests
@@ -66,7 +67,7 @@ from wowevent.retry import RetryPolicy
 from wowevent.roster import AgentInfo, whose
 from wowevent.schedules import Schedules
 from wowevent.schema import EventSchema, EventValidator, SchemaRegistry
-from wowevent.settings import Settings
+from wowevent.settings import Settings, masked
 from wowevent.shared_schemas import SharedSchemas
 from wowevent.storm import StormPolicy
 from wowevent.storms import Storms
@@ -75,6 +76,8 @@ from wowevent.subscription import Handle, Wish, declaration, options
 from wowevent.tally import Tally
 from wowevent.tellings import Tellings
 from wowevent.tracing import Tracer, tracer
+from wowevent.trail import Delivered
+from wowevent.trails import Trails
 
 _PATIENCE: Final = 10.0  # seconds for which a publish is tried while the engine does not answer
 _LEAST: Final = 0.5  # of which a try has this at least
@@ -115,8 +118,11 @@ class EventBus:
         given = {"namespace": self.namespace, "retention": retention, "clock": self._clock}
         self._broker: Broker = _engine(url, settings, given)
         self._own_broker: bool = self._broker is not url
+        self._url = _shown(url, settings, self._broker)
         self._inventory = Inventory(self._broker)
-        self.dead_letters: DeadLetters = DeadLetters(self._broker, self._inventory.ids)
+        self.dead_letters: DeadLetters = DeadLetters(
+            self._broker, self._clock, self._inventory.ids, model=self._model, send=self._send
+        )
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
         )
@@ -134,6 +140,9 @@ class EventBus:
         """Tells senders what nobody takes and what died, for who builds on the bus, as the router does."""
         self.attendance: Attendance = Attendance(self._broker, self._directory, self._clock, self._present)
         """Says that this process is there, for who builds on the bus."""
+        process = self.attendance.process
+        self._pulses = Pulses(self._broker, self._directory, self._clock, process, self.metrics)
+        self._trails = Trails(self._broker, self._directory, self._clock, process)
         self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
         """The conversations that went too far and are parked."""
         check = None if registry is None else EventValidator(registry, strict=strict_schemas).validate_event
@@ -167,6 +176,7 @@ class EventBus:
             feed=self._feed,
             pauses=self._pauses,
             metrics=self.metrics,
+            trail=self._trails.trail,
             consumer=consumer,
             changed=self.attendance.change,
         )
@@ -177,6 +187,11 @@ class EventBus:
         return self._broker.capabilities
 
     @property
+    def url(self) -> str:
+        """Where its log is, as it may be shown; of a client or a broker that was given, the engine's name alone."""
+        return self._url
+
+    @property
     def broker(self) -> Broker:
         """The engine, for who builds on the bus, as the router does."""
         return self._broker
@@ -185,6 +200,11 @@ class EventBus:
     def feed(self) -> Feed:
         """The reader of the log's end that all live subscriptions of this bus share."""
         return self._feed
+
+    @property
+    def pulses(self) -> Pulses:
+        """How much all processes publish and deliver, for who looks on."""
+        return self._pulses
 
     @property
     def holds(self) -> Holds:
@@ -210,6 +230,7 @@ class EventBus:
         self._life.state = "running"
         self.schedules.start()
         self.attendance.start()
+        self._pulses.start()
         await self._subscribers.start()
 
     async def stop(self, timeout: float = 10.0) -> None:
@@ -236,12 +257,14 @@ class EventBus:
             await self._subscribers.end(left)
             left = max(_LEAST, until - self._clock.monotonic())
             await self.tellings.flush(left)
-            await self.attendance.leave(left)
+            await asyncio.gather(self.attendance.leave(left), self._pulses.leave(left))
         self._life.state = "stopped"
         await self.schedules.close()
         await self._subscribers.end(0)
         await self.tellings.close()
         await self.attendance.close()
+        await self._pulses.close()
+        await self._trails.close()
         await self._census.close()
         await self._feed.close()
         await self._requests.close()
@@ -516,6 +539,15 @@ class EventBus:
         """
         return await self._history.trace(id, limit)
 
+    async def deliveries(self, event_id: str) -> Sequence[Delivered]:
+        """Who got an event, when, and how that ended: what the processes that are there remember, the oldest first.
+
+        Each remembers its last 10,000 deliveries. Other processes have a second and a half to answer, which this takes
+        where there can be some. Raises InvalidEvent for what is no id, BrokerError, Closed.
+        """
+        self._life.check()
+        return await self._trails.of(event_id)
+
     async def replay(
         self, handler: Callable[..., Any], config: ReplayConfig | None = None, *, control: ReplayControl | None = None
     ) -> int:
@@ -661,7 +693,8 @@ class EventBus:
 
         It has the source, which heeds pauses, and is to be told what became of the events.
         """
-        return Tally(self.metrics.meter(spec.id, spec.agent), self._pauses.valve(spec, self._broker))
+        valve = self._pauses.valve(spec, self._broker)
+        return Tally(spec, self.metrics.meter(spec.id, spec.agent), valve, self._trails.trail)
 
     async def remove(self, name: str) -> None:
         """Forget a subscription, or an agent's, with its backlog and dead letters."""
@@ -691,6 +724,13 @@ def _engine(url: str | Broker | RedisClient | None, settings: Settings, given: d
     if url is None or isinstance(url, str):
         return open_broker(url or settings.engine_url(), **given)
     return cast("Broker", url) if hasattr(url, "settle") else open_client(url, **given)
+
+
+def _shown(url: object, settings: Settings, broker: Broker) -> str:
+    """Without a password, nor what may be one among the parameters."""
+    if url is not None and not isinstance(url, str):
+        return f"{broker.capabilities.name}://"
+    return masked(url or settings.engine_url()).partition("?")[0]
 
 
 def _storm_policy(given: StormPolicy | bool | None, settings: Settings) -> StormPolicy | None:

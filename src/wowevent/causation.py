@@ -48,6 +48,21 @@ async def find(broker: Broker, id: str, limit: int, now: float) -> Found:
     return Found(id=id, stored=stored, letters=letters, unreadable=unreadable, more=more)
 
 
+async def find_event(broker: Broker, id: str, now: float) -> Stored | None:
+    """The event of that id, if the log has it; `now` is the time by the bus's clock. Raises InvalidEvent, BrokerError.
+
+    All of the log is looked through before it is said to have none, where there is no index.
+    """
+    check_name(id)
+    query, made = Query(conversation=id, event_ids=(id,), limit=1), made_at(id)
+    if made is not None and made <= now + _APART:
+        found, _ = await _stored(broker, structs.replace(query, since=made - _APART))
+        if found:
+            return found[0]
+    found, _ = await _stored(broker, query)
+    return found[0] if found else None
+
+
 async def _first(broker: Broker, id: str, now: float) -> Stored | None:
     """The first event of that id or correlation id. All of the log is looked through before it is said to have none."""
     made = made_at(id)

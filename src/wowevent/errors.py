@@ -5,7 +5,7 @@
     │                 the caller's fault, never retried
     ├─ BrokerError ── BrokerUnavailable (retryable), SubscriptionNotFound, SubscriptionConflict,
     │                 PositionLost, StorageFull, StorageDamaged, FormatTooNew
-    ├─ ConversationNotFound
+    ├─ ConversationNotFound · DeadLetterNotFound
     ├─ Unroutable · NoResponders · RequestFailed · RequestTimeout (also a TimeoutError) · OutboxFull
     ├─ SchemaNotFound · SchemaConflict · ScheduleNotFound
     ├─ NotPermitted ── Unauthenticated
@@ -127,6 +127,12 @@ class ConversationNotFound(BusError):
     """No event and no dead letter that is there has this id, or this correlation id."""
 
     code = "conversation_not_found"
+
+
+class DeadLetterNotFound(BusError):
+    """There is no dead letter of this id, or none any more."""
+
+    code = "dead_letter_not_found"
 
 
 class Unroutable(BusError):

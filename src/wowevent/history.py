@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
-from msgspec import structs
-
 from wowevent.broker import Broker, Iteration, Position, Query, Stored, Subscription
 from wowevent.causation import find
 from wowevent.clock import Clock
@@ -23,7 +21,7 @@ from wowevent.replay import (
     replay_into,
     upto,
 )
-from wowevent.routing import wants
+from wowevent.routing import fits
 
 Publish = Callable[[Sequence[Event]], Awaitable[object]]
 
@@ -40,8 +38,7 @@ class History:
         query = Query(patterns=spec.patterns)
         async with aclosing(self._broker.read(query, after=after, follow=True)) as log:
             async for stored in log:
-                target = stored.event.target_agent or ""
-                if spec.filter is None or wants(structs.replace(spec, agent=target), stored.event):
+                if fits(spec.filter, stored.event):
                     yield stored
 
     async def trace(self, id: str, limit: int) -> Conversation:

@@ -15,7 +15,7 @@ from wowevent.broker import Ack, Bury, Lease, Reason, Retry, Settlement
 from wowevent.clock import Clock
 from wowevent.event import Event
 from wowevent.log import logger
-from wowevent.retry import Failed, Outcome, Rejected, RetryPolicy, condemned, decide
+from wowevent.retry import Failed, GivenBack, Outcome, Rejected, RetryPolicy, condemned, decide
 from wowevent.storm import Guard
 
 
@@ -49,6 +49,7 @@ class Judge:
         max_age: float | None = None,
         buried: Callable[[Event, Bury], None] | None = None,
         guard: Guard | None = None,
+        noted: Callable[[Lease, float, Outcome, Settlement], None] | None = None,
     ) -> None:
         """`policy` None: one attempt, whatever the event says. `fail(request, error)` answers a request that failed.
 
@@ -56,6 +57,7 @@ class Judge:
 
         Without `dead_letters` what failed for good is dropped, with an ERROR line. What is older than `max_age` seconds
         is expired, unless somebody has sent it again from the dead letters. What the `guard` stops is buried.
+        `noted(lease, seconds, outcome, settlement)` is told of each verdict on what was begun.
         """
         self.counts: Counts = Counts()
         self._id = id
@@ -67,6 +69,7 @@ class Judge:
         self._max_age = max_age
         self._buried = buried
         self._guard = guard
+        self._noted = noted
 
     @property
     def alert(self) -> bool:
@@ -97,8 +100,8 @@ class Judge:
         since = event.timestamp if event.not_before is None else max(event.timestamp, event.not_before)
         return now > since.timestamp() + self._max_age
 
-    def verdict(self, lease: Lease, outcome: Outcome) -> Settlement:
-        """The settlement of an attempt that did not simply succeed."""
+    def verdict(self, lease: Lease, outcome: Outcome, seconds: float = 0.0) -> Settlement:
+        """The settlement of an attempt that did not simply succeed, and took so many seconds."""
         if isinstance(outcome, Failed | Rejected):
             self.counts.failed += 1
             logger.warning(
@@ -112,7 +115,10 @@ class Judge:
         settlement = self._decide(lease, outcome)
         if isinstance(outcome, Failed) and isinstance(settlement, Retry):
             self.counts.retried += 1
-        return self._bury(lease, settlement) if isinstance(settlement, Bury) else settlement
+        settled = self._bury(lease, settlement) if isinstance(settlement, Bury) else settlement
+        if self._noted is not None and not isinstance(outcome, GivenBack):
+            self._noted(lease, seconds, outcome, settled)
+        return settled
 
     def _decide(self, lease: Lease, outcome: Outcome) -> Settlement:
         if isinstance(outcome, Failed) and self.policy is None:

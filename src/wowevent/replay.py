@@ -17,6 +17,7 @@ from wowevent.delivery import Delivery, current, enter
 from wowevent.errors import InvalidEvent, InvalidTopic
 from wowevent.event import Event, new_id, utc
 from wowevent.handler import Handler
+from wowevent.step import whole
 from wowevent.topic import check_pattern, check_topic, is_reserved
 
 REPLAY: Final = "replay"
@@ -297,10 +298,10 @@ async def replay_into(
                     break  # and publish nothing of what gathered
                 batch.append(stored)
                 if speed > 0 or len(batch) >= _TOGETHER:
-                    await _whole(send())
+                    await whole(send())
             else:
                 if batch:
-                    await _whole(send())
+                    await whole(send())
     return control.replayed
 
 
@@ -319,13 +320,3 @@ def _like(event: Event, topic: str, now: datetime) -> Event:
         reply_to=None,
         hops=0,
     )
-
-
-async def _whole(step: Awaitable[None]) -> None:
-    """Carry out a step to its end, also when this task is cancelled meanwhile."""
-    task = asyncio.ensure_future(step)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from wowevent.broker import Filter, Subscription
 from wowevent.errors import InvalidTopic, StorageDamaged
 from wowevent.event import Event
+from wowevent.resent import RESENT, resent_of
 from wowevent.topic import Trie, check_pattern, matches_key
 from wowevent.topic import matches as matches_topic
 
@@ -98,7 +99,7 @@ class Routes:
         if found is None:
             found = self._look_up(event.topic)
         all_taken, ids = found
-        if not all_taken or event.target_agent is not None:
+        if not all_taken or event.target_agent is not None or RESENT in event.head:
             ids = tuple(id for id in ids if wants(self._known[id], event))
         return ids if not self._keyed else ids + self._match_keys(event)
 
@@ -122,7 +123,13 @@ def wants(subscription: Subscription, event: Event) -> bool:
     """Whether target and filters let this event through; its topic is known to match."""
     if event.target_agent is not None and event.target_agent != subscription.agent:
         return False
-    wish = subscription.filter
+    if RESENT in event.head and (resent := resent_of(event)) is not None and resent.to != subscription.id:
+        return False
+    return fits(subscription.filter, event)
+
+
+def fits(wish: Filter | None, event: Event) -> bool:
+    """Whether a filter lets this event through, whoever it is for."""
     return wish is None or (
         (wish.types is None or event.kind in wish.types)
         and (wish.priorities is None or event.priority in wish.priorities)

@@ -24,6 +24,7 @@ from wowevent.routing import Routes
 from wowevent.subscription import Handle
 from wowevent.tally import Tally
 from wowevent.tracing import tracer
+from wowevent.trail import Trail
 from wowevent.valve import Valve
 
 _PATIENCE = 10.0  # seconds that what one of them is handling has, when it is cancelled
@@ -41,6 +42,7 @@ class Subscribers:
         feed: Feed,
         pauses: Pauses,
         metrics: EventMetrics,
+        trail: Trail,
         consumer: Callable[..., Consumer],
         changed: Callable[[], None],
     ) -> None:
@@ -53,6 +55,7 @@ class Subscribers:
         self._feed = feed
         self._pauses = pauses
         self._metrics = metrics
+        self._trail = trail
         self._consumer = consumer
         self._changed = changed
         self._claimed: set[str] = set()  # ids being subscribed
@@ -100,13 +103,15 @@ class Subscribers:
             await self._broker.declare(spec)
             if before is not None and before.subscription != structs.replace(spec, start=before.subscription.start):
                 logger.info("subscription has new settings", subscription=spec.id, patterns=",".join(spec.patterns))
-        tally = Tally(self._metrics.meter(spec.id, spec.agent), await self._valve(spec, options))
+        valve = await self._valve(spec, options)
+        tally = Tally(spec, self._metrics.meter(spec.id, spec.agent), valve, self._trail)
         consumer = self._consumer(
             spec.id,
             tally.valve,
             call,
             options,
             observe=tally.observe,
+            noted=tally.note,
             info=self._broker.info if spec.durable else None,
         )
         tally.counts = consumer.counts

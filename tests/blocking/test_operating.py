@@ -8,7 +8,7 @@ import pytest
 
 from tests.blocking.conftest import Open, Seen, task
 from tests.processes import until
-from wowevent import ConversationNotFound, Event, InvalidSchedule, PauseSubscription, ScheduleNotFound
+from wowevent import ConversationNotFound, Event, InvalidSchedule, PauseSubscription, Reject, ScheduleNotFound
 from wowevent.blocking import EventBus
 
 
@@ -94,3 +94,31 @@ def test_who_consumes_is_an_agent_that_is_there(opened: Open, url: str) -> None:
     bus.subscribe("work", ["task.*.*"], Seen())
     bus.start_consuming("work", blocking=False)
     until(lambda: [(each.name, each.state) for each in asking.agents()] == [("work", "online")], "that it is there")
+
+
+def test_letters_are_grouped_counted_and_corrected(bus: EventBus) -> None:
+    numbers: list[int] = []
+
+    def work(event: Event) -> None:
+        if not isinstance(event.payload["n"], int):
+            raise Reject("n is no number")
+        numbers.append(event.payload["n"])
+
+    other = Seen()
+    bus.subscribe("work", ["task.*.*"], work)
+    bus.subscribe("other", ["task.#"], other)
+    for queue in ("work", "other"):
+        bus.start_consuming(queue, blocking=False)
+    for text in ("one", "two", "three"):
+        bus.publish(Event(topic="task.created", payload={"n": text}))
+    until(lambda: bus.dead_letters.count().count == 3 and len(other.events) == 3, "the letters")
+    (group,) = bus.dead_letters.groups(subscription="work").groups
+    assert (group.count, group.subscriptions) == (3, {"work": 3})
+    first, second, third = bus.dead_letters.list(fingerprint=group.fingerprint)
+    done = bus.dead_letters.resend(first.id, {"n": 1}, reason="typed wrongly", by="anna")
+    assert (done.replaces, done.duplicate) == (first.event.event_id, False)
+    until(lambda: numbers == [1], "the corrected event")
+    assert len(other.events) == 3
+    assert bus.dead_letters.discard(second.id) == 1
+    assert bus.dead_letters.redeliver(subscription="work") == 1
+    until(lambda: [each.event.event_id for each in bus.dead_letters.list()] == [third.event.event_id], "it dies again")

@@ -1,6 +1,8 @@
-"""`wowevent dlq`: dead letters are found, shown whole, sent again or forgotten, and never by accident."""
+"""`wowevent dlq`: dead letters are found, grouped, shown whole, sent again or forgotten, and never by accident."""
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +59,33 @@ def test_a_limit_says_that_there_are_more(tmp_path: Path) -> None:
     assert (len(everything.stdout.splitlines()), b"there are more" in everything.stderr) == (5, False)
 
 
+def test_groups_are_what_they_died_of_the_largest_first(tmp_path: Path) -> None:
+    broken(tmp_path)
+    answer, never = said(tmp_path, "dlq", "groups")
+    assert (answer["count"], answer["reason"], answer["subscriptions"]) == (3, "handler_error", {WORKER: 3})
+    assert answer["error"] == f"ConnectionError: no answer {EVIL}"
+    assert (answer["least"], answer["most"], answer["newest"]) == (2, 2, answer["ids"][0])
+    assert (never["count"], never["error"]) == (1, "never")
+    assert sorted(answer["ids"]) == sorted(ids(tmp_path, 0, 1, 2))
+
+    shown = wowevent(tmp_path, "dlq", "groups", "-n", "1", *URL)
+    assert answer["fingerprint"] in shown.stdout.decode()
+    assert (len(shown.stdout.splitlines()), b"there are more" in shown.stderr) == (2, True)
+    assert not obeys(shown.stdout)
+    assert [each["count"] for each in said(tmp_path, "dlq", "groups", "--correlation-id", "job-1")] == [2]
+    assert said(tmp_path, "dlq", "groups", "--subscription", "idle") == []
+
+
+def test_a_group_is_a_filter(tmp_path: Path) -> None:
+    broken(tmp_path)
+    mark = said(tmp_path, "dlq", "groups")[0]["fingerprint"]
+    found = said(tmp_path, "dlq", "list", "--fingerprint", mark)
+    assert {letter["event"]["payload"]["n"] for letter in found} == {0, 1, 2}
+    done = wowevent(tmp_path, "dlq", "discard", "--fingerprint", mark, "--yes", *URL)
+    assert done.stdout == b"discarded 3 dead letters\n"
+    assert dead(tmp_path) == [3]
+
+
 def test_a_letter_as_a_person_reads_it(tmp_path: Path) -> None:
     broken(tmp_path)
     (id,) = ids(tmp_path, 0)
@@ -102,6 +131,69 @@ def test_redeliver_hands_them_out_again(tmp_path: Path) -> None:
     assert sorted(dead(tmp_path)) == [0, 2]
     again = wowevent(tmp_path, "subscribe", "task.*", "--name", "worker", "--json", "-n", "2", *URL)
     assert sorted(json.loads(line)["payload"]["n"] for line in again.stdout.splitlines()) == [1, 3]
+
+
+def test_redeliver_at_a_rate(tmp_path: Path) -> None:
+    broken(tmp_path)
+    began = time.monotonic()
+    done = wowevent(tmp_path, "dlq", "redeliver", "--all", "--rate", "3", "--yes", *URL)
+
+    assert (done.returncode, done.stdout) == (0, b"redelivered 4 dead letters\n")
+    assert time.monotonic() - began >= 1, "three, and a second later one"
+    assert dead(tmp_path) == []
+
+
+def corrected(home: Path, payload: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """`dlq resend` of the letter of event 1."""
+    (home / "right.json").write_text(payload)
+    (id,) = ids(home, 1)
+    return wowevent(home, "dlq", "resend", id, "--payload", "right.json", *arguments, *URL)
+
+
+def test_resend_sends_another_payload_to_one_subscription(tmp_path: Path) -> None:
+    broken(tmp_path)
+    (letter,) = [each for each in said(tmp_path, "dlq", "list") if each["event"]["payload"]["n"] == 1]
+    tried = corrected(tmp_path, '{"n": 10}', "--dry-run")
+    assert tried.returncode == 0
+    assert tried.stdout.decode().splitlines()[-1].endswith(f"would be resent to {WORKER} alone, with this payload")
+    asked = corrected(tmp_path, '{"n": 10}')
+    assert (asked.returncode, asked.stdout) == (2, b"")
+    assert len(dead(tmp_path)) == 4
+
+    done = corrected(tmp_path, '{"n": 10}', "--yes", "--reason", "it was 10")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().rstrip().endswith(f"replaces={letter['event']['event_id']}")
+    assert sorted(dead(tmp_path)) == [0, 2, 3]
+    again = wowevent(tmp_path, "subscribe", "task.*", "--name", "worker", "--json", "-n", "1", *URL)
+    (event,) = map(json.loads, again.stdout.splitlines())
+    assert (event["payload"], event["replay_of"]) == ({"n": 10}, letter["event"]["event_id"])
+    mark = json.loads(event["headers"]["wowevent-resent"])
+    assert (mark["to"], mark["letter"], mark["reason"]) == (WORKER, letter["id"], "it was 10")
+    assert said(tmp_path, "info", "idle")[0]["ready"] == 5, "nobody else gets it"
+
+
+def test_resend_reads_stdin_and_holds_it_against_its_schema(tmp_path: Path) -> None:
+    broken(tmp_path)
+    (id,) = ids(tmp_path, 1)
+    number = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    schema = {"event_type": "task.created", "version": "1.0.0", "json_schema": number}
+    (tmp_path / "task.json").write_text(json.dumps(schema))
+    made = wowevent(tmp_path, "schema", "register", "task.json", *URL)
+    assert made.returncode == 0, made.stderr
+    for payload, status, code in (
+        (b'{"n": "ten"}', 65, b"validation_error"),
+        (b"[1]", 65, b"invalid_event"),
+        (b"{", 65, b"invalid_event"),
+    ):
+        done = wowevent(tmp_path, "dlq", "resend", id, "--payload", "-", "--yes", *URL, stdin=payload)
+        assert (done.returncode, done.stdout) == (status, b"")
+        assert done.stderr.startswith(b"error[" + code)
+    assert len(dead(tmp_path)) == 4
+    done = wowevent(tmp_path, "dlq", "resend", id, "--payload", "-", "--yes", *URL, stdin=b'{"n": 10}')
+    assert done.returncode == 0, done.stderr
+    for arguments, status in (((id, "--payload", "-"), 69), (("1", "--payload", "nowhere.json"), 74)):
+        done = wowevent(tmp_path, "dlq", "resend", *arguments, "--yes", *URL, stdin=b"{}")
+        assert (done.returncode, done.stdout) == (status, b"")
 
 
 def test_discard_forgets_them(tmp_path: Path) -> None:
@@ -180,6 +272,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (("\udcff\x1b",), 69, "dead_letter_not_found"),
         (("--event-id", "a b"), 65, "invalid_event"),
         (("--correlation-id", "\udcff"), 65, "invalid_event"),
+        (("--fingerprint", "x"), 65, "invalid_event"),
+        (("--fingerprint", "0" * 16, "--all"), 2, "usage"),
     ],
 )
 def test_what_it_refuses(log: Path, arguments: tuple[str, ...], status: int, code: str) -> None:

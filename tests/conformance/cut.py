@@ -18,7 +18,7 @@ class Cut:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._broker, name)
-        if name not in {"publish", "fetch", "settle", "ping", "subscriptions", "info"}:
+        if name not in {"publish", "fetch", "settle", "ping", "subscriptions", "info", "resolve"}:
             return found
 
         async def call(*args: Any, **kwargs: Any) -> Any:

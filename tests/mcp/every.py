@@ -49,7 +49,7 @@ async def drive_bus(tools: Tools) -> set[str]:
     for number in range(3):
         await tools("publish", topic="bad.thing", payload={"n": number})
     (group,) = await until(lambda: _dead(tools, 3))
-    assert (group["subscription"], group["reason"]) == ("fails", "rejected")
+    assert (group["subscriptions"], group["reason"]) == ({"fails": 3}, "rejected")
     (failer,) = (await tools("agents", name="failer"))["agents"]
     assert (failer["state"], [each["id"] for each in failer["subscriptions"]]) == ("online", ["fails"])
     (troubled,) = (await tools("subscriptions", troubled=True))["subscriptions"]

@@ -104,6 +104,7 @@ async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Respon
         "/schedules/x": {"event": {"topic": "a"}, "every": 60},
         "/dead-letters/redeliver": {"ids": ["x"]},
         "/dead-letters/discard": {"ids": ["x"]},
+        "/dead-letters/x/resend": {"payload": {}},
         "/pauses": {"agent": "x"},
         "/pauses/resume": {"agent": "x"},
     }

@@ -12,10 +12,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 UNKNOWN = (
     "/conversations/",
+    "/events/0199b3a1",
     "/storms/order-7",
     "/subscriptions/worker-1",
     "/dead-letters/17",
     "/replays/01a1fd00",
+    "/redeliveries/01a1fd00",
     "?subscription=worker-1&",
 )
 """Lines about what is not there in a new log: they are understood, and answered by 404."""

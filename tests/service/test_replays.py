@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from wowevent import Event, EventBus, Position, ReplayConfig
-from wowevent.service import replays as replays_module
+from wowevent.service import jobs, replays
 from wowevent.service.answers import ReplayOrder
 
 SLOW = {"topic": "again", "pattern": "task.*", "speed_multiplier": 1}
@@ -149,7 +149,7 @@ async def test_one_is_held_before_its_first_event(client: httpx.AsyncClient, bus
     await published(bus)
     app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
     config = ReplayConfig(speed_multiplier=0)
-    shown = app.state.replays.start(bus, ReplayOrder(topic="again"), config, (await bus.broker.ping()).head)
+    shown = replays.begin(app.state.replays, bus, ReplayOrder(topic="again"), config, (await bus.broker.ping()).head)
     assert app.state.replays.pause(shown.id, None).state == "paused"  # in the same turn: it has not begun
     await asyncio.sleep(0.05)
     assert await copies(bus) == []
@@ -171,7 +171,7 @@ async def test_what_a_cancelled_one_says_is_what_was_published(
 
 async def test_so_many_at_a_time_and_no_more(client: httpx.AsyncClient, bus: EventBus) -> None:
     await published(bus)
-    began = [await order(client, **SLOW) for _ in range(replays_module.RUNNING)]
+    began = [await order(client, **SLOW) for _ in range(jobs.RUNNING)]
     await steer(client, began[1]["id"], "pause")  # it is under way nevertheless
     answer = await client.post("/replays", json=SLOW)
     assert (answer.status_code, answer.json()["error"]) == (429, "too_many_replays")
@@ -185,7 +185,7 @@ async def test_so_many_at_a_time_and_no_more(client: httpx.AsyncClient, bus: Eve
 async def test_the_ended_ones_are_forgotten_in_time(
     client: httpx.AsyncClient, bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replays_module, "KEPT", 3)
+    monkeypatch.setattr(jobs, "KEPT", 3)
     await published(bus)
     slow = await order(client, **SLOW)
     for _ in range(6):

@@ -98,6 +98,50 @@ async def test_a_comment_comes_where_nothing_happens(served: Served, engine_bus:
         assert await source.numbers(1) == [7]
 
 
+# --- the newest of it -----------------------------------------------------------------------------------------------
+
+
+async def test_of_what_comes_too_fast_the_newest_come_and_the_rest_is_counted(
+    served: Served, engine_bus: EventBus
+) -> None:
+    async with served.listen("?max_rate=5") as source:
+        await source.frame()
+        await engine_bus.publish_many(numbered(*range(3)))
+        assert await source.numbers(3) == [0, 1, 2]  # what comes slowly comes whole, and at once
+        await engine_bus.publish_many(numbered(*range(3, 203)))
+        found, skipped = list[int](), 0
+        while not found or found[-1] < 202:
+            frame = await source.message()
+            if frame.event == "skipped":
+                assert (frame.id, set(frame.data)) == (None, {"skipped"})
+                skipped += frame.data["skipped"]
+            else:
+                found.append(frame.data["event"]["payload"]["n"])
+        assert len(found) + skipped == 200
+        assert len(found) <= 7
+        assert found[-5:] == [198, 199, 200, 201, 202]
+        last = source.last
+    async with served.listen("?max_rate=5", last=last) as source:
+        await engine_bus.publish_many(numbered(203))
+        assert await source.numbers(1) == [203]
+
+
+async def test_a_sampled_stream_says_that_nothing_happens_and_ends_well(served: Served, engine_bus: EventBus) -> None:
+    served.app.state.streams = Streams(ping=0.05)
+    async with served.listen("?max_rate=1") as source:
+        await source.frame()
+        assert [(await source.frame()).comment for _ in range(2)] == ["ping", "ping"]
+        await engine_bus.stop()
+        assert await source.rest() >= 0
+
+
+async def test_a_sampled_stream_tells_of_a_gap_too(served: Served, engine_bus: EventBus) -> None:
+    await engine_bus.publish_many(numbered(1, 2))
+    async with served.listen("?max_rate=5", last="another-1") as source:
+        assert (await source.message()).event == "reset"
+        assert await source.numbers(2) == [1, 2]
+
+
 # --- on from where it was -------------------------------------------------------------------------------------------
 
 
@@ -275,6 +319,7 @@ async def test_a_slow_client_is_waited_for_and_nothing_is_kept_for_it() -> None:
         *(f"priorities={level}" for level in ("0", "11", "urgentest", "5.5", "", "9999999")),
         *(f"min_priority={level}" for level in ("0", "11", "-1", "x")),
         *("sources=a%0ab", "patern=a", "limit=1"),
+        *(f"max_rate={rate}" for rate in ("0", "1001", "-1", "2.5", "x", "")),
     ],
 )
 async def test_a_wrong_question_is_refused(client: httpx.AsyncClient, query: str) -> None:

@@ -14,8 +14,10 @@ from wowevent import (
     AgentInfo,
     BreakerPolicy,
     Conversation,
+    Correction,
     DeadLetter,
     DeadLetterQueue,
+    Delivered,
     Delivery,
     Event,
     EventBus,
@@ -29,6 +31,7 @@ from wowevent import (
     EventValidator,
     FailedEvent,
     FailureReason,
+    LetterGroups,
     Pause,
     PauseSubscription,
     Position,
@@ -101,6 +104,7 @@ async def use(bus: EventBus) -> None:
     assert_type(receipt, Receipt)
     assert_type(receipt.unserved, tuple[str, ...])
     assert_type(await bus.agents(), Sequence[AgentInfo])
+    assert_type(await bus.deliveries("id"), Sequence[Delivered])
     assert_type(receipt.position, Position | None)
     assert_type(await bus.publish_many([create_task_event(EventType.TASK_CREATED, "a", "t")]), Sequence[Receipt])
     assert_type(await bus.cancel(receipt.event_id), bool)
@@ -110,7 +114,10 @@ async def use(bus: EventBus) -> None:
         assert_type(stored.event, Event)
     assert_type(await bus.replay(on_event, ReplayConfig(pattern="task.*", speed_multiplier=0)), int)
     assert_type(await bus.dead_letters.list(reason=FailureReason.TIMEOUT), Sequence[DeadLetter])
-    assert_type(await bus.dead_letters.redeliver(["1"]), int)
+    assert_type(await bus.dead_letters.redeliver(["1"], rate=5), int)
+    assert_type(await bus.dead_letters.groups(subscription="worker-1"), LetterGroups)
+    assert_type((await bus.dead_letters.count(["1"])).by_subscription, dict[str, int])
+    assert_type(await bus.dead_letters.resend("1", {"n": 1}, reason="it was text"), Correction)
     conversation = await bus.trace(receipt.event_id, limit=100)
     assert_type(conversation, Conversation)
     assert_type([step.after for step in conversation.steps], list[float | None])

@@ -53,6 +53,7 @@ CODES = {
     "schema_not_found",
     "schema_conflict",
     "conversation_not_found",
+    "dead_letter_not_found",
     "schedule_not_found",
     "not_permitted",
     "rate_limited",

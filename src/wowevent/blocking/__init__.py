@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from wowevent.blocking.address import Address, Tuning, address, exchange_of
 from wowevent.blocking.consuming import Consuming, Events, Feed
+from wowevent.blocking.dead_letters import DeadLetters
 from wowevent.blocking.letters import Claims, Letters, claims_of, forget_claims
 from wowevent.blocking.line import DEAD, LOOK_SECONDS
 from wowevent.blocking.outgoing import outgoing, stamped
@@ -112,6 +113,8 @@ class EventBus:
         self._max_payload = settings.max_payload
         self._policy = retry or RETRY
         open_broker(self._address.url, namespace=self.namespace)  # what is wrong is told here; nothing is opened
+        self.dead_letters: DeadLetters = DeadLetters(self._ask)
+        """What could not be handled: groups, counts, redeliver, discard, resend."""
         self.schedules: Schedules = Schedules(self._ask)
         """What is fired at its moments; see docs/schedules.md."""
         self._queues: dict[str, Queue] = {}

@@ -42,6 +42,7 @@ class Front:
     def _rows(self, promise: str) -> list[tuple[str, str]]:
         workers = self._options.get("workers", 1)
         return [
+            ("pages", f"{self.http}/"),
             ("health", f"{self.http}/health"),
             ("ready", f"{self.http}/ready"),
             ("events", f"{self.http}/events"),

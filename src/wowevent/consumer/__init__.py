@@ -71,13 +71,14 @@ class Consumer:
         buried: Callable[[str, Event, Bury], None] | None = None,
         holds: Holds | None = None,
         guard: Guard | None = None,
+        noted: Callable[[Lease, float, Outcome, Settlement], None] | None = None,
     ) -> None:
         """`handler` takes an event, or a list of events with `options.batch`.
 
         `check(event)` raises ValidationError for one that the handler must not get. `info` asks the engine for the
         subscription's numbers, where other members of the group may share the work. `holds` says which events are
         paused, though others come. What the `guard` stops is buried; `buried(id, event, bury)` is told of each dead
-        letter, once it is one.
+        letter, once it is one; `noted(lease, seconds, outcome, settlement)` of each attempt that did not succeed.
         """
         self.id = id
         self._judge = Judge(
@@ -89,6 +90,7 @@ class Consumer:
             max_age=options.max_age,
             buried=None if buried is None else self._announce,
             guard=guard,
+            noted=noted,
         )
         self._buried = buried
         self.counts: Counts = self._judge.counts
@@ -430,7 +432,7 @@ class Consumer:
             self._done(leases)
         else:
             for lease in leases:
-                self._conclude(lease, outcome)
+                self._conclude(lease, outcome, took)
         if self._observe is not None and self._observe(leases, took, outcome):
             await self._stock.clear()
         if reply is not None and first.event.reply_to is not None and self._options.batch is None:
@@ -471,9 +473,9 @@ class Consumer:
         self._expected.tell()
         self._make_room()
 
-    def _conclude(self, lease: Lease, outcome: Outcome) -> None:
+    def _conclude(self, lease: Lease, outcome: Outcome, seconds: float = 0.0) -> None:
         """Settle one outcome."""
-        settlement, chains = self._judge.verdict(lease, outcome), self._stock.chains
+        settlement, chains = self._judge.verdict(lease, outcome, seconds), self._stock.chains
         if isinstance(outcome, Halted) and self._options.auto_ack:
             self._note_attempt(lease)
             self._stock.keep(lease)

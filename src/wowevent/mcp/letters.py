@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
-import msgspec
 from msgspec import Meta, Struct
 
 from wowevent.broker import DeadLetter, DeadQuery, Reason
 from wowevent.bus import EventBus
+from wowevent.dead_letter import TOGETHER
 from wowevent.errors import SubscriptionNotFound, shown
 from wowevent.event import check_name
+from wowevent.fingerprint import MOST, PATTERN, Grouping, LetterGroup
 from wowevent.mcp.call import Call
-from wowevent.mcp.fingerprint import Group, fingerprint, grouped
+from wowevent.mcp.meaning import MEANING
 from wowevent.mcp.problem import Refusal
-from wowevent.mcp.shown import fitting
+from wowevent.mcp.shown import fitting, shown_event
 from wowevent.mcp.tool import Tool
 
-_MOST: Final = 1000  # letters that one call looks at
-_TOGETHER: Final = 500  # letters of one call of the engine
+_MOST: Final = 1000  # letters that one call sends again
+_ERROR: Final = 500  # characters of an error,
+_TRACEBACK: Final = 2000  # and of the end of a traceback, where the reason stands
+_SHOWN: Final = 100  # groups of one answer; they have a payload each
+_NAMES: Final = 10  # topics, and subscriptions, of a group
 
 Name = Annotated[str, Meta(description="A subscription, or an agent: all of its subscriptions.", max_length=300)]
-Mark = Annotated[str, Meta(description="A group, as dead_letters names it.", pattern="^[0-9a-f]{12}$")]
+Mark = Annotated[str, Meta(description="A group, as dead_letters names it.", pattern=PATTERN)]
 
 
 class Filters(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -38,28 +42,31 @@ class Filters(Struct, forbid_unknown_fields=True, kw_only=True):
 async def dead_letters(call: Call, asked: Filters) -> dict[str, Any]:
     """Explain what could not be handled: the dead letters, grouped by what they died of, the largest group first.
 
-    Answers {count, more, groups, groups_left_out}; a group is {fingerprint, subscription, reason, meaning, count,
+    Answers {count, more, groups, groups_left_out}; a group is {fingerprint, subscriptions, reason, meaning, count,
     first, last, topics, error, traceback, example}: `meaning` says what the reason means and what helps, `first` and
-    `last` are Unix seconds, `example` the newest letter with its event. The oldest 1,000 that fit are looked at; `more`
-    says that there are others.
+    `last` are Unix seconds, `example` the newest letter with its event. All that fit are looked at; `more` says that
+    there are more than 1,000 groups, and `count` is without the others.
     Errors: subscription_not_found, broker_unavailable.
     """
     call.permit_any("dead_letters")
-    found = await _fitting(call, await call.bus(), asked, _MOST + 1)
-    groups = grouped(found[:_MOST])
-    shown = fitting(msgspec.to_builtins(group) for group in groups)
+    bus = await call.bus()
+    found = await bus.dead_letters.groups(**_filters(call, asked), limit=MOST)
+    if asked.subscription is not None and not found.groups:
+        await _check_known(call, bus, asked.subscription)
+    examples = await _examples(bus, found.groups[:_SHOWN])
+    shown = fitting(_whole(group, examples.get(group.newest)) for group in found.groups[:_SHOWN])
     return {
-        "count": len(found[:_MOST]),
-        "more": len(found) > _MOST,
+        "count": sum(group.count for group in found.groups),
+        "more": found.more,
         "groups": shown,
-        "groups_left_out": len(groups) - len(shown),
+        "groups_left_out": len(found.groups) - len(shown),
     }
 
 
 class Redeliver(Filters, forbid_unknown_fields=True, kw_only=True):
     """Which dead letters to send again."""
 
-    ids: Annotated[list[str], Meta(description="Dead letters by id.", max_length=_TOGETHER)] | None = None
+    ids: Annotated[list[str], Meta(description="Dead letters by id.", max_length=TOGETHER)] | None = None
     limit: Annotated[int, Meta(description="The oldest so many of them.", ge=1, le=_MOST)] = _MOST
     confirm: Annotated[bool, Meta(description="False: only say what would be sent. Do that first.")] = False
 
@@ -82,11 +89,9 @@ async def redeliver(call: Call, asked: Redeliver) -> dict[str, Any]:
     letters = found[: asked.limit]
     more = len(found) > len(letters)
     if not asked.confirm:
-        return {"dry_run": True, "would_redeliver": len(letters), "more": more, "groups": _brief(grouped(letters))}
+        return {"dry_run": True, "would_redeliver": len(letters), "more": more, "groups": _brief(letters)}
     ids = [letter.id for letter in letters]
-    count = sum(
-        [await bus.dead_letters.redeliver(ids[start : start + _TOGETHER]) for start in range(0, len(ids), _TOGETHER)]
-    )
+    count = await bus.dead_letters.redeliver(ids)
     call.note("dead_letter redelivered", count=count)
     return {"dry_run": False, "redelivered": count, "gone": len(ids) - count, "more": more}
 
@@ -97,29 +102,64 @@ TOOLS: Final = (
 )
 
 
-def _brief(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    names = ("fingerprint", "subscription", "reason", "meaning", "count", "error")
-    return fitting({name: getattr(group, name) for name in names} for group in groups)
+def _brief(letters: Sequence[DeadLetter]) -> list[dict[str, Any]]:
+    """What these died of, in short."""
+    grouping = Grouping()
+    for letter in letters:
+        grouping.add(letter)
+    names = ("fingerprint", "subscriptions", "reason", "meaning", "count", "error")
+    return fitting({name: _told(group)[name] for name in names} for group in grouping.groups(MOST).groups)
 
 
-async def _fitting(call: Call, bus: EventBus, asked: Filters, limit: int) -> list[DeadLetter]:
-    """Those that fit and may be seen; SubscriptionNotFound for a name that is none: it must not look as if well."""
+def _told(group: LetterGroup) -> dict[str, Any]:
+    return {
+        "fingerprint": group.fingerprint,
+        "subscriptions": dict(list(group.subscriptions.items())[:_NAMES]),
+        "reason": group.reason,
+        "meaning": MEANING[group.reason],
+        "count": group.count,
+        "first": group.first,
+        "last": group.last,
+        "topics": dict(list(group.topics.items())[:_NAMES]),
+        "error": group.error[:_ERROR],
+        "traceback": group.traceback[-_TRACEBACK:],
+    }
+
+
+def _whole(group: LetterGroup, newest: DeadLetter | None) -> dict[str, Any]:
+    """A group with its newest letter, unless that is gone meanwhile."""
+    if newest is None:
+        return {**_told(group), "example": {"id": group.newest}}
+    example = {"id": newest.id, "attempts": len(newest.attempts), "event": shown_event(newest.event)}
+    return {**_told(group), "example": example}
+
+
+async def _examples(bus: EventBus, groups: Sequence[LetterGroup]) -> dict[str, DeadLetter]:
+    ids = tuple(group.newest for group in groups)
+    return {letter.id: letter for letter in await bus.broker.dead(DeadQuery(ids=ids, limit=len(ids)))} if ids else {}
+
+
+def _filters(call: Call, asked: Filters) -> dict[str, Any]:
+    """What is asked for, of what may be seen; InvalidEvent for what is no id."""
     for id in (asked.event_id, asked.correlation_id):
         if id is not None:
             check_name(id)
-    narrowed = asked.fingerprint is not None or not call.may("dead_letters")
-    found = await bus.dead_letters.list(
-        subscription=asked.subscription,
-        reason=asked.reason,
-        event_id=asked.event_id,
-        correlation_id=asked.correlation_id,
-        limit=max(limit, _MOST + 1) if narrowed else limit,
-    )
-    seen = [letter for letter in found if call.may("dead_letters", letter.event.topic)]
-    if asked.subscription is not None and not seen:
+    return {
+        "subscription": asked.subscription,
+        "reason": asked.reason,
+        "event_id": asked.event_id,
+        "correlation_id": asked.correlation_id,
+        "fingerprint": asked.fingerprint,
+        "where": None if call.may("dead_letters") else lambda letter: call.may("dead_letters", letter.event.topic),
+    }
+
+
+async def _fitting(call: Call, bus: EventBus, asked: Filters, limit: int) -> Sequence[DeadLetter]:
+    """Those that fit and may be seen; SubscriptionNotFound for a name that is none: it must not look as if well."""
+    found = await bus.dead_letters.list(**_filters(call, asked), limit=limit)
+    if asked.subscription is not None and not found:
         await _check_known(call, bus, asked.subscription)
-    wanted = [each for each in seen if asked.fingerprint in {None, fingerprint(each)}]
-    return wanted[:limit]
+    return found
 
 
 async def _check_known(call: Call, bus: EventBus, name: str) -> None:
@@ -132,7 +172,7 @@ async def _check_known(call: Call, bus: EventBus, name: str) -> None:
 async def _named(call: Call, bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
     """The letters of these ids, all of them."""
     asked = tuple(dict.fromkeys(ids))
-    found = await bus.broker.dead(DeadQuery(ids=asked, limit=_TOGETHER))
+    found = await bus.broker.dead(DeadQuery(ids=asked, limit=TOGETHER))
     there = {each.id: each for each in found if call.may("dead_letters", each.event.topic)}
     if missing := [id for id in asked if id not in there]:
         raise Refusal("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing[:10]))}")

@@ -21,7 +21,7 @@ from wowevent.breaker import Health
 from wowevent.clock import SystemClock
 from wowevent.errors import InvalidEvent, shown
 from wowevent.metrics.book import BOUNDS, OTHER, TOTALS, Book, Meter, Track, TypeTotals
-from wowevent.metrics.window import SLOTS, health_of, latency, rates
+from wowevent.metrics.window import SLOTS, added, coarse, health_of, latency, percentiles, rates
 
 __all__ = [
     "BOUNDS",
@@ -30,10 +30,13 @@ __all__ = [
     "TOTALS",
     "EventMetrics",
     "Health",
+    "Lately",
     "Meter",
     "SubscriberTotals",
     "TypeTotals",
+    "added",
     "health_of",
+    "percentiles",
 ]
 
 CLASSES: Final[tuple[Health, ...]] = ("healthy", "degraded", "unhealthy")
@@ -41,6 +44,8 @@ CLASSES: Final[tuple[Health, ...]] = ("healthy", "degraded", "unhealthy")
 
 _SHOWN: Final = 100  # subscribers by name in a snapshot, the worst first
 _LONGEST: Final = 1e9  # seconds; more is a mistake
+_FIRST: Final = 2  # slots of which is told who asks for the first time,
+_LAST: Final = 10  # and those of whose latencies anybody is
 _MANY: Final = 2048  # types that gather before they are counted
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
 _LIVE: Final = re.compile(r"live~[0-9a-f-]{32,36}")  # the id of a live subscription: a new one each time
@@ -59,6 +64,22 @@ class SubscriberTotals(Struct, frozen=True):
     """How many deliveries took up to each of BOUNDS."""
     seconds: float
     """That all of them took."""
+
+
+class Lately(Struct, frozen=True):
+    """What there was in the slots since a look before."""
+
+    number: int
+    """The last of these slots: the next look begins behind it."""
+    seconds: float
+    """How long they were."""
+    published: int
+    delivered: int
+    failed: int
+    marks: Mapping[int, int]
+    """How many deliveries of the last ten slots took how long, for `percentiles`."""
+    longest: float
+    """Of these, in seconds."""
 
 
 class EventMetrics:
@@ -230,6 +251,29 @@ class EventMetrics:
             )
             for track in self._book.tracks()
         ]
+
+    def lately(self, before: Lately | None, *, ended: bool = False) -> Lately:
+        """What there was behind `before`, in slots that are over, so that nothing is told twice and nothing left out.
+
+        Who looks seldom is told of the window alone, who looks the first time of two slots. `ended`: nobody will look
+        again, so the slot that runs counts as well.
+        """
+        number, book = self._fold(), self._book
+        last = number if ended else number - 1
+        first = max(last - _FIRST if before is None else before.number, number - SLOTS)
+        published = [slot for slot in book.publishes.within(number) if first < slot.number <= last]
+        handled = book.handled.within(number)
+        told = [slot for slot in handled if first < slot.number <= last]
+        recent = [slot for slot in handled if last - _LAST < slot.number <= last]
+        return Lately(
+            number=max(first, last),
+            seconds=max(0, last - first) * self._width,
+            published=sum(slot.done for slot in published),
+            delivered=sum(slot.done for slot in told),
+            failed=sum(slot.failed for slot in told),
+            marks=coarse(added(slot.marks for slot in recent)),
+            longest=max((slot.longest for slot in recent), default=0.0),
+        )
 
     def _subscribers(self, number: int) -> dict[str, Any]:
         """Those that are active."""

@@ -22,6 +22,7 @@ COARSE: Final = 12
 
 _UPPER: Final = 1 if sys.byteorder == "little" else 0  # of the two halves of a float
 _PERCENTS: Final = (50, 95, 99)
+_FINE: Final = 0b111  # of a mark, what a coarse one does not tell
 _POLICY: Final = BreakerPolicy()  # whose bounds are W10's
 
 
@@ -99,11 +100,31 @@ def rates(slots: Iterable[Slot]) -> tuple[float, float]:
 
 def latency(slots: Sequence[Slot]) -> dict[str, float]:
     """`p50 p95 p99 mean max` in seconds, and `count`; all 0 where there was nothing. Failures count, too."""
+    marks, longest = added(slot.marks for slot in slots), max((slot.longest for slot in slots), default=0.0)
+    return {**percentiles(marks, longest), "mean": rates(slots)[1], "max": longest, "count": sum(marks.values())}
+
+
+def added(several: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """How many have each mark, in all of them together."""
     marks: dict[int, int] = {}
-    for slot in slots:
-        for mark, times in slot.marks.items():
+    for each in several:
+        for mark, times in each.items():
             marks[mark] = marks.get(mark, 0) + times
-    count, longest = sum(marks.values()), max((slot.longest for slot in slots), default=0.0)
+    return marks
+
+
+def coarse(marks: Mapping[int, int]) -> dict[int, int]:
+    """The same in marks of which there are an eighth as many, within 3 %: for who sends them."""
+    found: dict[int, int] = {}
+    for mark, times in marks.items():
+        middle = mark & ~_FINE | _FINE // 2
+        found[middle] = found.get(middle, 0) + times
+    return found
+
+
+def percentiles(marks: Mapping[int, int], longest: float) -> dict[str, float]:
+    """`p50 p95 p99` in seconds; 0 where there was nothing."""
+    count = sum(marks.values())
     found = {f"p{percent}": 0.0 for percent in _PERCENTS}
     passed = 0
     for mark, times in sorted(marks.items()):
@@ -112,7 +133,7 @@ def latency(slots: Sequence[Slot]) -> dict[str, float]:
             if passed < rank <= passed + times:
                 found[f"p{percent}"] = longest if rank == count else min(_seconds(mark), longest)
         passed += times
-    return {**found, "mean": rates(slots)[1], "max": longest, "count": count}
+    return found
 
 
 def _seconds(mark: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -61,6 +62,8 @@ class Connection(WSListener):
         self.reserved: bool = False
         self.idle: Wakeup = Wakeup()
         self.delivered: int = 0
+        self.since: float = 0.0
+        """When it connected, Unix seconds."""
         self.heard_at: float = 0.0
         self.pinged: bool = False
         self.connected: bool = False
@@ -133,6 +136,7 @@ class Connection(WSListener):
         self._socket = transport.underlying_transport
         self._socket.set_write_buffer_limits(high=_HIGH)
         self.heard_at = self._loop.time()
+        self.since = time.time()
         self.connected = True
         self._opened(self)
 

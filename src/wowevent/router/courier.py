@@ -177,7 +177,9 @@ class Courier:
         self._source: Source = tally.valve
         self._holds = holds
         self._clock = clock
-        self._judge = Judge(spec.id, policy, clock=clock, fail=fail, guard=guard, buried=self._announce)
+        self._judge = Judge(
+            spec.id, policy, clock=clock, fail=fail, guard=guard, buried=self._announce, noted=tally.note
+        )
         self._buried = buried
         self.counts: Counts = self._judge.counts
         self._tally = tally
@@ -301,7 +303,7 @@ class Courier:
             self.counts.handled += 1
             settlement: Settlement = Ack(token)
         else:
-            settlement = self._judge.verdict(lease, outcome)
+            settlement = self._judge.verdict(lease, outcome, seconds)
         self._tally.observe([lease], seconds, outcome or _DONE)
         return settlement
 

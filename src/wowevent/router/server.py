@@ -10,7 +10,7 @@ import asyncio
 import ssl as tls
 import statistics
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +29,7 @@ from wowevent.clock import SystemClock
 from wowevent.errors import Closed, NotPermitted, NotSupported, Unauthenticated
 from wowevent.event import new_id
 from wowevent.log import logger, websocket_logger
+from wowevent.pulse import Connected, RouterPulse
 from wowevent.router.connection import Connection
 from wowevent.router.desk import Desk
 from wowevent.router.door import Door, Turned, reason_of
@@ -117,7 +118,7 @@ class EventRouter:
         self._left = Wakeup()
         self._slow = 0
         self._delivered = 0
-        self._began = 0.0
+        self._began = self._since = 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -170,6 +171,8 @@ class EventRouter:
         self._desk = Desk(self._bus, self._clock, self._door, self.health)
         self._bus.attendance.front = True
         self._bus.attendance.guests.append(self._guests)
+        self._since = time.time()
+        self._bus.pulses.routers.append(self)
         self._watches = [asyncio.create_task(self._watching(), name="wowevent:router:watch")]
         if self._door.guarded:
             self._watches.append(asyncio.create_task(self._door.watch(), name="wowevent:router:door"))
@@ -238,6 +241,7 @@ class EventRouter:
         for connection in list(self._connections):
             connection.abort()
         self._bus.attendance.guests.remove(self._guests)
+        self._bus.pulses.routers.remove(self)
         await self._desk.close()
         logger.info("router stopped", clients=len(self._connections))
 
@@ -313,6 +317,28 @@ class EventRouter:
 
     # --- health -------------------------------------------------------------------------------------------------
 
+    def pulse(self) -> RouterPulse:
+        """What it says of itself to whoever looks at all routers."""
+        return RouterPulse(
+            clients=len(self._connections),
+            named=len(self._desk.couriers),
+            events_processed=self._desk.intake.stored,
+            since=self._since,
+        )
+
+    def connected(self) -> Sequence[Connected]:
+        """Its clients, in the order in which they came."""
+        return [
+            Connected(
+                name=each.session.agent,
+                address=each.peer,
+                since=each.since,
+                subscriptions=len(each.members) + len(each.seats),
+                outbox_bytes=each.outbox.bytes,
+            )
+            for each in sorted(self._connections, key=_since)
+        ]
+
     async def health(self) -> dict[str, Any]:
         """How the router is: `status`, counts since it serves, what waits now; durations in seconds."""
         engine = await self._bus.health()
@@ -333,6 +359,10 @@ class EventRouter:
             "engine": engine,
             **self._worker,
         }
+
+
+def _since(connection: Connection) -> float:
+    return connection.since
 
 
 def _engine(url: str | None, transport: str | None, redis_url: str | None) -> str:

@@ -4,13 +4,17 @@ GET  /health, /live, /ready                how it is; always open
 GET  /metrics                              numbers: JSON, or for Prometheus its text
 POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
+GET  /events/{id}                          one event, and who got it
+GET  /overview, /routers, /agents          all processes together; the routers; who is there
 GET  /topics                               what was published lately, by topic
      /subscriptions, /dead-letters         look, pause, purge, redeliver, forget
      /pauses                               what is paused: an agent, a topic, a conversation, everything
+     /redeliveries                         dead letters that are handed out again at a rate
      /replays                              publish a range of the log again
      /schemas                              what payloads are held against
      /schedules                            what is fired at its moments
 GET  /openapi.json                         all of this, in full
+GET  /, /assets/…                          the pages, which ask for all of this
 """
 
 from __future__ import annotations
@@ -39,8 +43,9 @@ from wowevent.service.failures import (
     answer_unknown,
 )
 from wowevent.service.idempotency import Keys
+from wowevent.service.jobs import Jobs
 from wowevent.service.openapi import DESCRIPTION
-from wowevent.service.replays import Replays
+from wowevent.service.pages import ROUTES
 from wowevent.service.routes import OPERATIONS, make_routes
 from wowevent.service.stream import Streams
 
@@ -69,7 +74,7 @@ def create_app(
     `app.state.leaving` every answer is the last one of its connection.
     """
     app = Starlette(
-        routes=make_routes((*OPERATIONS, DESCRIPTION)),
+        routes=[*make_routes((*OPERATIONS, DESCRIPTION)), *ROUTES],
         exception_handlers=_HANDLERS,
         middleware=[_shared_with(origins)] if origins else [],
     )
@@ -85,24 +90,26 @@ def create_app(
     app.state.rates = Rates()
     app.state.keys = Keys()
     app.state.streams = Streams()
-    app.state.replays = Replays()
+    app.state.replays = Jobs("replay", "replays")
+    app.state.redeliveries = Jobs("redelivery", "redeliveries")
     return app
 
 
 async def drain(app: Starlette) -> None:
-    """Take nothing more, end the streams, cancel the replays; before the bus stops."""
+    """Take nothing more, end the streams, cancel replays and redeliveries; before the bus stops."""
     app.state.draining = True
     app.state.streams.end()
-    await app.state.replays.close()
+    await asyncio.gather(app.state.replays.close(), app.state.redeliveries.close())
 
 
 async def watch(app: Starlette) -> None:
-    """Read tokens again that changed, and end the replays of those that hold no more; until cancelled."""
+    """Read tokens again that changed, and end what those began that hold no more; until cancelled."""
     keyring: Keyring | None = app.state.keyring
     while keyring is not None:
         try:
             keyring.refresh()
             app.state.replays.end_fallen(keyring.stands)
+            app.state.redeliveries.end_fallen(keyring.stands)
         except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
             logger.error("tokens could not be looked at", exc_info=error)
         await asyncio.sleep(_LOOK)

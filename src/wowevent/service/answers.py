@@ -12,7 +12,9 @@ from starlette.responses import Response
 
 from wowevent.broker import Attempt, DeadLetter, Reason, Stored, SubscriptionInfo
 from wowevent.codec import to_fields
+from wowevent.dead_letter import LONGEST, LetterCount
 from wowevent.errors import printable
+from wowevent.fingerprint import PATTERN, LetterGroup, LetterGroups
 from wowevent.holds import Pause
 from wowevent.receipt import Receipt
 from wowevent.roster import AgentInfo
@@ -28,6 +30,19 @@ PositionText = Annotated[
     str, Meta(description="A place in the log, as `after` takes it.", extra_json_schema={"example": "1f0c2a9e-42"})
 ]
 UnixSeconds = Annotated[float, Meta(description="Unix seconds.")]
+
+
+Fingerprint = Annotated[
+    str, Meta(description="What letters died of: a group, as GET /dead-letters/groups names it.", pattern=PATTERN)
+]
+JobState = Literal["running", "paused", "done", "cancelled", "failed"]
+
+
+class Failure(Struct):
+    """Why something ended early."""
+
+    error: Annotated[str, Meta(description="A stable code, as in problems.")]
+    message: str
 
 
 class ReceiptShown(Struct):
@@ -59,6 +74,106 @@ class History(Struct):
 
     events: list[StoredEvent]
     next: PositionText | None
+
+
+class SchemaNamed(Struct):
+    """The schema that a payload is held against now."""
+
+    version: str
+
+
+class DeliveryShown(Struct):
+    """One delivery of an event to one subscription, as the process remembers it that made it."""
+
+    subscription: str
+    agent: str | None
+    at: Annotated[float, Meta(description="When it was handed over, Unix seconds.")]
+    seconds: Annotated[float, Meta(description="How long the handler took.")]
+    attempt: Annotated[int, Meta(description="1 for the first.")]
+    outcome: Annotated[
+        Literal["acked", "retried", "dead", "dropped"],
+        Meta(description="`dropped`: failed for good where no dead letters are kept."),
+    ]
+    error: Annotated[str | None, Meta(description="For who may see dead letters of its topic.")]
+    process: str
+
+
+class EventShown(Struct):
+    """One event, and what became of it."""
+
+    event: EventFields
+    position: Annotated[PositionText | None, Meta(description="Null: only a dead letter has it any more.")]
+    stored_at: float | None
+    schema: SchemaNamed | None
+    deliveries: Annotated[list[DeliveryShown], Meta(description="Of those that processes remember, the oldest first.")]
+    dead_letters: Annotated[list[str], Meta(description="Their ids.")]
+    matched: Annotated[list[str], Meta(description="The ids of the subscriptions that it matches now.")]
+
+
+class LatencyShown(Struct):
+    """How long handlers took within the last ten seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class SampleShown(Struct):
+    """Events a second of all processes at one moment, and the p95 of seconds that handlers took."""
+
+    at: UnixSeconds
+    published: float
+    delivered: float
+    failed: float
+    p95: float
+
+
+class Overview(Struct):
+    """All processes of the namespace together; a number of the engine's is null where it is not known."""
+
+    engine: str
+    url: Annotated[str | None, Meta(description="Without credentials; for who administers.")]
+    health: Literal["healthy", "unhealthy"]
+    processes: Annotated[int, Meta(description="Those that were heard of in the last 6 seconds, this one included.")]
+    since: Annotated[float | None, Meta(description="When samples began to be taken, Unix seconds.")]
+    published_per_second: float
+    delivered_per_second: float
+    failed_per_second: float
+    latency: LatencyShown
+    subscriptions: int | None
+    ready: int | None
+    leased: int | None
+    delayed: int | None
+    dead: int | None
+    series: Annotated[list[SampleShown], Meta(description="One every 2 seconds, of 10 minutes at most.")]
+
+
+class ConnectionShown(Struct):
+    """One client of a router."""
+
+    name: str | None
+    address: str
+    since: UnixSeconds
+    subscriptions: int
+    outbox_bytes: Annotated[int, Meta(description="What waits for it to read.")]
+
+
+class RouterShown(Struct):
+    """One router, as it said some seconds ago."""
+
+    process: str
+    host: Annotated[str | None, Meta(description="For who administers.")]
+    clients: int
+    named: Annotated[int, Meta(description="Named subscriptions that it serves.")]
+    events_processed: Annotated[int, Meta(description="Published by its clients since it serves.")]
+    since: UnixSeconds
+    connections: Annotated[list[ConnectionShown] | None, Meta(description="Null of routers in other processes.")]
+
+
+class Routers(Struct):
+    """The routers of the namespace, by process."""
+
+    routers: list[RouterShown]
 
 
 class TopicShown(Struct):
@@ -178,7 +293,38 @@ class DeadLetters(Struct):
     more: bool
 
 
-class Choice(Struct, forbid_unknown_fields=True):
+class Span(Struct):
+    """From the least to the most."""
+
+    least: int
+    most: int
+
+
+class LetterGroupShown(Struct):
+    """Dead letters that died of the same."""
+
+    fingerprint: Fingerprint
+    count: int
+    reason: Reason
+    error: Annotated[str, Meta(description="Of the newest.")]
+    traceback: Annotated[str, Meta(description="Of the newest; its end, where it is long.")]
+    subscriptions: Annotated[list[str], Meta(description="Where they died, the most first; 100 at most.")]
+    topics: Annotated[list[str], Meta(description="Of their events, the most first; 100 at most.")]
+    first: Annotated[float, Meta(description="When the oldest was buried, Unix seconds.")]
+    last: Annotated[float, Meta(description="When the newest was buried, Unix seconds.")]
+    attempts: Annotated[Span, Meta(description="How many failed at one of them.")]
+    newest: Annotated[str, Meta(description="A dead letter.")]
+    ids: Annotated[list[str], Meta(description="The newest hundred, the newest first.")]
+
+
+class LetterGroupsShown(Struct):
+    """Dead letters by what they died of, the largest group first; `more` says that groups were left out."""
+
+    groups: list[LetterGroupShown]
+    more: bool
+
+
+class Choice(Struct, forbid_unknown_fields=True, kw_only=True):
     """Which dead letters: `ids`, or filters, of which at least one must be given."""
 
     ids: list[str] | None = None
@@ -186,6 +332,64 @@ class Choice(Struct, forbid_unknown_fields=True):
     reason: Reason | None = None
     event_id: str | None = None
     correlation_id: str | None = None
+    fingerprint: Fingerprint | None = None
+
+
+class DiscardOrder(Choice, forbid_unknown_fields=True, kw_only=True):
+    """Which dead letters to forget."""
+
+    dry_run: Annotated[bool, Meta(description="Only say how many, and change nothing.")] = False
+
+
+class RedeliverOrder(DiscardOrder, forbid_unknown_fields=True, kw_only=True):
+    """Which dead letters to hand to their subscriptions again, and how fast."""
+
+    rate: Annotated[float, Meta(gt=0, le=10_000, description="So many a second at most, in the background.")] | None = (
+        None
+    )
+
+
+class LetterCountShown(Struct):
+    """How many dead letters it would be."""
+
+    count: int
+    by_subscription: dict[str, int]
+
+
+class RedeliveryShown(Struct):
+    """Dead letters that are handed to their subscriptions again at a rate, as far as that is now."""
+
+    id: str
+    state: JobState
+    order: Annotated[RedeliverOrder, Meta(description="Without the ids, of which `total` says how many there were.")]
+    total: Annotated[int, Meta(description="How many fitted when it began; those that come later are left alone.")]
+    redelivered: int
+    gone: Annotated[int, Meta(description="How many somebody else had taken.")]
+    rate: Annotated[float, Meta(description="A second, at most.")]
+    started_at: UnixSeconds
+    ended_at: Annotated[float | None, Meta(description="Unix seconds.")]
+    failure: Failure | None
+
+
+class Redeliveries(Struct):
+    """The redeliveries of this process, the newest first."""
+
+    redeliveries: list[RedeliveryShown]
+
+
+class ResendOrder(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the event of a dead letter should have said."""
+
+    payload: dict[str, Any]
+    reason: Annotated[str, Meta(max_length=LONGEST, description="Why, for the audit log and the event.")] = ""
+
+
+class Resent(Struct):
+    """That the letter's subscription, and nobody else, gets a corrected event."""
+
+    event_id: Annotated[str, Meta(description="Of the new event.")]
+    replaces: Annotated[str, Meta(description="The id of the event that could not be handled.")]
+    duplicate: Annotated[bool, Meta(description="It had been sent before, as it was then; nothing was added.")]
 
 
 class Redelivered(Struct):
@@ -240,18 +444,11 @@ class ReplayOrder(Struct, forbid_unknown_fields=True, kw_only=True):
     max_events: Annotated[int, Meta(description="At most so many.", ge=0, le=2**63 - 1)] | None = None
 
 
-class Failure(Struct):
-    """Why a replay ended early."""
-
-    error: Annotated[str, Meta(description="A stable code, as in problems.")]
-    message: str
-
-
 class ReplayShown(Struct):
     """One replay as it is now."""
 
     id: str
-    state: Literal["running", "paused", "done", "cancelled", "failed"]
+    state: JobState
     order: ReplayOrder
     replayed: Annotated[int, Meta(description="How many events were published again.")]
     position: Annotated[PositionText | None, Meta(description="That of the last event that was published again.")]
@@ -418,6 +615,33 @@ def shown_letter(letter: DeadLetter) -> DeadLetterShown:
         attempts=[Attempt(each.number, each.time, printable(each.error)) for each in letter.attempts],
         time=letter.time,
     )
+
+
+def shown_groups(found: LetterGroups) -> LetterGroupsShown:
+    """Groups of dead letters for outside."""
+    return LetterGroupsShown([_shown_group(group) for group in found.groups], found.more)
+
+
+def _shown_group(group: LetterGroup) -> LetterGroupShown:
+    return LetterGroupShown(
+        fingerprint=group.fingerprint,
+        count=group.count,
+        reason=group.reason,
+        error=group.error,
+        traceback=group.traceback,
+        subscriptions=list(group.subscriptions),
+        topics=list(group.topics),
+        first=group.first,
+        last=group.last,
+        attempts=Span(group.least, group.most),
+        newest=group.newest,
+        ids=list(group.ids),
+    )
+
+
+def shown_count(found: LetterCount) -> LetterCountShown:
+    """A count of dead letters for outside."""
+    return LetterCountShown(found.count, found.by_subscription)
 
 
 def shown_storm(storm: Storm) -> StormShown:

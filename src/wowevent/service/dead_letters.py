@@ -1,22 +1,39 @@
-"""/dead-letters: list, show, redeliver, discard; several at once only for who says which."""
+"""/dead-letters: list, group, show, redeliver, discard, resend; several at once only for who says which."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from starlette.responses import Response
 
 from wowevent.broker import DeadLetter, DeadQuery, Reason
-from wowevent.errors import InvalidEvent, SubscriptionNotFound, shown
+from wowevent.dead_letter import TOGETHER
+from wowevent.errors import DeadLetterNotFound, InvalidEvent, SubscriptionNotFound, shown
 from wowevent.event import check_name
+from wowevent.fingerprint import MOST as MOST_GROUPS
+from wowevent.fingerprint import PATTERN
 from wowevent.log import logger
-from wowevent.service.access import asker, note
-from wowevent.service.answers import Choice, DeadLetters, Discarded, Redelivered, answer, shown_letter
+from wowevent.service import answers
+from wowevent.service.access import asker, name_of_asker, note, permit
+from wowevent.service.answers import (
+    Choice,
+    DeadLetters,
+    Discarded,
+    DiscardOrder,
+    Redelivered,
+    RedeliverOrder,
+    ResendOrder,
+    answer,
+    shown_count,
+    shown_groups,
+    shown_letter,
+)
 from wowevent.service.asking import bus_of, limit_of, name_of
-from wowevent.service.failures import Refusal
 from wowevent.service.intake import no_order, order_of
+from wowevent.service.redeliveries import begin
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,24 +41,28 @@ if TYPE_CHECKING:
 MOST: Final = 1000
 """Dead letters of one answer."""
 
+C = TypeVar("C", bound=Choice)
+
 _PAGE: Final = "100"
-_EVERY: Final = 2**31  # letters: no limit
-_TOGETHER: Final = 500  # letters of one call of the engine
+_MARK: Final = re.compile(PATTERN)
 
 
 async def dead_letters(request: Request) -> Response:
-    """`{"dead_letters": […], "more": false}` by subscription, reason, event and correlation, oldest first."""
-    asked = request.query_params
-    bus_of(request)
-    limit = limit_of(asked.get("limit", _PAGE), MOST) or MOST
-    choice = Choice(
-        subscription=asked.get("subscription"),
-        reason=_reason(asked["reason"]) if "reason" in asked else None,
-        event_id=name_of(asked, "event_id"),
-        correlation_id=name_of(asked, "correlation_id"),
-    )
-    found = await _fitting(request, choice, limit + 1)
+    """`{"dead_letters": […], "more": false}` by subscription, reason, event, correlation and group, oldest first."""
+    limit = limit_of(request.query_params.get("limit", _PAGE), MOST) or MOST
+    choice = _asked(request)
+    found = await bus_of(request).dead_letters.list(**_filters(request, choice), limit=limit + 1)
+    await _check_seen(request, choice, found)
     return answer(DeadLetters([shown_letter(letter) for letter in found[:limit]], len(found) > limit))
+
+
+async def groups(request: Request) -> Response:
+    """`{"groups": […], "more": false}`: what those that fit the same filters died of, the largest group first."""
+    limit = limit_of(request.query_params.get("limit", _PAGE), MOST_GROUPS) or MOST_GROUPS
+    choice = _asked(request)
+    found = await bus_of(request).dead_letters.groups(**_filters(request, choice), limit=limit)
+    await _check_seen(request, choice, found.groups)
+    return answer(shown_groups(found))
 
 
 async def dead_letter(request: Request) -> Response:
@@ -64,18 +85,44 @@ async def discard(request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def redeliver_several(request: Request) -> Response:
-    """`{"redelivered": n}` for the ids, or all that fit the filters, of the body."""
+async def resend(request: Request) -> Response:
+    """`{"event_id": …, "replaces": …}`: its subscription alone gets the event with another payload."""
     bus = bus_of(request)
-    count = await _several(request, bus.dead_letters.redeliver)
-    return answer(Redelivered(_note(request, "redelivered", count)))
+    order = await order_of(request, ResendOrder, request.app.state.body_limit)
+    letter = await _letter(request)
+    permit(request, "publish", (letter.event.topic,))
+    if (identity := asker(request)) is not None:
+        request.app.state.rates.spend(identity, "events")
+    by = name_of_asker(request)
+    done = await bus.dead_letters.resend(letter.id, order.payload, reason=order.reason, by=by)
+    facts = {"letter": letter.id, "event_id": done.event_id, "replaces": done.replaces, "reason": order.reason}
+    logger.info("dead_letter resent by a request", subscription=letter.subscription, **facts)
+    note(request, "dead_letter resent", subscription=letter.subscription, **facts)
+    return answer(answers.Resent(done.event_id, done.replaces, done.duplicate))
+
+
+async def redeliver_several(request: Request) -> Response:
+    """`{"redelivered": n}` for the ids, or all that fit the filters, of the body; 202 for a rate."""
+    bus = bus_of(request)
+    order = await _order(request, RedeliverOrder)
+    if order.dry_run:
+        return await _counted(request, order)
+    ids = await _ids(request, order)
+    if order.rate is None:
+        return answer(Redelivered(_note(request, "redelivered", await bus.dead_letters.redeliver(ids))))
+    begun = begin(request, order, ids, order.rate)
+    note(request, "redelivery started", redelivery=begun.id, count=len(ids), rate=order.rate)
+    return answer(begun, 202, location=f"/redeliveries/{begun.id}")
 
 
 async def discard_several(request: Request) -> Response:
     """`{"discarded": n}` for the ids, or all that fit the filters, of the body."""
     bus = bus_of(request)
-    count = await _several(request, bus.dead_letters.discard)
-    return answer(Discarded(_note(request, "discarded", count)))
+    order = await _order(request, DiscardOrder)
+    if order.dry_run:
+        return await _counted(request, order)
+    ids = await _ids(request, order)
+    return answer(Discarded(_note(request, "discarded", await bus.dead_letters.discard(ids))))
 
 
 def _note(request: Request, what: str, count: int) -> int:
@@ -92,41 +139,68 @@ async def _one(request: Request, resolve: Callable[[str], Awaitable[int]]) -> in
     return count
 
 
-async def _several(request: Request, resolve: Callable[[Sequence[str]], Awaitable[int]]) -> int:
-    choice = await order_of(request, Choice, request.app.state.body_limit)
-    _check(choice)
-    found = await _named(request, choice.ids) if choice.ids else await _fitting(request, choice, _EVERY)
-    ids = [letter.id for letter in found]
-    return sum([await resolve(ids[start : start + _TOGETHER]) for start in range(0, len(ids), _TOGETHER)])
-
-
-def _check(choice: Choice) -> None:
-    """InvalidEvent unless it is clear which letters are meant: nothing is sent or forgotten by accident."""
-    filtered = any((choice.subscription, choice.reason, choice.event_id, choice.correlation_id))
-    if bool(choice.ids) == filtered:
+async def _order(request: Request, kind: type[C]) -> C:
+    """Which letters are meant, and what else; InvalidEvent unless that is clear: nothing is done by accident."""
+    order = await order_of(request, kind, request.app.state.body_limit)
+    filtered = any((order.subscription, order.reason, order.event_id, order.correlation_id, order.fingerprint))
+    if bool(order.ids) == filtered:
         raise InvalidEvent("say which dead letters: ids, or at least one of subscription, reason, event_id, …")
-    for id in (choice.event_id, choice.correlation_id):
+    for id in (order.event_id, order.correlation_id):
         if id is not None:
             check_name(id)
+    return order
 
 
-async def _fitting(request: Request, choice: Choice, limit: int) -> Sequence[DeadLetter]:
-    """Those that fit the filters and may be seen.
+async def _counted(request: Request, choice: Choice) -> Response:
+    """How many letters are meant, of which subscription; nothing changes."""
+    letters = bus_of(request).dead_letters
+    if choice.ids:
+        return answer(shown_count(await letters.count(await _ids(request, choice))))
+    found = await letters.count(**_filters(request, choice))
+    await _check_seen(request, choice, found.by_subscription)
+    return answer(shown_count(found))
 
-    SubscriptionNotFound for an unknown one: a misspelt name has none, and must not look as if well.
-    """
-    bus, whole = bus_of(request), _sees_all(request)
-    found = await bus.dead_letters.list(
-        subscription=choice.subscription,
-        reason=choice.reason,
-        event_id=choice.event_id,
-        correlation_id=choice.correlation_id,
-        limit=limit if whole else _EVERY,
+
+async def _ids(request: Request, choice: Choice) -> Sequence[str]:
+    """The letters that are meant, are there and may be seen."""
+    if choice.ids:
+        return [letter.id for letter in await _named(request, choice.ids)]
+    found = await bus_of(request).dead_letters.ids(**_filters(request, choice))
+    await _check_seen(request, choice, found)
+    return found
+
+
+def _asked(request: Request) -> Choice:
+    """The filters of a query."""
+    asked = request.query_params
+    mark = asked.get("fingerprint")
+    if mark is not None and _MARK.fullmatch(mark) is None:
+        raise InvalidEvent(f"fingerprint: {shown(mark)} is none: 16 hexadecimal digits")
+    return Choice(
+        subscription=asked.get("subscription"),
+        reason=_reason(asked["reason"]) if "reason" in asked else None,
+        event_id=name_of(asked, "event_id"),
+        correlation_id=name_of(asked, "correlation_id"),
+        fingerprint=mark,
     )
-    seen = [letter for letter in found if _sees(request, letter)]
-    if choice.subscription is not None and not seen:
+
+
+def _filters(request: Request, choice: Choice) -> dict[str, Any]:
+    """What is asked for, of what may be seen."""
+    return {
+        "subscription": choice.subscription,
+        "reason": choice.reason,
+        "event_id": choice.event_id,
+        "correlation_id": choice.correlation_id,
+        "fingerprint": choice.fingerprint,
+        "where": None if _sees_all(request) else partial(_sees, request),
+    }
+
+
+async def _check_seen(request: Request, choice: Choice, found: Collection[object]) -> None:
+    """SubscriptionNotFound for an unknown one: a misspelt name has no letters, and must not look as if well."""
+    if choice.subscription is not None and not found:
         await _check_known(request, choice.subscription)
-    return seen[:limit]
 
 
 async def _check_known(request: Request, name: str) -> None:
@@ -142,8 +216,8 @@ async def _check_known(request: Request, name: str) -> None:
 async def _named(request: Request, ids: Sequence[str]) -> list[DeadLetter]:
     """Those of the ids that are there and may be seen, each once."""
     asked = list(dict.fromkeys(ids))
-    parts = [tuple(asked[start : start + _TOGETHER]) for start in range(0, len(asked), _TOGETHER)]
-    found = [await bus_of(request).broker.dead(DeadQuery(ids=part, limit=_TOGETHER)) for part in parts]
+    parts = [tuple(asked[start : start + TOGETHER]) for start in range(0, len(asked), TOGETHER)]
+    found = [await bus_of(request).broker.dead(DeadQuery(ids=part, limit=TOGETHER)) for part in parts]
     return [letter for letters in found for letter in letters if _sees(request, letter)]
 
 
@@ -167,8 +241,8 @@ def _sees(request: Request, letter: DeadLetter) -> bool:
     return identity is None or identity.may("dead_letters", letter.event.topic)
 
 
-def _unknown(id: str) -> Refusal:
-    return Refusal(HTTPStatus.NOT_FOUND, "dead_letter_not_found", f"there is no dead letter {shown(id)}")
+def _unknown(id: str) -> DeadLetterNotFound:
+    return DeadLetterNotFound(f"there is no dead letter {shown(id)}")
 
 
 def _reason(text: str) -> Reason:

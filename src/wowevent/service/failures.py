@@ -36,6 +36,7 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.SubscriptionNotFound: HTTPStatus.NOT_FOUND,
     errors.SchemaNotFound: HTTPStatus.NOT_FOUND,
     errors.ConversationNotFound: HTTPStatus.NOT_FOUND,
+    errors.DeadLetterNotFound: HTTPStatus.NOT_FOUND,
     errors.ScheduleNotFound: HTTPStatus.NOT_FOUND,
     errors.SubscriptionConflict: HTTPStatus.CONFLICT,
     errors.SchemaConflict: HTTPStatus.CONFLICT,

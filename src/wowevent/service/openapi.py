@@ -111,7 +111,9 @@ def document() -> dict[str, Any]:
 def _shapes(operations: Sequence[Operation]) -> dict[str, Any]:
     """The schemas of the shapes that the operations name."""
     contents = [each.content for each in operations] + [each.body.content for each in operations if each.body]
-    kinds = {kind: None for content in contents for kind in content.values() if inspect.isclass(kind)}
+    contents += [content for each in operations for content in each.others.values()]
+    shapes = [shape for content in contents for shape in content.values()]
+    kinds = {kind: None for shape in shapes for kind in _kinds(shape) if inspect.isclass(kind)}
     return msgspec.json.schema_components([*kinds, answers.Problem], ref_template=_REF)[1]
 
 
@@ -158,7 +160,13 @@ def _content(content: Mapping[str, Any]) -> dict[str, Any]:
     return {media: {"schema": _schema(shape)} for media, shape in content.items()}
 
 
+def _kinds(shape: Any) -> tuple[Any, ...]:
+    return shape if isinstance(shape, tuple) else (shape,)
+
+
 def _schema(shape: Any) -> Mapping[str, Any]:
+    if isinstance(shape, tuple):
+        return {"anyOf": [_schema(each) for each in shape]}
     return {"$ref": _REF.format(name=shape.__name__)} if inspect.isclass(shape) else shape
 
 

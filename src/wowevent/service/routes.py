@@ -15,16 +15,21 @@ from starlette.routing import Route
 from wowevent.broker import Reason
 from wowevent.causation import MOST
 from wowevent.conversation import Conversation
+from wowevent.fingerprint import MOST as MOST_GROUPS
+from wowevent.fingerprint import PATTERN
 from wowevent.service import (
     agents,
     answers,
     conversations,
     dead_letters,
+    event,
     events,
     health,
     intake,
     metrics,
+    overview,
     pauses,
+    redeliveries,
     replays,
     schedules,
     schemas,
@@ -55,7 +60,7 @@ class Parameter(Struct, frozen=True):
 
 
 class Body(Struct, frozen=True):
-    """What a request carries: schemas, or shapes of `answers`, by media type."""
+    """What a request carries: schemas, or shapes of `answers`, or several of which it is one, by media type."""
 
     content: Mapping[str, Any]
     required: bool = True
@@ -70,7 +75,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     about: str
     status: int = 200
     content: Mapping[str, Any] = {}
-    """Schemas, or shapes of `answers`, by media type; empty where the answer is."""
+    """As that of a body; empty where the answer is."""
     parameters: Sequence[Parameter] = ()
     body: Body | None = None
     problems: Sequence[int] = ()
@@ -100,6 +105,13 @@ _PATTERN: Final = Parameter("pattern", "Topics such as `task.*`; may be given se
 _AFTER: Final = Parameter("after", "A position: what lies behind it.")
 _CORRELATION: Final = Parameter("correlation_id", "What belongs together.")
 _REASONS: Final[Schema] = {"type": "string", "enum": [reason.value for reason in Reason]}
+_WHICH: Final = (
+    Parameter("subscription", "Of this subscription, or of this agent's."),
+    Parameter("reason", "Only those that died of this.", _REASONS),
+    Parameter("event_id", "Only those of this event."),
+    _CORRELATION,
+    Parameter("fingerprint", "Only those of this group.", {"type": "string", "pattern": PATTERN}),
+)
 _EVENT: Final[Schema] = {"$ref": "#/components/schemas/EventIn"}
 _CLOUD: Final[Schema] = {"$ref": "#/components/schemas/CloudEvent"}
 _ONE: Final[Schema] = {"anyOf": [_EVENT, _CLOUD]}
@@ -113,6 +125,7 @@ _STORMS: Final = ("dead_letters", "admin")
 _NOTHING: Final = Body(_json({"type": "object", "maxProperties": 0}), required=False)
 _SUBSCRIPTION: Final = "/subscriptions/{id:path}"
 _LETTER: Final = "/dead-letters/{id}"
+_REDELIVERY: Final = "/redeliveries/{id}"
 _REPLAY: Final = "/replays/{id}"
 _SCHEMA: Final = "/schemas/{event_type}"
 _SCHEDULE: Final = "/schedules/{name:path}"
@@ -181,9 +194,18 @@ OPERATIONS: Final = (
             Parameter("priorities", "Only these levels, each widened to its band.", _several(_LEVEL)),
             Parameter("min_priority", "Only this level and above: 1 to 10, or a name.", _LEVEL),
             Parameter("sources", "Only of these sources.", _several(_TEXT)),
+            Parameter(
+                "max_rate", "At most so many events a second, the newest; `skipped` (data: skipped) says how many were "
+                "left out since the last one.", {"type": "integer", "minimum": 1, "maximum": stream.FASTEST},
+            ),
             _AFTER,
             Parameter("Last-Event-ID", "As `after`, and wins over it: what EventSource sends.", place="header"),
         ),
+    ),
+    Operation(
+        method="GET", path="/events/{id:path}", call=event.event, rights=("replay",), problems=(404,),
+        about="One event: its schema, who got it and when, its dead letters. It takes 1.5 s to ask other processes.",
+        content=_json(answers.EventShown),
     ),
     Operation(
         method="GET", path="/conversations/{id:path}", call=conversations.conversation, rights=("replay",),
@@ -201,6 +223,14 @@ OPERATIONS: Final = (
                 {"type": "integer", "minimum": 1, "maximum": topics.MOST, "default": topics.USUAL},
             ),
         ),
+    ),
+    Operation(
+        method="GET", path="/overview", call=overview.overview, rights=_LOOK, content=_json(answers.Overview),
+        about="Rates, latencies and backlog of all processes together; the first request of a process takes 1.5 s.",
+    ),
+    Operation(
+        method="GET", path="/routers", call=overview.routers, rights=_LOOK, content=_json(answers.Routers),
+        about="The routers of all processes; of those of this process, their clients.",
     ),
     Operation(
         method="GET", path="/agents", call=agents.agents, rights=_LOOK, content=_json(answers.Agents),
@@ -252,22 +282,25 @@ OPERATIONS: Final = (
         method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",
         rights=_LETTERS,
         content=_json(answers.DeadLetters), problems=(404,),
-        parameters=(
-            Parameter("subscription", "Of this subscription, or of this agent's."),
-            Parameter("reason", "Only those that died of this.", _REASONS),
-            Parameter("event_id", "Only those of this event."),
-            _CORRELATION, _limit("At most so many.", maximum=dead_letters.MOST),
-        ),
+        parameters=(*_WHICH, _limit("At most so many.", maximum=dead_letters.MOST)),
+    ),
+    Operation(
+        method="GET", path="/dead-letters/groups", call=dead_letters.groups, rights=_LETTERS, problems=(404,),
+        about="Dead letters by what they died of: one group for an error, whatever the numbers and names in its text.",
+        content=_json(answers.LetterGroupsShown),
+        parameters=(*_WHICH, _limit("At most so many groups.", maximum=MOST_GROUPS)),
     ),
     Operation(
         method="POST", path="/dead-letters/redeliver", call=dead_letters.redeliver_several, rights=_LETTERS,
-        about="Hand several to their subscriptions again.", body=Body(_json(answers.Choice)),
-        content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
+        about="Hand several to their subscriptions again: at once, or with `rate` in the background. `dry_run` only "
+        "says how many.",
+        body=Body(_json(answers.RedeliverOrder)), content=_json((answers.Redelivered, answers.LetterCountShown)),
+        others={202: _json(answers.RedeliveryShown)}, problems=(404, 413, 415, 507),
     ),
     Operation(
         method="POST", path="/dead-letters/discard", call=dead_letters.discard_several, rights=_LETTERS,
-        about="Forget several.", body=Body(_json(answers.Choice)),
-        content=_json(answers.Discarded), problems=(404, 413, 415),
+        about="Forget several. `dry_run` only says how many.", body=Body(_json(answers.DiscardOrder)),
+        content=_json((answers.Discarded, answers.LetterCountShown)), problems=(404, 413, 415),
     ),
     Operation(
         method="GET", path=_LETTER, call=dead_letters.dead_letter, rights=_LETTERS, about="One dead letter.",
@@ -281,6 +314,25 @@ OPERATIONS: Final = (
         method="POST", path=f"{_LETTER}/redeliver", call=dead_letters.redeliver, rights=_LETTERS, body=_NOTHING,
         about="Hand it to its subscription again, with fresh attempts.",
         content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
+    ),
+    Operation(
+        method="POST", path=f"{_LETTER}/resend", call=dead_letters.resend, rights=_LETTERS,
+        about="Send its event again with another payload, to its subscription alone; the letter goes. Needs `publish` "
+        "on the topic, too.",
+        body=Body(_json(answers.ResendOrder)), content=_json(answers.Resent), problems=(404, 409, 413, 415, 507),
+    ),
+    Operation(
+        method="GET", path="/redeliveries", call=redeliveries.redeliveries, rights=_LETTERS,
+        about="The redeliveries at a rate of this process, the newest first.", content=_json(answers.Redeliveries),
+    ),
+    Operation(
+        method="GET", path=_REDELIVERY, call=redeliveries.redelivery, rights=_LETTERS, problems=(404,),
+        about="How far a redelivery is.", content=_json(answers.RedeliveryShown),
+    ),
+    Operation(
+        method="DELETE", path=_REDELIVERY, call=redeliveries.cancel, rights=_LETTERS, problems=(404,),
+        about="Cancel a redelivery; it has ended when this is answered. One that had ended stays as it is.",
+        content=_json(answers.RedeliveryShown),
     ),
     Operation(
         method="GET", path="/storms", call=storms.storms, rights=_STORMS, content=_json(answers.StormsShown),

@@ -6,6 +6,9 @@
     id: 1f0c2a9e-42                 one event, in the shape of GET /events
     data: {"event":{…},"position":"1f0c2a9e-42","stored_at":…}
 
+    event: skipped                  with `max_rate`: so many were left out here
+    data: {"skipped":7}
+
     event: reset                    what lay here, so many at least, is gone; it goes on behind the gap
     data: {"lost":7,"message":"…"}
 
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -31,8 +34,9 @@ from wowevent.errors import BusError, PositionLost, printable
 from wowevent.log import logger
 from wowevent.service.access import asker, note, permit, sight, standing
 from wowevent.service.answers import line, shown_stored
-from wowevent.service.asking import bus_of, level_of, position_of
+from wowevent.service.asking import bus_of, level_of, limit_of, position_of
 from wowevent.service.failures import Refusal
+from wowevent.service.newest import Newest
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -45,7 +49,11 @@ MEDIA_TYPE: Final = "text/event-stream"
 ABORT: Final = "wowevent.abort"
 """The extension of an ASGI scope that ends its connection at once, unsent bytes and all."""
 
+FASTEST: Final = 1000
+"""The most events a second that can be asked for."""
+
 _RETRY: Final = 1000  # milliseconds
+_TURN: Final = 500  # events that are read before others get their turn on the loop
 _LOOK: Final = 0.5  # seconds between two looks whether a token still holds
 _LAST_WORDS: Final = 1.0  # seconds for the end of a stream to go out
 _HEADERS: Final = (
@@ -94,6 +102,7 @@ async def stream(request: Request) -> EventStream:
     seen = request.headers.get("last-event-id")
     after = position_of(seen, "Last-Event-ID") if seen else position_of(asked.get("after"), "after")
     patterns = asked.getlist("pattern") or None
+    most = limit_of(asked.get("max_rate"), FASTEST, "max_rate")
     permit(request, "subscribe", patterns)
     if after is not None:
         permit(request, "replay", patterns)
@@ -111,7 +120,7 @@ async def stream(request: Request) -> EventStream:
     sees = sight(request, "subscribe")
     reading = _following(follow) if sees is None else _followed_by(follow, sees)
     note(request, "stream", patterns=" ".join(patterns or ("#",)), after=after)
-    return EventStream(reading, after or head, streams, listener=asker(request), stands=standing(request))
+    return EventStream(reading, after or head, streams, listener=asker(request), stands=standing(request), most=most)
 
 
 def _following(follow: Callable[..., Iteration]) -> Follow:
@@ -141,16 +150,19 @@ class EventStream:
         *,
         listener: Identity | None = None,
         stands: Callable[[], bool] | None = None,
+        most: int | None = None,
     ) -> None:
         """`follow(position)` reads the log from behind it, `follow(None)` from what is left of it.
 
-        It ends once `stands` says that the token of its listener holds no more.
+        It ends once `stands` says that the token of its listener holds no more. `most` is how many a second it is sent;
+        None: all of them.
         """
         self._listener = "" if listener is None else listener.name
         self._stands = stands
         self._follow = follow
         self._after = after
         self._streams = streams
+        self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until one of them ends; a client that takes nothing for too long is cut off."""
@@ -188,7 +200,8 @@ class EventStream:
         while True:
             try:
                 async with aclosing(self._follow(after)) as log:
-                    return await self._relay(log, send, words)
+                    relay = self._relay if self._most is None else self._sample
+                    return await relay(log, send, words)
             except PositionLost as lost:
                 data = msgspec.json.encode({"lost": lost.lost, "message": printable(str(lost))})
                 after, words = None, b"event: reset\ndata: %s\n\n" % data
@@ -213,7 +226,30 @@ class EventStream:
                 await asyncio.gather(coming, return_exceptions=True)
             if (stored := coming.result()) is None:
                 return
-            words = b"id: %s\ndata: %s\n\n" % (str(stored.position).encode(), line(shown_stored(stored)))
+            words = _message(stored)
+
+    async def _sample(self, log: Iteration, send: Send, words: bytes) -> None:
+        """As `_relay`, but the log is read at its own pace, and what is too much is left out."""
+        loop, news, newest = asyncio.get_running_loop(), asyncio.Event(), Newest(self._most or FASTEST)
+        reading = asyncio.create_task(_take_in(log, newest, news), name="wowevent:stream:read")
+        try:
+            if words:
+                await self._write(send, words)
+            while len(newest) or not reading.done():
+                if len(newest):
+                    await asyncio.sleep(newest.wait(loop.time()))
+                    await self._write(send, _sampled(*newest.take(loop.time())))
+                    continue
+                news.clear()
+                try:
+                    async with asyncio.timeout(self._streams.ping):
+                        await news.wait()
+                except TimeoutError:
+                    await self._write(send, b": ping\n\n")
+            reading.result()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _write(self, send: Send, data: bytes) -> None:
         await self._send(send, {"type": "http.response.body", "body": data, "more_body": True}, self._streams.patience)
@@ -258,6 +294,29 @@ async def _fallen(stands: Callable[[], bool], who: str) -> None:
     while stands():  # noqa: ASYNC110 - time ends a token, and time sets no event
         await asyncio.sleep(_LOOK)
     logger.info("stream ended, its token holds no more", who=who)
+
+
+async def _take_in(log: Iteration, newest: Newest, news: asyncio.Event) -> None:
+    """Read until the log ends, and let others have their turns; whoever waits is told of the end, too."""
+    count = 0
+    try:
+        async for stored in log:
+            newest.put(stored)
+            news.set()
+            count += 1
+            if count % _TURN == 0:
+                await asyncio.sleep(0)
+    finally:
+        news.set()
+
+
+def _message(stored: Stored) -> bytes:
+    return b"id: %s\ndata: %s\n\n" % (str(stored.position).encode(), line(shown_stored(stored)))
+
+
+def _sampled(skipped: int, taken: Sequence[Stored]) -> bytes:
+    told = b'event: skipped\ndata: {"skipped":%d}\n\n' % skipped if skipped else b""
+    return told + b"".join(map(_message, taken))
 
 
 async def _next(log: Iteration) -> Stored | None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import sys
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
+
+from msgspec import structs
 
 from wowevent.broker import (
     Ack,
@@ -308,6 +311,10 @@ class MemoryBroker:
             self._enter()
             found = (letter for letter, _ in self._log.dead.values() if asked_for(query, letter))
             return list(itertools.islice(found, query.limit))
+
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """See Broker: they are in memory as it is."""
+        yield await self.dead(structs.replace(query, limit=sys.maxsize))
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

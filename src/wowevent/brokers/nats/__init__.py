@@ -10,7 +10,8 @@
     control, registry   what all instances know      locks       what only one may do
     letters     dead letters                         janitor     the log's limits
     history     reading the log                      storage     streams that store nothing any more
-    faults      the errors                           doctor      a look from outside
+    counting    how much there is of each            faults      the errors
+    doctor      a look from outside
 
 The server matches and keeps cursors; who failed how often travels with a copy. `names` draws what lies where.
 """
@@ -18,8 +19,8 @@ The server matches and keeps cursors; who failed how often travels with a copy. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Final
 from uuid import uuid4
 
@@ -301,6 +302,7 @@ class NatsBroker:
         until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
         if self._registry.spec(id) is None:
             await session.control.sync()
+        waited = False
         while True:
             if self._closed:
                 raise Closed("this broker is closed")
@@ -313,7 +315,7 @@ class NatsBroker:
             await self._serve(session, id, tells=limit > 0)
             left = until - self._clock.monotonic()
             try:
-                leases = await self._take(session, spec, limit, waits=left > 0)
+                leases = await self._take(session, spec, limit, waits=left > 0, waited=waited)
             except BrokerUnavailable:
                 if self._closed:
                     raise Closed("this broker is closed") from None
@@ -322,6 +324,7 @@ class NatsBroker:
             if leases or limit == 0 or left <= 0:
                 return leases
             await self._wait(session, spec, left)
+            waited = True
 
     async def _serve(self, session: Session, id: str, *, tells: bool) -> None:
         """This instance is a consumer of it. PositionLost, once, where it lapsed or the log's limits took something."""
@@ -354,14 +357,17 @@ class NatsBroker:
                 f"{id}: unread events are gone, by the log's limits or unserved for too long", told or None
             )
 
-    async def _take(self, session: Session, spec: Subscription, limit: int, *, waits: bool) -> list[Lease]:
+    async def _take(
+        self, session: Session, spec: Subscription, limit: int, *, waits: bool, waited: bool
+    ) -> list[Lease]:
+        """What can be leased. Who `waited` and waits no more has what came: what had not is asked for the next time."""
         serving = session.serving(spec.id)
         if limit == 0 or (spec.exclusive and not await session.lock(spec.id)):
             return []
-        if not waits:
-            await session.sync()
         # The first time the server is asked, too: what a consumer begins with is the best that there is.
-        asking = not (waits and serving.lanes.consuming) or serving.lanes.overtaken
+        asking = not serving.lanes.consuming or serving.lanes.overtaken if waits else not waited
+        if asking and not waits:
+            await session.sync()
         leases = await serving.take(limit, spec.lease, asking=asking, lanes=not spec.exclusive)
         if waits and spec.id in self._served:
             await serving.consume(limit - len(leases))
@@ -377,10 +383,13 @@ class NatsBroker:
             return
         if spec.id not in self._served or session.broken:
             return
-        timer = self._clock.call_later(seconds, serving.lanes.news.notify)
+        lanes = serving.lanes
+        timer = self._clock.call_later(seconds, lanes.news.notify)
+        lanes.awaited += not spec.exclusive  # whose lock may go to another one meanwhile
         try:
-            await serving.lanes.news.wait()
+            await lanes.news.wait()
         finally:
+            lanes.awaited -= not spec.exclusive
             timer.cancel()
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
@@ -398,6 +407,14 @@ class NatsBroker:
         session = await self._enter()
         await session.control.sync()
         return await session.letters.find(query)
+
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        async with aclosing(session.letters.all(query)) as pages:
+            async for page in pages:
+                yield page
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

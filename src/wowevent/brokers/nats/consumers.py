@@ -7,7 +7,8 @@ of another kind, is made anew: what the one before gave cannot be settled any mo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from msgspec import structs
@@ -185,11 +186,36 @@ class Consumers:
                 raise
             return {}
 
-    async def states(self, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
-        """Of each of these; nothing if it is not there, or is of another kind: what that says is of no subscription."""
-        states = await asyncio.gather(*(self.state(stream, config["name"]) for stream, config in wanted))
-        found = zip(states, wanted, strict=True)
-        return [state if state and _is_alike(state["config"], config) else {} for state, (_, config) in found]
+    async def states(
+        self, wanted: Sequence[Wanted], seen: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
+        """Of each of these; nothing if it is not there, or is of another kind: what that says is of no subscription.
+
+        What was `seen` is not asked for.
+        """
+        unseen = [(stream, config["name"]) for stream, config in wanted if config["name"] not in seen]
+        states = await asyncio.gather(*(self.state(stream, name) for stream, name in unseen))
+        asked = {name: state for (_, name), state in zip(unseen, states, strict=True)}
+        found = [(asked.get(config["name"]) or seen.get(config["name"], {}), config) for _, config in wanted]
+        return [state if state and _is_alike(state["config"], config) else {} for state, config in found]
+
+    async def all(self) -> dict[str, dict[str, Any]]:
+        """The numbers of those that are there, by name. Not in a cluster, where that waits for nodes that are gone."""
+        found: dict[str, dict[str, Any]] = {}
+        for stream in () if self._link.cluster else (self._names.log, self._names.again):
+            at, total = 0, 1
+            while at < total:
+                page = await self._link.ask(f"CONSUMER.LIST.{stream}", offset=at)
+                states = page.get("consumers") or ()
+                found.update((state["name"], _brief(state)) for state in states)
+                at, total = at + len(states), int(page["total"]) if states else 0
+        return found
+
+
+def _brief(state: dict[str, Any]) -> dict[str, Any]:
+    """What is counted, and what tells that it is ours: of thousands no more is kept."""
+    config = {field: state["config"].get(field) for field in _FIXED}
+    return {"num_pending": state["num_pending"], "num_ack_pending": state["num_ack_pending"], "config": config}
 
 
 _FIXED: Final = ("ack_policy", "deliver_policy", "deliver_subject")  # what nobody can change of a consumer

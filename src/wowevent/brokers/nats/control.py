@@ -42,6 +42,11 @@ class Control:
         """Told what the holder of a watched lock wrote: subject and sequence."""
         self.sync: Shared[None] = Shared(self._sync)
         """Returns once all is folded that was written before the call."""
+        self.say: Shared[None] = Shared(self._say)
+        """Returns once all can know what this instance reads, serves and holds; where there is no room, that is later.
+
+        It names all of that each time: of 50 calls that begin to serve something at once, one says it for all.
+        """
         self.again: str = ""
         """Which one the stream of what comes once more is: its sequences are names of messages."""
         self._link = link
@@ -189,8 +194,12 @@ class Control:
             raise
         return int(answer["message"]["seq"])
 
-    async def say(self, *, gone: bool = False) -> None:
-        """What this instance reads, serves and holds now. Where there is no room, it is said once there is."""
+    async def leave(self) -> None:
+        """Say that this instance is gone; it says nothing more."""
+        await self.say.close()
+        await self._say(gone=True)
+
+    async def _say(self, *, gone: bool = False) -> None:
         note = self._presence.note()
         if gone:
             note = Note(note.sender, gone=True)
@@ -207,6 +216,7 @@ class Control:
 
     async def close(self) -> None:
         """Follow no more."""
+        await self.say.close()
         await self.sync.close()
         if self._task is not None:
             self._task.cancel()

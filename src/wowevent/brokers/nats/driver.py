@@ -49,6 +49,11 @@ class Connection(Client):
             **_arguments(options),
         )
 
+    def number(self) -> int:
+        """What names one subscription more, that neither we nor the driver has."""
+        self._sid += 1
+        return self._sid
+
     async def _ended(self, *_: Any) -> None:
         self.broke(BrokerUnavailable("nats: connection lost"))
 

@@ -259,7 +259,7 @@ class Tail:
         state = self._state
         state.tails.add(self)
         for subject in _live_subjects(state.names, self._live):
-            self._numbers.append(await self._link.hear(subject, self._hear))
+            self._numbers.append(self._link.hear(subject, self._hear))
         where = subjects(state.names, self._query.patterns)
         if not where:
             self._at = 0 if self._after is None else self._after.offset

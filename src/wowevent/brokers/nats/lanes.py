@@ -32,7 +32,7 @@ AGAIN: Final = ("s", "au", "an")
 LANES: Final[tuple[tuple[str, ...], ...]] = (("s",), ("au", "u"), ("an", "n"))
 """The sources of each lane; what comes once more is the older one."""
 SOURCES: Final = tuple(source for lane in LANES for source in lane)
-_EXPIRES: Final = 5.0  # seconds after which the server is asked again for what will come
+_EXPIRES: Final = 5.0  # seconds after which the server is asked again for what will come, if somebody waits for that
 
 
 class Here(Struct, gc=False):
@@ -72,12 +72,15 @@ class Lanes:
         """Something came that was with somebody before."""
         self.consuming: bool = False
         """Messages come without being asked for."""
+        self.awaited: int = 0
+        """Fetches that wait for what comes."""
         self._id = id
         self._link = link
         self._names = names
         self._registry = registry
         self._mend = mend
         self._feeds: dict[str, Feed] = {}
+        self._ahead = 0
         self._run = 0
 
     def __len__(self) -> int:
@@ -106,7 +109,7 @@ class Lanes:
             stream = self._names.log if source in LOG else self._names.again
             name = self._names.consumer(self._id, source)
             found = self._feeds[source] = Feed(self._link, stream, name, partial(self._arrive, source))
-            found.on_end = self.news.notify
+            found.on_end = partial(self._over, found, source)
         return found
 
     def _arrive(self, source: str, item: Item) -> None:
@@ -141,13 +144,30 @@ class Lanes:
 
     async def consume(self, ahead: int, *, suspects: bool) -> None:
         """Have what comes delivered, up to `ahead` messages of each source, and one suspect, or none."""
-        self.consuming = True
+        self.consuming, self._ahead = True, ahead
         for source in self.sources():
             feed = self._feed(source)
             await self._mended(feed)
             wanted = int(suspects) if source == SUSPECTS else ahead
             if self.consuming:
-                await feed.ahead(wanted - len(self.here[source]), _EXPIRES)
+                feed.ahead(wanted - len(self.here[source]), _EXPIRES)
+
+    def _over(self, feed: Feed, source: str, expired: bool) -> None:
+        """Of what was asked for ahead no more comes.
+
+        Where nothing is here and somebody waits, it is asked for again, and nobody is woken: of 1,000 subscriptions
+        that get nothing that is most of the cost. Whoever has something to do may be slow, and asks when it is done.
+        """
+        if expired and self.awaited and self.consuming and not len(self):
+            feed.ahead(min(self._ahead, 1) if source == SUSPECTS else self._ahead, _EXPIRES)
+        else:
+            self.news.notify()
+
+    def look(self) -> None:
+        """Every few seconds: who waits for what the server has forgotten is woken, and asks again."""
+        for feed in self._feeds.values():
+            if feed.forgotten():
+                self.news.notify()
 
     @property
     def overtaken(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from heapq import nsmallest
 from typing import Final
 
@@ -35,16 +36,26 @@ class Letters:
 
     async def find(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
+        found: list[DeadLetter] = []
+        async with aclosing(self.all(query)) as pages:
+            async for page in pages:
+                found += page
+                if len(found) > 2 * query.limit:  # no more are kept than are asked for, or about so many
+                    found = nsmallest(query.limit, found, key=_time)
+        return nsmallest(query.limit, found, key=_time)
+
+    async def all(self, query: DeadQuery) -> AsyncGenerator[list[DeadLetter]]:
+        """See Broker."""
         ids = {word(id): id for id in self._control.registry.known}
         subjects = self._subjects(query, ids)
         if not subjects:
-            return []
-        pages, found = Pages(self._link, self._names.dead, subjects), list[DeadLetter]()
-        while page := await pages.next():
-            found += [letter for each in page if (letter := self._letter(each, ids)) and asked_for(query, letter)]
-            if len(found) > 2 * query.limit:  # no more are kept than are asked for, or about so many
-                found = nsmallest(query.limit, found, key=_time)
-        return nsmallest(query.limit, found, key=_time)
+            return
+        pages = Pages(self._link, self._names.dead, subjects)
+        try:
+            while page := await pages.next():
+                yield [letter for each in page if (letter := self._letter(each, ids)) and asked_for(query, letter)]
+        finally:
+            await pages.close()
 
     def _subjects(self, query: DeadQuery, ids: dict[str, str]) -> list[str]:
         prefix = f"{self._names.prefix}d."
@@ -124,10 +135,6 @@ class Letters:
             urgent = False
         lane = "u" if urgent else "n"
         await self._link.store([copied(self._names.once_more(id, lane), body, fresh, f"{owner}-letter-{key}")])
-
-    async def count(self, id: str) -> int:
-        """How many letters a subscription has."""
-        return await count(self._link, self._names.dead, f"{self._names.letters(id)}.>")
 
 
 def _time(letter: DeadLetter) -> float:

@@ -33,7 +33,9 @@ SILENCE: Final = 9.5
 """Seconds without an answer after which the server is taken to be gone (obligation 9)."""
 _OLDEST: Final = (2, 11)  # of servers: messages that live for a while
 _AGAIN: Final = 2.0  # seconds after which what changes nothing is asked once more: who was asked may be gone
-_LOOKS: Final = ("STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.NAMES.", "INFO")
+_LOOKS: Final = (
+    "STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.LIST.", "CONSUMER.NAMES.", "INFO",
+)  # fmt: skip
 _DOUBT: Final = 0.8  # of that time, after which it is asked why nothing comes
 _LEARNS: Final = 0.25  # seconds in which a node learns that a stream is there,
 _TRIES: Final = 3  # and as often it is asked
@@ -104,7 +106,7 @@ class Link:
         version = self._connection.connected_server_version
         if (version.major, version.minor) < _OLDEST:
             raise NotSupported(f"nats: server {self.version} is older than {'.'.join(map(str, _OLDEST))}")
-        await self.hear(f"{self._inbox}.>", self._hear)
+        self.hear(f"{self._inbox}.>", self._hear)
 
     def fail(self, error: Exception) -> None:
         """It is of no use any more: what waits for it is told."""
@@ -157,9 +159,7 @@ class Link:
             frame = b"HPUB %b %d %d\r\n%b%b\r\n" % (target.encode(), len(lines), len(lines) + len(body), lines, body)
         else:
             frame = b"PUB %b %d\r\n%b\r\n" % (target.encode(), len(body), body)
-        if not self._pending:
-            asyncio.get_running_loop().call_soon(self._write)
-        self._pending.append(frame)
+        self._put(frame)
 
     def answer(self, replies: Sequence[bytes], body: bytes) -> None:
         """Publish this to each of these, and wait for nothing."""
@@ -171,6 +171,11 @@ class Link:
             asyncio.get_running_loop().call_soon(self._write)
         end = b" %d\r\n%b\r\n" % (len(body), body)
         self._pending += [b"PUB " + reply + end for reply in replies]
+
+    def _put(self, frame: bytes) -> None:
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._pending.append(frame)
 
     def _write(self) -> None:
         connection, frames = self._connection, self._pending
@@ -363,26 +368,23 @@ class Link:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    async def hear(self, subject: str, hear: Hear) -> int:
-        """Have `hear` called with whatever comes; the number by which it ends."""
+    def hear(self, subject: str, hear: Hear) -> int:
+        """Have `hear` called with whatever comes; the number by which it ends.
+
+        The driver knows nothing of it: its own subscriptions have a queue each, and are 4 KiB.
+        """
         if self.error is not None:
             raise self._broken()
-        try:
-            subscription = await self._connection.subscribe(subject)
-        except Exception as error:
-            raise translate(error) from error
-        number = subscription._id  # noqa: SLF001 - by which the parser calls it
+        number = self._connection.number()
         self._connection.hear[number] = hear
+        self._put(b"SUB %b %d\r\n" % (subject.encode(), number))
         return number
 
     async def unhear(self, number: int) -> None:
         """Hear no more of it."""
-        if self.error is not None:
-            return
-        subscription = self._connection._subs.get(number)  # noqa: SLF001 - as above
-        if subscription is not None:
-            with suppress(Exception):
-                await subscription.unsubscribe()
+        if self.error is None and number in self._connection.hear:
+            self._put(b"UNSUB %d\r\n" % number)
+            with suppress(BusError):
                 await self.reach()
         self._connection.hear.pop(number, None)
 

@@ -9,6 +9,8 @@ from msgspec import Struct
 _HEAD: Final = b"NATS/1.0"
 NOBODY: Final = 503
 """The status of what nobody listens to."""
+EXPIRED: Final = 408
+"""That of what was asked for and did not come in its time."""
 
 
 class Message(Struct, frozen=True, gc=False):

@@ -302,6 +302,16 @@ class Serving:
             logger.error("leases that ended cannot be counted now", subscription=self.id, error=error)
         self.lanes.news.notify()
 
+    @property
+    def ending(self) -> bool:
+        """Whether leases have ended by now that are not where they belong."""
+        return bool(self._tasks) or (self._ends is not None and self._ends_at <= self._context.clock.monotonic())
+
+    @property
+    def holding(self) -> bool:
+        """Whether there is anything that the server must know to be ours."""
+        return bool(self.leases or len(self.lanes))
+
     async def flush(self) -> None:
         """Return once the leases that ended by now are where they belong."""
         self._end_now()

@@ -15,12 +15,13 @@ from msgspec import structs
 from wowevent.broker import Retention, Subscription, SubscriptionInfo
 from wowevent.brokers.nats.consumers import Consumers, patience
 from wowevent.brokers.nats.control import Control
+from wowevent.brokers.nats.counting import NOTHING, Counting, Seen
 from wowevent.brokers.nats.delays import Delays
 from wowevent.brokers.nats.faults import MOST_CONSUMERS, NO_STREAM, code_of
 from wowevent.brokers.nats.history import Past, Tail
 from wowevent.brokers.nats.janitor import Janitor
 from wowevent.brokers.nats.lanes import AGAIN
-from wowevent.brokers.nats.letters import Letters, count
+from wowevent.brokers.nats.letters import Letters
 from wowevent.brokers.nats.link import Link
 from wowevent.brokers.nats.locks import LATER, LOCK, Locks
 from wowevent.brokers.nats.names import Names
@@ -40,6 +41,7 @@ _TOUCH: Final = 3.0  # real seconds between two times that the server is told wh
 _SERVED: Final = 0.1  # of the time after which an unserved one lapses: how exactly it is noted when one was served
 _SILENT: Final = 20.0  # seconds without a word of the control stream, not even that nothing comes
 _CONSUMERS: Final = 100_000  # of a stream: two a subscription
+_AT_ONCE: Final = 50  # subscriptions that are asked about at the same time
 _KNOWN: Final = 120  # seconds for which the server knows an id
 
 
@@ -78,6 +80,8 @@ class Session:
         self.consumers: Consumers = Consumers(link, names, self.control, self.look)
         """What the server has of each subscription."""
         self.letters: Letters = Letters(link, names, self.control, self.consumers.again)
+        self.counting: Counting = Counting(link, names, self.consumers)
+        """How much there is of each subscription."""
         self.delays: Delays = Delays(link, names, self.control, self.locks, clock)
         self.infos: Shared[list[SubscriptionInfo]] = Shared(self._infos)
         """All subscriptions, as they are now."""
@@ -307,7 +311,8 @@ class Session:
 
     async def sync(self) -> None:
         """Know all that was said before; what is due here has happened."""
-        await asyncio.gather(*(serving.flush() for serving in self.servings.values()), self.delays.flush())
+        ending = [serving for serving in self.servings.values() if serving.ending]  # of 1,000 it is none or a few
+        await asyncio.gather(*(serving.flush() for serving in ending), self.delays.flush())
         await self.control.sync()
 
     async def ends(self) -> tuple[int, int]:
@@ -318,26 +323,26 @@ class Session:
 
     async def _infos(self) -> list[SubscriptionInfo]:
         await self.sync()
-        infos = await asyncio.gather(*(self.info(id) for id in list(self.registry.known)))
+        seen, ids = await self.counting.all(), list(self.registry.known)
+        infos: list[SubscriptionInfo | None] = []
+        for at in range(0, len(ids), _AT_ONCE):
+            infos += await asyncio.gather(*(self.info(id, seen) for id in ids[at : at + _AT_ONCE]))
         return [info for info in infos if info is not None]
 
-    async def info(self, id: str) -> SubscriptionInfo | None:
+    async def info(self, id: str, seen: Seen = NOTHING) -> SubscriptionInfo | None:
         """As of now, once `sync` has returned."""
         spec, known = self.registry.spec(id), self.registry.known.get(id)
         if spec is None or known is None:
             return None
         serving = self.servings.get(id)
         here = 0 if serving is None else len(serving.lanes)
-        states = await self.consumers.states(self.consumers.wanted(known))
-        delayed, dead = await asyncio.gather(
-            count(self.link, self.names.later, f"{self.names.retries(id)}.>"), self.letters.count(id)
-        )
+        counts = await self.counting.of(known, seen)
         return SubscriptionInfo(
             subscription=spec,
-            ready=here + sum(int(state.get("num_pending", 0)) for state in states),
-            leased=max(0, sum(int(state.get("num_ack_pending", 0)) for state in states) - here),
-            delayed=delayed,
-            dead=dead,
+            ready=here + counts.pending,
+            leased=max(0, counts.given - here),
+            delayed=counts.delayed,
+            dead=counts.dead,
             consumers=self.presence.consumers(id),
             oldest=None,
             lost=known.lost if known.lost or not known.untold else None,
@@ -351,7 +356,9 @@ class Session:
         if self.broken:
             return
         for serving in self.servings.values():
-            self.begin(serving.touch())
+            serving.lanes.look()
+            if serving.holding:
+                self.begin(serving.touch())
         if max(self.control.silent, self.delays.silent, *(tail.silent for tail in self.tails)) > _SILENT:
             self.link.fail(BrokerUnavailable("nats: a stream that is followed is silent"))
         if self.locks.held:
@@ -434,7 +441,7 @@ class Session:
         steps: list[Callable[[], Awaitable[None]]] = [partial(self.leave, list(self.presence.serving))]
         for serving in self.servings.values():
             steps += [serving.stop, serving.abandon]
-        steps += [self.delays.close, self._free_all, partial(self.control.say, gone=True)]
+        steps += [self.delays.close, self._free_all, self.control.leave]
         for step in steps:
             with suppress(BrokerError, Closed):
                 await step()

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from wowevent.brokers.nats.link import Link
-from wowevent.brokers.nats.messages import NOBODY, header_of, status_of
+from wowevent.brokers.nats.messages import EXPIRED, NOBODY, header_of, status_of
 from wowevent.errors import BrokerUnavailable
 from wowevent.wakeup import Wakeup
 
@@ -20,6 +20,7 @@ PAGE: Final = 500
 _IDLE: Final = 5.0  # seconds after which the server says that nothing comes
 _FORGOTTEN: Final = 60.0  # seconds after which it forgets a reader that is gone
 _ANSWER: Final = 1.0  # seconds for the answer to what was asked for, where nothing more is wanted
+_LATE: Final = 2.0  # seconds beyond its time after which what was asked for ahead is taken to be lost
 _AHEAD: Final = 4_000  # messages that lie here, read and not taken, before the server is asked to wait
 
 
@@ -86,7 +87,7 @@ class Follower:
         """From that place on; `news` is notified when something comes."""
         self = cls(link, news or Wakeup())
         inbox = link.new_inbox()
-        self._number = await link.hear(inbox, self._hear)
+        self._number = link.hear(inbox, self._hear)
         self._stream = stream
         self._heard = asyncio.get_running_loop().time()
         config = _config(
@@ -165,8 +166,8 @@ class Feed:
         """Messages that were asked for ahead, and have not come."""
         self.gone: bool = False
         """The consumer is not there, or is none that can be asked."""
-        self.on_end: Callable[[], object] = lambda: None
-        """Called when what was asked for ahead will come no more."""
+        self.on_end: Callable[[bool], object] = lambda _expired: None
+        """Told when what was asked for ahead comes no more, and whether that is since its time was up."""
         self._link = link
         self._arrive = arrive
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
@@ -174,15 +175,16 @@ class Feed:
         self._number = 0
         self._now: asyncio.Future[None] | None = None
         self._left = 0
+        self._until = 0.0
 
-    async def _open(self) -> None:
+    def _open(self) -> None:
         if not self._inbox:
             inbox = self._inbox = self._link.new_inbox()
-            self._number = await self._link.hear(f"{inbox}.*", self._hear)
+            self._number = self._link.hear(f"{inbox}.*", self._hear)
 
     async def now(self, count: int) -> None:
         """Let up to `count` messages that are there arrive."""
-        await self._open()
+        self._open()
         while self._now is not None and not self._now.done():  # one at a time: a message does not say whose it is
             await self._link.patiently(self._now)
         if self.asked:  # who waits for messages has all that are there
@@ -192,18 +194,29 @@ class Feed:
         self._link.send(self._subject, _encode({"batch": count, "no_wait": True}), f"{self._inbox}.now")
         await self._link.patiently(self._now)
 
-    async def ahead(self, count: int, seconds: float) -> None:
-        """Have `count` messages on their way, or arriving as they come; asked for again after so many seconds.
+    def ahead(self, count: int, seconds: float) -> None:
+        """Have `count` messages on their way, or arriving as they come; after so many seconds that is over.
 
         Half as many will do: what is asked for costs the server as much as an event, however little it is.
         """
-        await self._open()
+        self._open()
         more = count - self.asked
         if more > 0 and 2 * more >= count:
             self.asked += more
+            self._until = asyncio.get_running_loop().time() + seconds
             self._link.send(
                 self._subject, _encode({"batch": more, "expires": int(seconds * 1e9)}), f"{self._inbox}.next"
             )
+
+    def forgotten(self) -> bool:
+        """Whether the server has said nothing of what was asked for ahead: who was asked is gone. It is not asked then.
+
+        Of several nodes that may be another one than ours, so that no line breaks.
+        """
+        lost = self.asked > 0 and asyncio.get_running_loop().time() > self._until + _LATE
+        if lost:
+            self.asked = 0
+        return lost
 
     async def stop(self) -> None:
         """Have no more come; what was on its way is here then."""
@@ -226,7 +239,7 @@ class Feed:
         elif subject.endswith(b".next"):
             self.asked = max(0, self.asked - int(header_of(headers, b"Nats-Pending-Messages") or self.asked))
             self.gone = self.gone or _is_gone(status, headers)
-            self.on_end()
+            self.on_end(status == EXPIRED)
         else:
             self._left = 0
             self.gone = self.gone or _is_gone(status, headers)

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from math import inf
 from typing import Any, Final
 
@@ -453,6 +453,14 @@ class RabbitMQBroker:
         session = await self._enter()
         await session.control.sync()
         return await session.letters.find(query)
+
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """See Broker."""
+        session = await self._enter()
+        await session.control.sync()
+        async with aclosing(session.letters.all(query)) as parts:
+            async for part in parts:
+                yield part
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
@@ -105,13 +105,20 @@ class Letters:
     async def find(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
         found: list[DeadLetter] = []
+        async with aclosing(self.all(query)) as parts:
+            async for part in parts:
+                found += part
+        return sorted(found, key=lambda letter: letter.time)[: query.limit]
+
+    async def all(self, query: DeadQuery) -> AsyncGenerator[list[DeadLetter]]:
+        """See Broker: those of one subscription at a time, since a queue can only be taken whole."""
         digests = None if query.ids is None else {id.partition("-")[0] for id in query.ids}
         for id in self._made():
             if query.subscription not in (None, id) or (digests is not None and _digest(id) not in digests):
                 continue
             async with self._opened(id) as (letters, _):
-                found += [each.letter for each in letters if asked_for(query, each.letter)]
-        return sorted(found, key=lambda letter: letter.time)[: query.limit]
+                found = [each.letter for each in letters if asked_for(query, each.letter)]
+            yield found  # the queue is whole again, and its lock free
 
     async def resolve(self, orders: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

@@ -15,8 +15,8 @@ limits) is done in pieces.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -423,19 +423,41 @@ class RedisBroker:
         found.sort(key=lambda letter: letter.time)
         return found[: query.limit]
 
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """See Broker."""
+        session = await self._enter()
+        await session.fold()
+        for id, num in list(session.registry.nums.items() if query.ids is None else ()):
+            if query.subscription in (None, id):
+                async with aclosing(self._pages(session, num, id, query)) as pages:
+                    async for page in pages:
+                        yield page
+        if query.ids is not None:
+            yield await self.dead(structs.replace(query, limit=len(query.ids)))
+
     async def _letters(
         self, session: Session, num: str, id: str, query: DeadQuery, only: str | None = None
     ) -> list[DeadLetter]:
         found: list[DeadLetter] = []
+        async with aclosing(self._pages(session, num, id, query, only)) as pages:
+            async for page in pages:
+                found += page
+                if len(found) >= query.limit:
+                    break
+        return found
+
+    async def _pages(
+        self, session: Session, num: str, id: str, query: DeadQuery, only: str | None = None
+    ) -> AsyncGenerator[list[DeadLetter]]:
+        """Those of one subscription that were asked for, oldest first."""
         first = only or "-"
-        while len(found) < query.limit:
+        while True:
             page = await session.line.call("XRANGE", f"{session.key}:q:{num}:dead", first, only or "+", "COUNT", _PAGE)
             letters = [letter_of(f"{num}.{entry.decode()}", id, fields) for entry, fields in page]
-            found += [letter for letter in letters if asked_for(query, letter)]
+            yield [letter for letter in letters if asked_for(query, letter)]
             if only or len(page) < _PAGE:
-                break
+                return
             first = f"({page[-1][0].decode()}"
-        return found
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

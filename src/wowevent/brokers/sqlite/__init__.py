@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+from msgspec import structs
+
 from wowevent.broker import Capabilities, Ping, Position, Retention
 from wowevent.brokers.sqlite import dead, doctor, entries, log, reader, settling, subscriptions
 from wowevent.brokers.sqlite.jobs import Fetch, GiveUp, Publish
@@ -29,7 +31,7 @@ from wowevent.errors import Closed
 from wowevent.reading import Reading, of_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from wowevent.broker import (
@@ -193,6 +195,13 @@ class SqliteBroker:
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
         return await (await self._enter()).ask(dead.found, query)
+
+    async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
+        """See Broker."""
+        behind, query = 0, structs.replace(query, limit=dead.PAGE)
+        while page := await (await self._enter()).ask(dead.found, query, behind):
+            behind = int(page[-1].id)
+            yield page
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

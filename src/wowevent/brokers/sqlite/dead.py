@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from wowevent.brokers.sqlite.store import Store
 
+PAGE: Final = 500
+"""Dead letters of one look, where all are looked at."""
+
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
 _UNKNOWN: Final = "_bus.damaged"
 _REASONS: Final = frozenset(Reason)
@@ -86,16 +89,16 @@ def _placeholder(id: str, topic: str, time: float, correlation: str) -> Event:
         return Event(topic=_UNKNOWN, payload={})
 
 
-def found(db: apsw.Connection, query: DeadQuery) -> list[DeadLetter]:
-    """The dead letters asked for, oldest first."""
+def found(db: apsw.Connection, query: DeadQuery, behind: int = 0) -> list[DeadLetter]:
+    """The dead letters asked for, oldest first, those behind that number."""
     nums = None if query.ids is None else str([int(id) for id in query.ids if _is_number(id)])
     rows = db.execute(
         "SELECT d.num, s.id, d.offset, d.event_id, d.topic, d.ts, d.correlation, d.reason, d.error, d.traceback, "
         "d.attempts, d.time, d.crc, d.body FROM dead AS d JOIN subscription AS s ON s.num = d.sub "
         "WHERE (?1 IS NULL OR d.num IN (SELECT value FROM json_each(?1))) AND (?2 IS NULL OR s.id = ?2) "
         "AND (?3 IS NULL OR d.reason = ?3) AND (?4 IS NULL OR d.event_id = ?4) "
-        "AND (?5 IS NULL OR d.correlation = ?5) ORDER BY d.num LIMIT ?6",
-        (nums, query.subscription, query.reason, query.event_id, query.correlation_id, query.limit),
+        "AND (?5 IS NULL OR d.correlation = ?5) AND d.num > ?7 ORDER BY d.num LIMIT ?6",
+        (nums, query.subscription, query.reason, query.event_id, query.correlation_id, query.limit, behind),
     )
     return [_letter(row) for row in rows]
 

@@ -1,0 +1,209 @@
+"""How much all processes publish and deliver: what each says of itself, and what that makes together. Pure.
+
+A process says counts of whole seconds, each second once, and hears nothing of totals: so nothing falls when a process
+starts anew, and one that ends takes with it what it did, and nothing else.
+
+    heard   pulse ──hear──>  the last of each process, those in between added up
+    every 2 seconds          sample: the rates of all, the latencies of all ──> the last 10 minutes
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct, structs
+
+from wowevent.metrics import Lately, added, percentiles
+
+PERIOD: Final = 2.0
+"""Seconds between two pulses, and two samples."""
+SILENT: Final = 3 * PERIOD
+"""Seconds for which the last rates of a process stand: one or two of its words may get lost."""
+SAMPLES: Final = 300
+"""Ten minutes of them."""
+
+
+class RouterPulse(Struct, frozen=True):
+    """What a router says of itself."""
+
+    clients: int
+    """Those that are connected."""
+    named: int
+    """Named subscriptions that it serves."""
+    events_processed: int
+    """Published by its clients since it serves."""
+    since: float
+    """When it began to serve, Unix seconds by its own clock."""
+
+
+class Connected(Struct, frozen=True):
+    """One client of a router."""
+
+    name: str | None
+    """What it says it is, or its token does."""
+    address: str
+    since: float
+    """Unix seconds."""
+    subscriptions: int
+    outbox_bytes: int
+    """What waits for it to read."""
+
+
+class Router(Protocol):
+    """A router in front of the bus, as who looks on sees it."""
+
+    def pulse(self) -> RouterPulse:
+        """Its numbers now."""
+        ...
+
+    def connected(self) -> Sequence[Connected]:
+        """Its clients now."""
+        ...
+
+
+class Pulse(Struct, frozen=True, omit_defaults=True):
+    """What a process did in some seconds."""
+
+    process: str
+    host: str = ""
+    pid: int = 0
+    seconds: float = 0.0
+    published: int = 0
+    delivered: int = 0
+    failed: int = 0
+    marks: tuple[tuple[int, int], ...] = ()
+    """How long its deliveries of the last ten seconds took: a mark, and how many."""
+    longest: float = 0.0
+    routers: tuple[RouterPulse, ...] = ()
+    gone: bool = False
+    """It leaves."""
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Published, delivered, failed."""
+        return self.published, self.delivered, self.failed
+
+
+def pulse_of(process: str, host: str, pid: int, lately: Lately, *, routers: Sequence[Router], gone: bool) -> Pulse:
+    """What there is to say."""
+    return Pulse(
+        process,
+        host,
+        pid,
+        seconds=lately.seconds,
+        published=lately.published,
+        delivered=lately.delivered,
+        failed=lately.failed,
+        marks=tuple(lately.marks.items()),
+        longest=lately.longest,
+        routers=tuple(router.pulse() for router in routers),
+        gone=gone,
+    )
+
+
+class Latency(Struct, frozen=True):
+    """How long handlers took within the last ten seconds, in all processes together; within 3 %."""
+
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+
+
+class Sample(Struct, frozen=True):
+    """One moment: events a second of all processes, failures apart from what was delivered."""
+
+    at: float
+    """Unix seconds."""
+    published: float
+    delivered: float
+    failed: float
+    latency: Latency
+
+
+class _Heard:
+    """The last of one process."""
+
+    __slots__ = ("at", "pulse", "sampled")
+
+    def __init__(self, pulse: Pulse, at: float) -> None:
+        self.pulse: Pulse = pulse
+        self.at: float = at
+        self.sampled: bool = False
+        """It is in a sample by now: what comes next takes its place, else it is added."""
+
+
+class Vitals:
+    """What was heard, by whoever tells of `now`: monotonic seconds, each time."""
+
+    def __init__(self) -> None:
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        """The oldest first."""
+        self.since: float | None = None
+        """When the first one was taken, Unix seconds."""
+        self._heard: dict[str, _Heard] = {}
+
+    def hear(self, pulse: Pulse, now: float) -> None:
+        """A process said this."""
+        before = self._heard.get(pulse.process)
+        if before is None:
+            if not pulse.gone or any(pulse.counts):
+                self._heard[pulse.process] = _Heard(pulse, now)
+            return
+        if pulse.seconds == 0.0:  # nothing new but what it is: its rates stand
+            pulse = _with_rates_of(before.pulse, pulse)
+        elif not before.sampled:
+            pulse = _added(before.pulse, pulse)
+        else:
+            before.sampled = False
+        before.pulse, before.at = pulse, now
+
+    def there(self, now: float) -> Sequence[Pulse]:
+        """The last word of each process that is there, by its id."""
+        found = [heard.pulse for heard in self._heard.values() if now - heard.at < SILENT and not heard.pulse.gone]
+        return sorted(found, key=_process)
+
+    def sample(self, now: float, time: float) -> Sample:
+        """How it is now; `time` is now as well, in Unix seconds. Who has left counts once more, and no longer."""
+        for id in [id for id, heard in self._heard.items() if now - heard.at >= SILENT]:
+            del self._heard[id]
+        pulses = [heard.pulse for heard in self._heard.values()]
+        rates = [_rates(pulse) for pulse in pulses]
+        published, delivered, failed = (sum(each[place] for each in rates) for place in range(3))
+        sample = Sample(time, published, delivered, failed, _latency(pulses))
+        for heard in list(self._heard.values()):
+            heard.sampled = True
+            if heard.pulse.gone:
+                del self._heard[heard.pulse.process]
+        self.samples.append(sample)
+        self.since = time if self.since is None else self.since
+        return sample
+
+
+def _rates(pulse: Pulse) -> Sequence[float]:
+    """Its counts a second; last words are of a part of a period, and shown for all of it."""
+    span = max(pulse.seconds, PERIOD if pulse.gone else 0.0)
+    return [count / span if span else 0.0 for count in pulse.counts]
+
+
+def _with_rates_of(before: Pulse, pulse: Pulse) -> Pulse:
+    published, delivered, failed = before.counts
+    return structs.replace(pulse, seconds=before.seconds, published=published, delivered=delivered, failed=failed)
+
+
+def _added(before: Pulse, pulse: Pulse) -> Pulse:
+    """Both as one: what was said in between two samples."""
+    published, delivered, failed = (a + b for a, b in zip(before.counts, pulse.counts, strict=True))
+    return structs.replace(
+        pulse, seconds=before.seconds + pulse.seconds, published=published, delivered=delivered, failed=failed
+    )
+
+
+def _latency(pulses: Sequence[Pulse]) -> Latency:
+    marks: Mapping[int, int] = added(dict(pulse.marks) for pulse in pulses)
+    return Latency(**percentiles(marks, max((pulse.longest for pulse in pulses), default=0.0)))
+
+
+def _process(pulse: Pulse) -> str:
+    return pulse.process

@@ -1,0 +1,102 @@
+"""GET /events/{id}: one event, who got it and when, what became of it."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from wowevent.broker import DeadQuery
+from wowevent.causation import find_event
+from wowevent.codec import to_fields
+from wowevent.errors import ValidationError, printable, shown
+from wowevent.routing import matches
+from wowevent.service.access import asker, sight
+from wowevent.service.answers import DeliveryShown, EventShown, SchemaNamed, answer
+from wowevent.service.asking import bus_of
+from wowevent.service.failures import Refusal
+from wowevent.service.subscriptions import sees as sees_subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from wowevent.broker import DeadLetter, SubscriptionInfo
+    from wowevent.bus import EventBus
+    from wowevent.event import Event
+    from wowevent.trail import Delivered
+
+
+async def event(request: Request) -> Response:
+    """The event with its place, schema, deliveries, dead letters, and the subscriptions that it matches now.
+
+    One that only a dead letter has any more has no place. Deliveries are those that processes remember; what may not
+    be seen of all this is left out.
+    """
+    bus, id = bus_of(request), request.path_params["id"]
+    stored = await find_event(bus.broker, id, time.time())
+    letters = await bus.broker.dead(DeadQuery(event_id=id))
+    found = stored.event if stored is not None else letters[0].event if letters else None
+    may_see = sight(request, "replay")
+    if found is None or (may_see is not None and not may_see(found)):
+        raise Refusal(HTTPStatus.NOT_FOUND, "event_not_found", f"no event is known by {shown(id)}")
+    infos = [info for info in await bus.subscriptions() if sees_subscription(request, info)]
+    judges = _sees_letters(request, found)
+    return answer(
+        EventShown(
+            event=to_fields(found),
+            position=None if stored is None else str(stored.position),
+            stored_at=None if stored is None else stored.stored_at,
+            schema=_schema(bus, found),
+            deliveries=_deliveries(request, await bus.deliveries(id), infos, errors=judges),
+            dead_letters=_ids(letters) if judges else [],
+            matched=_matched(found, infos),
+        )
+    )
+
+
+def _sees_letters(request: Request, event: Event) -> bool:
+    """Whether who asks may know what handlers raised."""
+    identity = asker(request)
+    return identity is None or identity.may("dead_letters", event.topic)
+
+
+def _schema(bus: EventBus, event: Event) -> SchemaNamed | None:
+    """The schema that its payload is held against now, if there is one."""
+    try:
+        schema = None if bus.registry is None else bus.registry.schema_for(event)
+    except ValidationError:  # it names a version that is not registered
+        return None
+    return None if schema is None else SchemaNamed(schema.version)
+
+
+def _deliveries(
+    request: Request, found: Sequence[Delivered], infos: Collection[SubscriptionInfo], *, errors: bool
+) -> list[DeliveryShown]:
+    """Those to subscriptions that may be seen; to who does not administer, one that is gone cannot be."""
+    identity = asker(request)
+    whole, ids = identity is None or identity.may("admin"), {info.subscription.id for info in infos}
+    return [
+        DeliveryShown(
+            subscription=each.subscription,
+            agent=each.agent,
+            at=each.at,
+            seconds=each.seconds,
+            attempt=each.attempt,
+            outcome=each.outcome,
+            error=printable(each.error) if each.error is not None and errors else None,
+            process=each.process,
+        )
+        for each in found
+        if whole or each.subscription in ids
+    ]
+
+
+def _ids(letters: Sequence[DeadLetter]) -> list[str]:
+    return [letter.id for letter in letters]
+
+
+def _matched(event: Event, infos: Sequence[SubscriptionInfo]) -> list[str]:
+    return sorted(info.subscription.id for info in infos if matches(info.subscription, event))

@@ -1,0 +1,146 @@
+"""GET /overview and GET /routers: how all processes of the namespace are, together, and the routers among them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from wowevent.errors import BusError
+from wowevent.pulse import Latency
+from wowevent.service.access import asker
+from wowevent.service.answers import (
+    ConnectionShown,
+    LatencyShown,
+    Overview,
+    Routers,
+    RouterShown,
+    SampleShown,
+    answer,
+)
+from wowevent.service.asking import bus_of
+from wowevent.service.health import look
+from wowevent.service.subscriptions import sees
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from wowevent.access.rights import Identity
+    from wowevent.broker import SubscriptionInfo
+    from wowevent.bus import EventBus
+    from wowevent.pulse import Connected
+
+_PATIENCE: Final = 3.0  # seconds for the engine to answer; the rates are there without it
+
+
+async def overview(request: Request) -> Response:
+    """Rates and latencies of all processes, with the last ten minutes, and what waits; numbers null if unknown.
+
+    Who does not administer is told of the subscriptions that it may hear, and not where the log is.
+    """
+    bus, identity = bus_of(request), asker(request)
+    vitals = await bus.pulses.look()
+    infos, health = await asyncio.gather(_subscriptions(bus), _health(bus))
+    seen = None if infos is None else [info for info in infos if sees(request, info)]
+    last = vitals.samples[-1] if vitals.samples else None
+    latency = Latency() if last is None else last.latency
+    return answer(
+        Overview(
+            engine=bus.capabilities.name,
+            url=bus.url if _administers(identity) else None,
+            health=health,
+            processes=len(vitals.there(bus.pulses.now)),
+            since=vitals.since,
+            published_per_second=0.0 if last is None else last.published,
+            delivered_per_second=0.0 if last is None else last.delivered,
+            failed_per_second=0.0 if last is None else last.failed,
+            latency=LatencyShown(latency.p50, latency.p95, latency.p99),
+            subscriptions=None if seen is None else len(seen),
+            ready=_sum(seen, "ready"),
+            leased=_sum(seen, "leased"),
+            delayed=_sum(seen, "delayed"),
+            dead=_sum(seen, "dead"),
+            series=[
+                SampleShown(each.at, each.published, each.delivered, each.failed, each.latency.p95)
+                for each in vitals.samples
+            ],
+        )
+    )
+
+
+async def routers(request: Request) -> Response:
+    """`{"routers": […]}`, by process; the connections of those of this process, to who administers all of them."""
+    bus, identity = bus_of(request), asker(request)
+    vitals = await bus.pulses.look()
+    whole, own = _administers(identity), bus.attendance.process
+    shown = [
+        RouterShown(
+            process=pulse.process,
+            host=pulse.host if whole else None,
+            clients=router.clients,
+            named=router.named,
+            events_processed=router.events_processed,
+            since=router.since,
+            connections=None,
+        )
+        for pulse in vitals.there(bus.pulses.now)
+        if pulse.process != own
+        for router in pulse.routers
+    ]
+    for router in bus.pulses.routers:
+        now = router.pulse()
+        shown.append(
+            RouterShown(
+                process=own,
+                host=bus.pulses.host if whole else None,
+                clients=now.clients,
+                named=now.named,
+                events_processed=now.events_processed,
+                since=now.since,
+                connections=[_shown(each) for each in router.connected() if _may_see(identity, each)],
+            )
+        )
+    return answer(Routers(sorted(shown, key=_process)))
+
+
+async def _subscriptions(bus: EventBus) -> Sequence[SubscriptionInfo] | None:
+    """None if the engine does not answer."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await bus.subscriptions()
+    except (BusError, TimeoutError):
+        return None
+
+
+async def _health(bus: EventBus) -> Literal["healthy", "unhealthy"]:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return "healthy" if (await look(bus))["status"] == "healthy" else "unhealthy"
+    except TimeoutError:
+        return "unhealthy"
+
+
+def _sum(infos: Sequence[SubscriptionInfo] | None, name: str) -> int | None:
+    """Of all of them; None where one cannot be told."""
+    numbers: list[Any] = [None] if infos is None else [getattr(info, name) for info in infos]
+    return None if None in numbers else sum(numbers)
+
+
+def _administers(identity: Identity | None) -> bool:
+    return identity is None or identity.may("admin")
+
+
+def _may_see(identity: Identity | None, connected: Connected) -> bool:
+    return _administers(identity) or (identity is not None and connected.name == identity.name)
+
+
+def _shown(connected: Connected) -> ConnectionShown:
+    return ConnectionShown(
+        connected.name, connected.address, connected.since, connected.subscriptions, connected.outbox_bytes
+    )
+
+
+def _process(router: RouterShown) -> tuple[str, float]:
+    return router.process, router.since
