@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from axe_playwright_python.async_playwright import Axe
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pages"
@@ -58,12 +58,14 @@ class Tab:
         for theme in ("light", "dark"):
             await self.page.emulate_media(color_scheme=theme)
             await self.picture(name and f"{name}-{theme}")
+            assert await self.page.evaluate(CUT) == []
             assert await self.violations(None if theme == "light" else ["color-contrast"]) == [], theme
         await self.page.emulate_media(color_scheme="light")
         await self.page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a TypedDict
         await self.picture(name and f"{name}-phone")
         width = await self.page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"{width} px wide on a phone: {await self.page.evaluate(WIDEST)}"
+        assert await self.page.evaluate(CUT) == [], "on a phone"
         assert await self.violations() == [], "on a phone"
         await self.page.set_viewport_size(SCREEN)  # type: ignore[arg-type]  # as above
         self.quiet()
@@ -104,3 +106,7 @@ WIDEST = """() => [...document.querySelectorAll("body *")]
   .filter((each) => each.getBoundingClientRect().right > innerWidth + 1).slice(0, 5)
   .map((each) => `${each.tagName}.${each.className} ${each.getBoundingClientRect().right}`)"""
 """What reaches beyond the right edge."""
+CUT = """() => [...document.querySelectorAll(".card")]
+  .filter((each) => each.scrollWidth > each.clientWidth + 1)
+  .map((each) => `${each.scrollWidth} > ${each.clientWidth}: ${each.textContent.slice(0, 80)}`)"""
+"""Cards whose content is wider than they are: what is beyond their edge nobody sees."""

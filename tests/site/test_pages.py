@@ -352,6 +352,13 @@ async def test_a_hidden_tab_asks_nothing_and_goes_on_where_it_was(tab: Tab, api:
     await tab.page.evaluate(hide, False)
     await tab.shows("hide.third")
     await expect(tab.page.locator("tbody tr")).to_have_count(3)
+    await tab.reach("Subscriptions")
+    await tab.shows("billing")
+    await tab.page.evaluate(hide, True)
+    await tab.page.wait_for_timeout(500)
+    asked.clear()
+    await tab.page.wait_for_timeout(2500)
+    assert asked == []
     tab.quiet()
 
 

@@ -129,8 +129,9 @@ export function Button({ kind = "", icon, busy = false, disabled = false, childr
  * @param {any[] | null} its.rows Null while they are not known.
  * @param {(row: any) => string} its.rowKey
  * @param {any} [its.empty] What is said where there is none.
+ * @param {boolean} [its.still] A row that was drawn stays as it is: so many new ones a second cost no more than they have to.
  */
-export function Table({ label, columns, rows, rowKey, empty, rowClass = () => "" }) {
+export function Table({ label, columns, rows, rowKey, empty, rowClass = () => "", still = false }) {
   if (rows === null || rows === undefined) return html`<${Loading} />`;
   if (rows.length === 0) return empty ?? html`<${Empty} title="Nothing here" />`;
   // A table whose rows are drawn as cards is none any more to a screen reader: so each part says what it is.
@@ -142,13 +143,17 @@ export function Table({ label, columns, rows, rowKey, empty, rowClass = () => ""
         </tr>
       </thead>
       <tbody role="rowgroup">
-        ${rows.map((row) => html`<${Row} key=${rowKey(row)} row=${row} columns=${columns} class=${rowClass(row)} />`)}
+        ${rows.map((row) => html`<${Row} key=${rowKey(row)} row=${row} columns=${columns} class=${rowClass(row)} still=${still} />`)}
       </tbody>
     </table>
   `;
 }
 
-function Row({ row, columns, class: its }) {
+function Row({ row, columns, class: its, still }) {
+  return useMemo(() => drawn(row, columns, its), still ? [row] : [row, columns, its]);
+}
+
+function drawn(row, columns, its) {
   const cells = columns.map((column, index) => {
     const kind = [column.number && "number", column.wide && "wide", column.quiet && "quiet", index === 0 && "first"].filter(Boolean).join(" ");
     return html`<td role="cell" class=${kind} data-title=${column.quiet ? null : column.title} key=${column.title}><div>${column.show(row)}</div></td>`;

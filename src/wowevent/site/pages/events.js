@@ -6,9 +6,9 @@ import { publish } from "../publish.js";
 import { at, refine } from "../route.js";
 import { many, number } from "../words.js";
 
-const ROWS = 200; // events of the tail that are kept, the newest
+const ROWS = 100; // events of the tail that are kept, the newest
 const A_SECOND = 20; // that a reader could still follow; the service leaves the others out
-const DRAWN = 250; // milliseconds between two drawings of the tail
+const DRAWN = 333; // milliseconds between two drawings of the tail
 const TYPED = 400; // milliseconds after the last letter until a filter holds
 const PAGE = 50; // events of a page of the history
 const SHOWN = 160; // characters of a payload in a row
@@ -154,7 +154,7 @@ function Rows({ label, rows, empty, fresh = false }) {
     { title: "Priority", show: (its) => html`<${Priority} level=${its.priority} />` },
     { title: "Stored", number: true, show: (its) => html`<${Time} at=${its.at} />` },
   ];
-  return html`<${Table} label=${label} columns=${columns} rows=${rows} rowKey=${(its) => its.position} rowClass=${() => (fresh ? "fresh" : "")} empty=${empty} />`;
+  return html`<${Table} label=${label} columns=${columns} rows=${rows} rowKey=${(its) => its.position} rowClass=${() => (fresh ? "fresh" : "")} still empty=${empty} />`;
 }
 
 function Priority({ level }) {
