@@ -1,5 +1,5 @@
 /**
- * WowEvent for browsers, and for whatever else has WebSocket.
+ * WowEvent for browsers, and what else has WebSocket.
  *
  *   publish ──> outbox ──> router               an event leaves the outbox once the router has stored it
  *   router ──> inbox ──> handler ──> settled    a subscription goes on behind what came last
@@ -23,7 +23,7 @@ const DEFAULTS = {
 };
 const PASSING = new Set(["broker_unavailable", "storage_full", "request_timeout", "outbox_full", "rate_limited"]);
 const SECRETS = ["token", "access_token", "api_key", "authorization"];
-const INBOX = 1_000; // events without a token that wait for a handler; the log holds the others
+const INBOX = 1_000; // events without a token that wait here; the log holds the others
 const HELD = 2_000; // tokens that a subscribe frame names
 const TOKENS = 1_000; // and an ack
 const REMEMBERED = 10_000; // events whose acknowledgement came too late
@@ -55,7 +55,7 @@ export class Nack extends Error {
   }
 }
 
-/** The fields of what follows from an event. @param {import("./wowevent.js").Event} event */
+/** Fields of what follows from an event. @param {import("./wowevent.js").Event} event */
 export function following({ event_id, correlation_id, trace_id, traceparent, execution_id, hops = 0, headers }) {
   return { parent_event_id: event_id, correlation_id, trace_id, traceparent, execution_id, hops: hops + 1, headers };
 }
@@ -73,8 +73,8 @@ export class Client {
   #url;
   #options;
   #instance = newId(); // the same in each connection: what it holds stays its own
-  #line = null; // the connection, or the attempt to have one
-  #timer; // to give that up, to make another, or to ping: one at a time
+  #line = null; // the connection, or the attempt
+  #timer; // to give that up, make another, or ping
   #pause; // seconds until the next attempt, at most
   #first = null; // who waits for the first connection
   #reached = false;
@@ -231,7 +231,7 @@ export class Client {
     this.#first.resolve();
   }
 
-  /** A router from which something else came is there, too. */
+  /** A router from which something came is there. */
   #beat(line) {
     const { heard } = line;
     this.#call({ type: "ping" }, this.#options.timeout, line, () => {
@@ -439,6 +439,7 @@ export class Client {
 
   async #handle(sub, { event, token, position, attempt = 1, redelivered = false }) {
     let verdict = null;
+    await null; // what came in the same frame is taken in first
     try {
       const value = await sub.handler(event, { position, attempt, redelivered });
       if (value !== undefined) this.#reply(event, { reply: value });

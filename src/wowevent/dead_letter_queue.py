@@ -266,7 +266,7 @@ class DeadLetterQueue:
         if self._bus is None:
             return []
         letters = await self._bus.dead_letters.list(**filters, limit=_ALL)
-        specs = [info.subscription for info in await self._bus.subscriptions()] if letters else []
+        specs = [present.subscription for present in await self._bus.broker.presence()] if letters else []
         agents = {spec.id: spec.agent for spec in specs}
         shown = [_failed(letter, agents.get(letter.subscription, "")) for letter in letters]
         return [failed for failed in shown if permanent in (None, failed.is_permanent)]

@@ -1896,7 +1896,7 @@ async def test_a_close_leaves_no_reader_behind(rig: Rig) -> None:
     await anext(past)
     left = broker.read(Query())
     await anext(left)
-    await left.aclose()  # type: ignore[attr-defined]
+    await left.aclose()
     await read(broker, patterns=("_bus.#",))
     await broker.dead(DeadQuery())
     names = streams(broker)

@@ -128,6 +128,7 @@ async def test_a_token_that_ends_ends_what_it_let_in(tab: Tab, guarded: EventRou
     keys.revoke(token)
     await tab.until("client.state === 'closed'")
     assert await tab.run("return ends;") == ["unauthenticated"]
+    assert await tab.states() == ["connecting", "connected", "closed"]
     assert await tab.fails("return client.publish('a.b');") == "unauthenticated"
 
 

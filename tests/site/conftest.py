@@ -35,7 +35,7 @@ async def browser() -> AsyncIterator[Browser]:
     """The system's Chromium."""
     program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
     if program is None:
-        pytest.skip("there is no Chromium here: scripts/servers.sh")
+        pytest.fail("there is no Chromium here: make servers")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield browser

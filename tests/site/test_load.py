@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(800
 
 RATE = 10_000  # events a second
 AT_ONCE = 200  # milliseconds in which a click or a key is to show
+CHOKED = 1_000  # and in a short run, which shares the machine with what came before
 ROWS = 100
 GROWTH = 1.2  # of what the page held in memory after its first seconds
 BESIDE = 3_000_000  # bytes that may come and go
@@ -100,9 +100,8 @@ async def test_many_events(open_tab: MakeTab, flooded: str, *, long_form: bool) 
     assert await rows.count() == ROWS
     after = await held_bytes(session)
     slowest = await least(tab)
-    busy = max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1)))  # what waits for a processor waits, whoever draws
     rate = (await (await tab.page.request.get(f"{flooded}/overview")).json())["published_per_second"]
     print(f"{rate:.0f} events/s; the slowest: {slowest}; {before / 1e6:.1f} MB, then {after / 1e6:.1f} MB")  # noqa: T201 - figures
-    assert slowest[0][0] < AT_ONCE * busy
+    assert slowest[0][0] < (AT_ONCE if long_form else CHOKED)
     assert after < GROWTH * before + BESIDE
     tab.quiet()

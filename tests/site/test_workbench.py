@@ -126,6 +126,7 @@ async def billing(home: Path, state: str) -> AsyncIterator[Callable[[], Awaitabl
         await asyncio.wait_for(process.wait(), PATIENCE)
 
 
+@pytest.mark.timeout(240)  # ten pages, three of them looked at by axe three times
 async def test_why_events_fail_and_how_they_are_sent_again(open_tab: MakeTab, service: str, tmp_path: Path) -> None:
     """The path of docs/pages.md, with nothing but what the pages say."""
     tab = await open_tab(service)
@@ -632,12 +633,22 @@ async def test_a_replay_elsewhere_says_who_gets_it(open_tab: MakeTab) -> None:
         await expect(its.dialog).to_contain_text("All who subscribe to that topic handle them.")
 
 
+@pytest.mark.parametrize(("most", "said"), [("", "1,000 events or more"), ("7", "7 events")])
+async def test_a_long_range_is_counted_to_a_thousand(open_tab: MakeTab, most: str, said: str) -> None:
+    async with desk(open_tab) as its:
+        await its.bus.publish_many([Event(topic="long.range") for _ in range(1001)])
+        await its.tab.open("#/replays?pattern=long.range")
+        await its.tab.page.get_by_label("At most").fill(most)
+        await its.button("Replay…").click()
+        await expect(its.dialog).to_contain_text(f"{said} will be published again into sandbox.long.range at once.")
+
+
 # ---------------------------------------------------------------- schemas
 
 
 async def test_schemas_are_checked_registered_and_removed(tab: Tab, live: Live) -> None:
     dialog = tab.page.get_by_role("dialog")
-    paid = {"event_type": "bill.paid", "version": "1.0.0", "json_schema": {"required": ["to"]}, "description": "in full"}
+    paid = {"event_type": "bill.paid", "version": "1.0.0", "json_schema": {"required": ["to"]}, "description": "paid"}
     async with httpx.AsyncClient(base_url=live.url) as client:
         (await client.post("/schemas", json=paid)).raise_for_status()
         await tab.open()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance.engines import eventually
 from wowevent import BrokerUnavailable, Event, InvalidEvent, InvalidTopic, StorageDamaged, directory
-from wowevent.broker import Appended, Broker, Position, Query, Stored
+from wowevent.broker import Appended, Broker, Iteration, Position, Query, Stored
 from wowevent.brokers import open_broker
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.directory import Directory
@@ -41,7 +41,7 @@ class Line:
             raise BrokerUnavailable("the line is cut")
         return await self.broker.publish(events)
 
-    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> AsyncIterator[Stored]:
+    def read(self, query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
         assert not follow
         pages: list[list[Stored | BusError]] = [list(self.damaged)]
 

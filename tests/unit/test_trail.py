@@ -79,8 +79,7 @@ async def test_what_was_given_back_was_not_delivered() -> None:
         await bus.publish(event)
         await bus.advance(1)
         await bus.pause("worker")
-        handle = bus._served[sub.subscription_id]  # noqa: SLF001 - a stop that does not wait for its handler
-        await handle.consumer.stop(0)
+        await sub.consumer.stop(0)  # which does not wait for the handler
         assert await deliveries(bus, event) == []
 
 

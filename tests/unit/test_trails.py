@@ -60,6 +60,10 @@ async def test_questions_leave_no_more_than_their_slots(bus: EventBus, working: 
     assert len(facts) <= 4
 
 
+async def test_who_asks_says_once_what_it_knows_itself(bus: EventBus, working: EventBus) -> None:
+    assert len(await working.deliveries("e1")) == 1
+
+
 async def test_answers_of_strangers_are_left_out(
     bus: EventBus, working: EventBus, caplog: pytest.LogCaptureFixture
 ) -> None:

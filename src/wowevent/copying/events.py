@@ -83,7 +83,7 @@ class Copy:
         async with aclosing(self._target.read(Query(limit=1))) as events:
             async for _ in events:
                 return True
-        return any(info.subscription.durable for info in await self._target.subscriptions())
+        return any(present.subscription.durable for present in await self._target.presence())
 
     async def close(self) -> None:
         """The directory of the target is asked no more."""

@@ -87,7 +87,7 @@ async function countOf(order) {
   const whole = next === null || events.length < COUNTED;
   const count = most === undefined ? events.length : Math.min(most, events.length);
   if (whole || (most !== undefined && most <= events.length)) return [many(count, "event"), count];
-  return [`More than ${many(COUNTED, "event")}`, null];
+  return [`${many(COUNTED, "event")} or more`, null];
 }
 
 const said = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== "" && value !== null));
