@@ -59,14 +59,16 @@ class Tab:
             await self.page.emulate_media(color_scheme=theme)
             await self.picture(name and f"{name}-{theme}")
             assert await self.page.evaluate(CUT) == []
-            assert await self.violations(None if theme == "light" else ["color-contrast"]) == [], theme
+            found = await self.violations(None if theme == "light" else ["color-contrast"])
+            assert found == [], f"{theme}: {found}"
         await self.page.emulate_media(color_scheme="light")
         await self.page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a TypedDict
         await self.picture(name and f"{name}-phone")
         width = await self.page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], f"{width} px wide on a phone: {await self.page.evaluate(WIDEST)}"
         assert await self.page.evaluate(CUT) == [], "on a phone"
-        assert await self.violations() == [], "on a phone"
+        found = await self.violations()
+        assert found == [], f"on a phone: {found}"
         await self.page.set_viewport_size(SCREEN)  # type: ignore[arg-type]  # as above
         self.quiet()
 

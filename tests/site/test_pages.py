@@ -59,6 +59,7 @@ async def test_events_as_they_come(tab: Tab, api: httpx.AsyncClient) -> None:
     await tab.reach("Events")
     await tab.shows("Listening")
     await tab.shows("order.placed")
+    await tab.settle(6)
     await tab.check("events")
     await tab.page.get_by_label("Topics").fill("parcel.*")
     await tab.shows("Nothing yet")
