@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from axe_playwright_python.async_playwright import Axe
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pages"

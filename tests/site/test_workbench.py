@@ -126,6 +126,7 @@ async def billing(home: Path, state: str) -> AsyncIterator[Callable[[], Awaitabl
         await asyncio.wait_for(process.wait(), PATIENCE)
 
 
+@pytest.mark.timeout(240)  # ten pages, three of them looked at by axe three times
 async def test_why_events_fail_and_how_they_are_sent_again(open_tab: MakeTab, service: str, tmp_path: Path) -> None:
     """The path of docs/pages.md, with nothing but what the pages say."""
     tab = await open_tab(service)

@@ -14,6 +14,7 @@ from wowevent.retry import GivenBack
 from wowevent.router.courier import Courier, Seat
 from wowevent.tally import Tally
 from wowevent.testing import ManualClock, settle
+from wowevent.trail import Trail
 from wowevent.valve import Valve
 from wowevent.wakeup import Wakeup
 
@@ -76,8 +77,9 @@ async def test_what_comes_as_a_pause_begins_goes_back_behind_what_a_client_gave_
     source, clock = Source(), ManualClock()
     valve = Valve("s", source, clock)
     spec = Subscription(id="s", patterns=("#",))
+    tally = Tally(spec, EventMetrics().meter("s", ""), valve, Trail(clock.time))
     courier = Courier(
-        spec, RetryPolicy(), Tally(EventMetrics().meter("s", ""), valve), clock=clock, lasting=True,
+        spec, RetryPolicy(), tally, clock=clock, lasting=True,
         holds=Holds(clock), fail=nothing, guard=None, abandoned=nothing, removed=nothing, buried=nothing,
     )  # fmt: skip
     await courier.start(spec)
