@@ -267,8 +267,8 @@ async def test_a_slow_line_is_no_dead_one(tab: Tab, router: EventRouter, bus: Ev
             await asyncio.sleep(0.05)
 
     async with scripted(script) as url:
-        await tab.connect(url, heartbeatInterval=0.1, timeout=0.2)
-        await asyncio.sleep(1.0)
+        await tab.connect(url, heartbeatInterval=0.2, timeout=1.0)
+        await asyncio.sleep(2.0)
         assert await tab.states() == ["connecting", "connected"]
 
 

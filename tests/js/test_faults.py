@@ -30,15 +30,15 @@ const one = async () => {
   }
   waiting -= 1;
 };
-const tick = setInterval(() => (going ? Array.from({ length: 5 }, one) : clearInterval(tick)), 20);
+const tick = setInterval(() => (going ? Array.from({ length: 5 }, one) : clearInterval(tick)), 50);
 """
-"""250 events a second, and a subscription of either kind."""
+"""100 events a second, and a subscription of either kind."""
 
 
 async def verdict(tab: Tab, *, least: int) -> None:
     """End the load and wait for what is under way; lost = ok - seen is nothing, and nothing was seen twice."""
     await tab.run("going = false; await new Promise((resolve) => setTimeout(resolve, 50));")
-    await tab.until("!waiting && ok.every((id) => seen.includes(id) && named.includes(id))")
+    await so(tab, "!waiting && seen.length >= ok.length && named.length >= ok.length")
     await tab.run("await client.close();")
     found: dict[str, Any] = await tab.run("return { ok, seen, named, refused, gaps, ends };")
     assert not found["refused"] + found["gaps"] + found["ends"]
@@ -49,8 +49,15 @@ async def verdict(tab: Tab, *, least: int) -> None:
 
 async def handled(tab: Tab, more: int) -> None:
     """Wait until so many more came to both."""
-    count = await tab.run("return Math.max(seen.length, named.length);")
-    await tab.until("Math.min(seen.length, named.length) > least", least=count + more)
+    await tab.run("window.goals = [seen.length + more, named.length + more];", more=more)
+    await so(tab, "seen.length >= goals[0] && named.length >= goals[1]")
+
+
+async def so(tab: Tab, condition: str) -> None:
+    """Return once it is so; a busy machine takes its time to start a router."""
+    async with asyncio.timeout(60):
+        while not await tab.run(f"return {condition};"):  # noqa: ASYNC110 - a page tells nobody
+            await asyncio.sleep(0.02)
 
 
 async def test_a_line_that_is_cut_again_and_again(
