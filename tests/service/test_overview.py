@@ -14,10 +14,13 @@ from tests.service.described import Described
 from tests.service.test_access import Guarded
 from wowevent import BrokerUnavailable, Event, EventBus
 from wowevent.broker import Subscription
+from wowevent.brokers.memory import MemoryBroker
+from wowevent.bus import _shown
 from wowevent.client import EventRouterClient
 from wowevent.pulse import Connected, RouterPulse
 from wowevent.router import EventRouter
 from wowevent.service import create_app, drain
+from wowevent.settings import Settings
 from wowevent.testing import TestBus
 
 
@@ -80,6 +83,20 @@ async def test_of_all_processes(tmp_path: Path) -> None:
                 return bool((await client.get("/overview")).json()["processes"] == 1)
 
             await eventually(has_left, 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("memory://", "memory://"),
+        ("redis://ops:secret@localhost:6379/1", "redis://***@localhost:6379/1"),
+        ("tls://ops:secret@localhost:4222?creds=/secret", "tls://***@localhost:4222"),
+    ],
+)
+def test_where_the_log_is_tells_no_secret(given: str, shown: str) -> None:
+    assert _shown(given, Settings(), MemoryBroker()) == shown
+    assert _shown(MemoryBroker(), Settings(), MemoryBroker()) == "memory://"
+    assert _shown(None, Settings(url=given), MemoryBroker()) == shown
 
 
 class Away:
