@@ -6,7 +6,7 @@ import { publish } from "../publish.js";
 import { at } from "../route.js";
 import { many, span } from "../words.js";
 
-const EVERY = 3000; // milliseconds: it may still be on its way
+const EVERY = 15_000; // ms: all processes are asked what they delivered, which is a fact in the log each time
 const BACK = { href: at("events"), title: "Events" };
 const TONES = { acked: "good", retried: "warn", dead: "bad", dropped: "bad" };
 const WORDS = { acked: "handled", retried: "failed, tried again", dead: "dead", dropped: "failed, dropped" };
