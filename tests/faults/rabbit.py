@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
 from pathlib import Path
 
-from tests.servers import Server, rabbitmq_server
+from tests.servers import Server, rabbitmq_says, rabbitmq_server
 
 YOUNG = 1.5
 """Seconds that a queue must be old for its server to know it after a SIGKILL (see `rabbitmq_server`)."""
@@ -63,20 +61,5 @@ class Rabbit:
         return answer.removeprefix("{ok, ").removesuffix("}").strip('"').split()
 
     def tell(self, expression: str) -> str:
-        """Have the server evaluate an expression; what that gives. `rabbitmqctl` would take seconds."""
-        program, environment = shutil.which("erl_call"), self.server.environment or {}
-        if program is None:
-            raise AssertionError("erl_call is not installed: it comes with Erlang")
-        environment = self.server.environment or {}
-        cookie = (self.server.folder / ".erlang.cookie").read_text().strip()
-        done = subprocess.run(
-            [program, "-n", environment["RABBITMQ_NODENAME"], "-c", cookie, "-e"],
-            input=f"{expression}\n",
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-        assert not done.stdout.startswith("{error"), f"{expression}: {done.stdout}"
-        return done.stdout.strip()
+        """What an expression gives that the server evaluates."""
+        return rabbitmq_says(self.server, expression)

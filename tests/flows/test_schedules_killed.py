@@ -29,8 +29,12 @@ async def schedule(url: str) -> None:
 
 
 async def fired(url: str) -> list[datetime]:
+    """One whose release was under way in the killed process may be stored twice under its id, without dedup."""
     async with EventBus(url) as bus:
-        return [stored.event.timestamp async for stored in bus.history("tick.now")]
+        events = [stored.event async for stored in bus.history("tick.now")]
+        if not bus.capabilities.dedup:
+            events = list({event.event_id: event for event in events}.values())
+        return [event.timestamp for event in events]
 
 
 def test_each_moment_is_fired_once_though_one_is_killed(broker_name: str, tmp_path: Path) -> None:
@@ -51,4 +55,5 @@ def test_each_moment_is_fired_once_though_one_is_killed(broker_name: str, tmp_pa
     times = asyncio.run(fired(url))
     gaps = [(after - before).total_seconds() for before, after in pairwise(times)]
     assert gaps == [EVERY] * len(gaps)
-    assert [datetime.fromisoformat(each["timestamp"]) for each in seen(two)] == times[: len(seen(two))]
+    came = list({each["event_id"]: datetime.fromisoformat(each["timestamp"]) for each in seen(two)}.values())
+    assert came == times[: len(came)]

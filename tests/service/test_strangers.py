@@ -108,7 +108,7 @@ async def test_a_body_may_come_in_the_smallest_chunks(port: int) -> None:
 
 async def test_a_path_with_a_slash_too_many_leads_nowhere(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /events/ HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
+    writer.write(b"GET /topics/ HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
     answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b"evil.example" not in answer
