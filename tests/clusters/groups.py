@@ -33,10 +33,10 @@ _KEY = "wowevent:{default}"  # any key of the namespace says in which slot all o
 _DATED = "%d %b %Y %H:%M:%S.%f"
 _SAID = 4.0  # seconds in which all of them know
 _SPARED = (
-    "Lives = fun(P) -> is_pid(P) andalso rpc:call(node(P), erlang, is_process_alive, [P]) =:= true end, "
-    "Whole = fun(Q) -> State = amqqueue:get_type_state(Q), "
-    "Replicas = [maps:get(leader_pid, State, none) | maps:get(replica_pids, State, [])], "
-    "length(lists:filter(Lives, Replicas)) =:= %d end, "
+    "Lives = fun({P, _}) -> is_pid(P) andalso rpc:call(node(P), erlang, is_process_alive, [P]) =:= true end, "
+    "Name = fun(Q) -> binary_to_list(iolist_to_binary(maps:get(name, amqqueue:get_type_state(Q)))) end, "
+    "Whole = fun(Q) -> {ok, Members} = rabbit_stream_coordinator:members(Name(Q)), "
+    "length(lists:filter(Lives, maps:values(Members))) =:= %d end, "
     "lists:all(Whole, rabbit_amqqueue:list_by_type(stream)) "
     "andalso rabbit_quorum_queue:list_with_minimum_quorum() =:= []."
 )
