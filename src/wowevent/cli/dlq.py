@@ -53,7 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Whole dead letters, one a li
 app: typer.Typer = typer.Typer(help="Look at dead letters, send them again, forget them.", no_args_is_help=True)
 
 
-class _Choice(Struct, frozen=True, kw_only=True):
+class _Choice(Struct, frozen=True):
     """Which dead letters: those of these ids, or those that fit every filter."""
 
     ids: tuple[str, ...] = ()
@@ -99,14 +99,7 @@ def list_some(  # noqa: PLR0917 - the options of a command
     namespace: Namespace = None,
 ) -> None:
     """Print dead letters, oldest first."""
-    choice = _Choice(
-        subscription=subscription,
-        reason=reason,
-        event_id=event_id,
-        correlation_id=correlation_id,
-        fingerprint=fingerprint,
-        limit=limit + 1,
-    )
+    choice = _Choice((), subscription, reason, event_id, correlation_id, fingerprint, limit + 1)
     letters = run(_find(settle(url=url, namespace=namespace), choice))
     if json:
         for letter in letters[:limit]:
@@ -168,15 +161,8 @@ def redeliver(  # noqa: PLR0917 - the options of a command
     namespace: Namespace = None,
 ) -> None:
     """Hand dead letters to their subscriptions again, with fresh attempts."""
-    choice = _Choice(
-        ids=tuple(dict.fromkeys(ids or ())),
-        subscription=subscription,
-        reason=reason,
-        event_id=event_id,
-        correlation_id=correlation_id,
-        fingerprint=fingerprint,
-        limit=limit,
-    )
+    once = tuple(dict.fromkeys(ids or ()))
+    choice = _Choice(once, subscription, reason, event_id, correlation_id, fingerprint, limit)
     _check("redeliver", choice, all=all)
     _resolve("redeliver", settle(url=url, namespace=namespace), choice, dry_run=dry_run, yes=yes, rate=rate)
 
@@ -197,15 +183,8 @@ def discard(  # noqa: PLR0917 - the options of a command
     namespace: Namespace = None,
 ) -> None:
     """Forget dead letters, with their events."""
-    choice = _Choice(
-        ids=tuple(dict.fromkeys(ids or ())),
-        subscription=subscription,
-        reason=reason,
-        event_id=event_id,
-        correlation_id=correlation_id,
-        fingerprint=fingerprint,
-        limit=limit,
-    )
+    once = tuple(dict.fromkeys(ids or ()))
+    choice = _Choice(once, subscription, reason, event_id, correlation_id, fingerprint, limit)
     _check("discard", choice, all=all)
     _resolve("discard", settle(url=url, namespace=namespace), choice, dry_run=dry_run, yes=yes)
 
