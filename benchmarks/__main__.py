@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="workloads to run (default: all)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--quick", action="store_true", help="small runs, once each")
-    scale.add_argument("--full", action="store_true", help="large runs, five times each: hours, most of them the soak's")
+    scale.add_argument("--full", action="store_true", help="large runs, five times each: hours")
     scale.add_argument("--tiny", action="store_true", help="only to see that everything works")
     parser.add_argument("--design", action="store_true", help="only the workloads whose figures the design sets")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds (default: 1 quick, 3, or 5 full)")
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="where logs lie (default: the temporary one)")
     parser.add_argument(
-        "--resume", type=Path, metavar="DIR", help="keep what each workload found there, and go on after a run that was cut"
+        "--resume", type=Path, metavar="DIR", help="keep there what each workload found, and take what is there already"
     )
     parser.add_argument("--install-peers", action="store_true", help="install those of other projects, and stop")
     parser.add_argument("--list", action="store_true", help="name the workloads, and stop")

@@ -46,7 +46,7 @@ def drawn(title: str, rows: Sequence[Row]) -> str | None:
         return None
     height = _TOP + _ROW * len(compared)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img">',
         f"<title>{escape(title)}</title>",
         f"<style>\n{_STYLE}\n</style>",
         *_legend(),

@@ -1,6 +1,6 @@
 """`python -m benchmarks.page RESULT.json`: what a run found goes into docs/performance.md, with charts.
 
-<!-- figures: redis redis-one -->     what stands between is written anew from a run that has rows of all these workloads;
+<!-- figures: redis redis-one -->     what stands between is written anew from a run that has rows of all of these;
 <!-- /figures -->                     until there is one, it is as somebody wrote it
 <!-- figures: run -->                 what the run was measured on, and which aims it missed
 
@@ -43,7 +43,8 @@ class Written(Struct, frozen=True):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description="Put a run into docs/performance.md.")
+    what = "Put a run into docs/performance.md, with charts."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=what)
     parser.add_argument("result", type=Path, metavar="RESULT.json", help="what `python -m benchmarks --json` wrote")
     asked = parser.parse_args(arguments)
     try:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def publish(result: bytes, docs: Path) -> None:
-    """Write page, charts and JSON. PageError, and nothing written, if the run lost anything or has less than the page."""
+    """Write page, charts and JSON. PageError, and nothing is written, if a workload failed or the page has more of them."""
     report = from_json(result)
     if report.failures:
         raise PageError(f"these failed: {', '.join(report.failures)}")
@@ -73,10 +74,11 @@ def publish(result: bytes, docs: Path) -> None:
 
 
 def differences(docs: Path) -> list[str]:
-    """What of the page is not what the JSON beside it says; of a page that no run has been put into, what says it was."""
+    """What of the page is not what the JSON beside it says; without one, what says that it came from there."""
     text, kept = (docs / "performance.md").read_text(encoding="utf-8"), docs / "performance.json"
     if not kept.exists():
-        return [f"{names}: there is no performance.json" for names, body in _SECTION.findall(text) if _GENERATED in body]
+        written = [names for names, body in _SECTION.findall(text) if _GENERATED in body]
+        return [f"{names}: there is no performance.json" for names in written]
     report = from_json(kept.read_bytes())
     try:
         written = rewritten(text, report)
@@ -96,7 +98,7 @@ def named(text: str) -> list[str]:
 
 
 def rewritten(text: str, report: Report) -> Written:
-    """The page with this run in it. PageError if it names what is no workload, or has of a run before what this one lacks."""
+    """The page with this run in it. PageError if it names no workload, or has of a run before what this one lacks."""
     if unknown := sorted(set(named(text)) - TITLES.keys()):
         raise PageError(f"the page names what is no workload: {', '.join(unknown)}")
     charts: dict[str, str] = {}

@@ -22,8 +22,8 @@ _TRIES = 2
 async def measure(names: Sequence[str], bench: Bench, command: str = "", kept: Kept | None = None) -> Report:
     """Run these workloads; one that fails does not keep the others from running.
 
-    With `kept`, what a run before has found is taken from there, and what was measured on a busy machine is measured once
-    more at the end.
+    With `kept`, what a run before has found is taken from there, and what was measured on a busy machine is measured
+    once more at the end.
     """
     report = Report(
         command=command,

@@ -117,7 +117,7 @@ async def test_a_peer_whose_server_is_not_installed_leaves_no_ratio(tmp_path: Pa
     assert bench.absent == {"some-server"}
 
 
-async def test_a_workload_whose_own_server_is_not_installed_has_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_workload_whose_own_server_is_absent_has_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def nowhere(_directory: Path) -> AbstractAsyncContextManager[str]:
         raise Absent("some-server")
 
