@@ -69,7 +69,7 @@ def row(
     what: str | None = None,
     notes: Sequence[str] = (),
 ) -> Row:
-    """One line from the outcomes of `alternate`: without a ratio if the peer could not be run; Absent if ours could not."""
+    """One line from the outcomes of `alternate`: no ratio if the peer could not be run; Absent if ours could not."""
     if side.name not in found:
         raise Absent(f"what {side.name!r} needs")
     ours = tuple(of(outcome) for outcome in found[side.name])

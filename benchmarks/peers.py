@@ -1,7 +1,7 @@
 """Peers that would bring dependencies of their own: each lies in a virtual environment that only its parts run in.
 
-`python -m benchmarks --install-peers` makes them, below `build/`, out of `requirements/peers/`, where each is locked with
-its hashes, and what we have ourselves is in our version; without them their rows have no ratio. Nothing of the project
+`python -m benchmarks --install-peers` makes them, below `build/`, out of `requirements/peers/`, where each is locked
+with its hashes, and what we have ourselves is in our version; without them their rows have no ratio. Nothing of the project
 depends on one.
 """
 
@@ -40,9 +40,9 @@ def install() -> None:
         if done.exists() and done.read_text(encoding="ascii") == digest:
             continue
         shutil.rmtree(FOLDER / peer, ignore_errors=True)
-        venv.create(FOLDER / peer, with_pip=True)
-        pip = [python(peer), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
+        venv.create(FOLDER / peer)
+        pip = [sys.executable, "-m", "pip", "--python", python(peer), "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "install", "--require-hashes", "-r", str(lock)], check=True)
         done.write_text(digest, encoding="ascii")
         print(f"{peer} {versions()[peer]}", file=sys.stderr)
 

@@ -91,9 +91,9 @@ def described(report: Report) -> list[str]:
     machine = report.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     minutes = sum(finding.seconds for finding in report.findings.values()) / 60
+    rounds = f"medians over {report.repeat} alternated rounds; {minutes:.1f} minutes of measuring"
     return [
-        f"- Command: `{report.command}` (scale {report.scale}; medians over {report.repeat} alternated rounds;"
-        f" {minutes:.1f} minutes of measuring)",
+        f"- Command: `{report.command}` (scale {report.scale}; {rounds})",
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}",
         f"- Disk: one write of 4 KiB with fdatasync takes {machine['fdatasync_us']} µs",
         f"- Versions: Python {machine['python']}, SQLite {machine['sqlite']}, {packages}",
