@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def publish(result: bytes, docs: Path) -> None:
-    """Write page, charts and JSON. PageError, and nothing written, if a workload failed or the page has more of them."""
+    """Write page, charts and JSON. PageError, and nothing written, if one failed or the page has more of them."""
     report = from_json(result)
     if report.failures:
         raise PageError(f"these failed: {', '.join(report.failures)}")

@@ -1,8 +1,8 @@
 """Peers that would bring dependencies of their own: each lies in a virtual environment that only its parts run in.
 
 `python -m benchmarks --install-peers` makes them, below `build/`, out of `requirements/peers/`, where each is locked
-with its hashes, and what we have ourselves is in our version; without them their rows have no ratio. Nothing of the project
-depends on one.
+with its hashes, and what we have ourselves is in our version; without them their rows have no ratio. Nothing of the
+project depends on one.
 """
 
 from __future__ import annotations
