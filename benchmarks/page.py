@@ -77,8 +77,8 @@ def differences(docs: Path) -> list[str]:
     """What of the page is not what the JSON beside it says; without one, what says that it came from there."""
     text, kept = (docs / "performance.md").read_text(encoding="utf-8"), docs / "performance.json"
     if not kept.exists():
-        written = [names for names, body in _SECTION.findall(text) if _GENERATED in body]
-        return [f"{names}: there is no performance.json" for names in written]
+        ours = [names for names, body in _SECTION.findall(text) if _GENERATED in body]
+        return [f"{names}: there is no performance.json" for names in ours]
     report = from_json(kept.read_bytes())
     try:
         written = rewritten(text, report)

@@ -58,7 +58,6 @@ def _row(found: dict[str, list[Outcome]], side: Side, kept: tuple[str, str], aim
         peer_figure=quarter,
         ratio=end / quarter if quarter else None,
         figures=tuple(samples),
-        load=one.load,
     )
 
 

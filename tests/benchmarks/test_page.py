@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -33,8 +34,8 @@ By hand, too.
 MACHINE = {"cpu": "one", "cores": 2, "system": "L", "python": "3", "sqlite": "3", "packages": {}, "fdatasync_us": 99}
 
 
-def line(workload: str, **fields) -> Row:
-    given = {"what": f"{workload}, ours", "unit": "events/s", "figure": 300.0} | fields
+def line(workload: str, **fields: Any) -> Row:
+    given: dict[str, Any] = {"what": f"{workload}, ours", "unit": "events/s", "figure": 300.0} | fields
     return Row(workload=workload, **given)
 
 
@@ -43,8 +44,8 @@ def report(**findings: Finding) -> Report:
     return Report(command="c", machine=MACHINE, scale="full", repeat=5, load_before=[0.1], findings=by_name)
 
 
-def compared(**fields) -> Row:
-    given = {"peer": "raw", "peer_figure": 400.0, "ratio": 0.75, "aim": Aim("ratio", 0.8)} | fields
+def compared(**fields: Any) -> Row:
+    given: dict[str, Any] = {"peer": "raw", "peer_figure": 400.0, "ratio": 0.75, "aim": Aim("ratio", 0.8)} | fields
     return line("redis-one", **given)
 
 
