@@ -25,7 +25,9 @@ def test_all_of_a_peer_is_locked_with_hashes_and_what_we_have_too_is_in_our_vers
         assert "--hash=sha256:" in requirement
 
 
-def test_what_has_another_hash_is_refused_and_what_is_there_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_has_another_hash_or_none_is_refused_and_what_is_there_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     wheel, lock = tmp_path / "tiny_peer-1.0-py3-none-any.whl", tmp_path / "tiny-peer.txt"
     with ZipFile(wheel, "w") as archive:
         about = "tiny_peer-1.0.dist-info"
@@ -37,10 +39,11 @@ def test_what_has_another_hash_is_refused_and_what_is_there_is_left(tmp_path: Pa
     monkeypatch.setattr(peers, "LOCKS", tmp_path)
     monkeypatch.setattr(peers, "PEERS", ("tiny-peer",))
 
-    lock.write_text(f"tiny-peer @ {wheel.as_uri()} --hash=sha256:{hashlib.sha256(b'other').hexdigest()}\n")
-    with pytest.raises(subprocess.CalledProcessError):
-        peers.install()
-    assert peers.versions() == {}
+    for refused in (f" --hash=sha256:{hashlib.sha256(b'other').hexdigest()}", ""):
+        lock.write_text(f"tiny-peer @ {wheel.as_uri()}{refused}\n")
+        with pytest.raises(subprocess.CalledProcessError):
+            peers.install()
+        assert peers.versions() == {}
 
     lock.write_text(f"tiny-peer @ {wheel.as_uri()} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
     peers.install()
