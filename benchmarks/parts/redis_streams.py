@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from benchmarks.body import id_of, payload
 from benchmarks.part import Record, Setting, Signal
@@ -17,6 +17,7 @@ from benchmarks.parts.bus import percentiles, steadily
 _STREAM, _GROUP = "events", "workers"
 _PIPELINED = 100
 _AT_ONCE = 500
+_CONNECTIONS = 100
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,7 +75,9 @@ async def latency(setting: Setting, signal: Signal) -> Record:
     def take(ids: list[str]) -> None:
         taken.update(dict.fromkeys(ids, time.monotonic()))
 
-    async with Redis.from_url(setting.url) as writer, Redis.from_url(setting.url) as reader:
+    # A pool that makes who publishes wait for a connection, where the plain one would raise.
+    pool = BlockingConnectionPool.from_url(setting.url, max_connections=_CONNECTIONS, timeout=60)
+    async with Redis.from_pool(pool) as writer, Redis.from_url(setting.url) as reader:
         await _make_group(reader)
 
         async def publish(number: int) -> None:
