@@ -38,7 +38,7 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("nats")]
 
-_FOR_LONG = {
+FOR_LONG = {
     "test_a_ledger_is_exact_after_kills",
     "test_a_replay_is_the_original",
     "test_an_innocent_keeps_its_own_attempts",
@@ -54,12 +54,6 @@ _FOR_LONG = {
 }
 """Each kill costs them 12 s."""
 _LATER = 6.0  # seconds: longer than a server takes to be there again
-
-
-@pytest.fixture(autouse=True)
-def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
-    if not long_form and request.node.name in _FOR_LONG:
-        pytest.skip("for the long form")
 
 
 async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:

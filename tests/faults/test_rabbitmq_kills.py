@@ -33,7 +33,7 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("rabbit")]
 
-_FOR_LONG = {
+FOR_LONG = {
     "test_backoff_survives_restarts",
     "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[1-1]",
     "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[3-4]",
@@ -46,12 +46,6 @@ _AGAIN = {"settled_twice", "revived"}
 """What an acknowledgement that did not arrive looks like."""
 
 _LATER = 10.0  # seconds: longer than a server takes to be there again
-
-
-@pytest.fixture(autouse=True)
-def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
-    if not long_form and request.node.name in _FOR_LONG:
-        pytest.skip("for the long form")
 
 
 def promises(report: Report) -> dict[str, frozenset[str]]:
@@ -137,7 +131,7 @@ async def test_a_killed_server_loses_nothing(lab: Lab, rabbit: Rabbit, long_form
     assert slowest < 15
 
 
-async def test_events_through_two_restarts(lab: Lab, rabbit: Rabbit, long_form: bool, measured):
+async def test_ten_thousand_events_through_two_restarts(lab: Lab, rabbit: Rabbit, long_form: bool, measured):
     """One in good order at a third, one by SIGKILL at a half."""
     count, began = 10_000 if long_form else 1_500, time.monotonic()
     await lab.declare()
