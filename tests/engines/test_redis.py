@@ -50,6 +50,7 @@ from wowevent.broker import (
 )
 from wowevent.brokers import open_broker
 from wowevent.brokers.redis import RedisBroker, session
+from wowevent.brokers.redis import dial as dialling
 from wowevent.brokers.redis.dial import dial_client, dial_url
 from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.server import promise_of
@@ -751,8 +752,11 @@ async def test_a_publish_whose_answer_is_lost_was_sent_once_and_is_stored_once(l
         assert sent == 2  # the one that was lost, and ours
 
 
-async def test_the_driver_tries_nothing_again_by_itself() -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_the_driver_tries_nothing_again_by_itself(monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
     tried = 0
+    if not guarded:
+        monkeypatch.setattr(dialling, "once", lambda: DriverRetry(NoBackoff(), 7))
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal tried
@@ -766,7 +770,7 @@ async def test_the_driver_tries_nothing_again_by_itself() -> None:
         tried = 0
         with pytest.raises(BrokerUnavailable):
             await dial()
-        assert tried == 1
+        assert (tried == 1) is guarded
     await stubborn.aclose()
     server.close()
     await server.wait_closed()

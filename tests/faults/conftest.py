@@ -15,7 +15,7 @@ from msgspec import Struct
 from benchmarks.machine import describe
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
-from tests.faults.rabbit import Rabbit
+from tests.faults.rabbit import UNANSWERED, Rabbit
 from tests.faults.report import Figures, Run, engine_of, line
 from tests.faults.router_lab import RouterLab
 from tests.servers import Server, nats_running, redis_running
@@ -72,6 +72,7 @@ def mortal_rabbit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def rabbit(mortal_rabbit: Rabbit, lab: Lab) -> Iterator[Rabbit]:
     """That server, which runs, with an empty virtual host; the lab's log is there."""
     lab.url = mortal_rabbit.empty()
+    lab.forgiven = UNANSWERED
     yield mortal_rabbit
     lab.close()  # first: who is connected would only be cut off
     mortal_rabbit.start()

@@ -24,7 +24,10 @@ from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by
     test_sigterm_drains,
     test_two_processes_share_a_file,
 )
-from tests.faults.test_redis_kills import all_go_on
+from tests.faults.test_redis_kills import (  # noqa: F401
+    all_go_on,
+    test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter,
+)
 from tests.faults.test_semantics import (  # noqa: F401
     test_a_ledger_is_exact_after_kills,
     test_a_replay_is_the_original,

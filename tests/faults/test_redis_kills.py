@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from random import Random
 
 import pytest
@@ -23,9 +24,14 @@ from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by
     test_two_processes_share_a_file,
 )
 from tests.faults.test_semantics import (  # noqa: F401
+    plain,
+    publish,
+    test_a_ledger_is_exact_after_kills,
     test_a_replay_is_the_original,
+    test_an_innocent_keeps_its_own_attempts,
     test_backoff_survives_restarts,
     test_poison_gets_its_attempts_and_innocents_none_of_the_blame,
+    test_poisons_side_by_side,
     test_ten_thousand_ids_are_known_after_a_restart,
 )
 from tests.servers import Server
@@ -97,3 +103,23 @@ async def test_ten_thousand_events_through_two_restarts(lab: Lab, redis: Server,
     assert await lab.ended(consumer) == 0
     await judge(lab, measured, 2, seconds=time.monotonic() - began)
     assert len(lab.history("ok")) == count
+
+
+async def test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter(lab: Lab, long_form: bool, measured):
+    """The letter is sent, it is confirmed, the delivery is acknowledged: SIGKILL before and after each of these."""
+    points = range(8) if long_form else range(4)
+    survived = 0
+    for number, point in enumerate(points):
+        await publish(lab, [plain(number)])
+        consumer = lab.consumer(reject=True, die_talking=point, lease=0.5)
+        buried = len(lab.history("buried"))
+        await lab.until(lambda c, before: c.ended or len(lab.history("buried")) > before, consumer, buried)
+        survived += not consumer.ended
+        consumer.kill()
+    took = await lab.drain(reject=True, lease=0.5)
+    report = await lab.verdict()
+    dead = await lab.dead()
+    measured(len(points), report, recovery=took, survived=survived, dead=len(dead))
+    assert Counter(dead) == Counter(f"plain-{number}" for number in range(len(points)))
+    assert not report.broken()
+    assert survived < len(points), "some were to die"
