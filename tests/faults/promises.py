@@ -61,9 +61,10 @@ What the runs measured is in [reliability.md](reliability.md); the conformance s
 GUARDED: Final = """
 ## Guards, taken out
 
-A fault test counts once it was seen to fail. Each of these tests takes a guard out by itself, expects the loss that this
-makes, and, in its other half, that there is none with the guard. So `make test` runs them all, or one by its name:
-`pytest tests --broker=redis -k without_known_ids`.
+A fault test counts once it was seen to fail. Each of these tests takes a guard out by itself and expects what follows
+from that; with the guard, the same test or the one beside it expects that nothing does. `make test` runs them all, or
+one by its name: `pytest tests --broker=redis -k without_known_ids`. What the checker saw is in
+[reliability.md](reliability.md#the-guards-taken-out).
 """
 
 

@@ -1,7 +1,7 @@
 """What a run of the fault tests measured: as JSON, and as a table in docs/reliability.md.
 
-    pytest tests/faults --long --broker=sqlite,redis --report run.json
-    python -m tests.faults.report run.json    # its tables take the place of those engines' in docs/reliability.md
+`pytest tests/faults --long --broker=sqlite,redis --report run.json` writes the one, `python -m tests.faults.report run.json`
+makes the other of it: the tables of the engines in that run take the place of those that were there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ ENGINES: Final = ("sqlite", "redis", "rabbitmq", "nats", "router")
 END: Final = "<!-- so far -->"
 _COUNTED: Final = ("unexpected", "recovered", "inversions")
 """Those of the checker's numbers that are said only where they are not 0."""
+_NONE: Final = "–"  # noqa: RUF001 - as the page has it
 _COLUMNS: Final = {"rounds": "rounds", "ok": "confirmed", "lost": "lost", "duplicates": "duplicates"}
 
 Fact = int | float | str
@@ -50,7 +51,7 @@ class Run(Struct, kw_only=True):
 
 
 def engine_of(fixtures: Sequence[str], parameters: Mapping[str, Any]) -> str:
-    """On which engine a test runs, by the fixtures that it has; SQLite is where a lab's log is if nothing else is said."""
+    """On which engine a test runs, by the fixtures that it has; a lab's log is on SQLite if nothing else is said."""
     if "broker_name" in parameters:
         return str(parameters["broker_name"])
     for fixture, engine in {"routed": "router", "redis": "redis", "rabbit": "rabbitmq", "nats": "nats"}.items():
@@ -61,7 +62,9 @@ def engine_of(fixtures: Sequence[str], parameters: Mapping[str, Any]) -> str:
 
 def begin(engine: str) -> str:
     """The line of the page that stands before an engine's figures."""
-    return f"<!-- measured on {engine}: `python -m tests.faults.report` writes this anew, as far as the next such line -->"
+    return (
+        f"<!-- measured on {engine}: `python -m tests.faults.report` writes what follows, up to the next such line -->"
+    )
 
 
 def line(figures: Figures) -> str:
@@ -82,13 +85,14 @@ def _where(run: Run) -> str:
     servers = [f"{name} {packages[name]}" for name in sorted(packages) if name.endswith("-server")]
     parts = [f"{machine.get('cores')} cores ({machine.get('cpu')})", str(machine.get("system"))]
     parts += [f"Python {machine.get('python')}", f"SQLite {machine.get('sqlite')}", *servers]
-    return f"One run in the long form, {run.at}, on {', '.join(parts)}; a durable write of 4 KiB takes {machine.get('fdatasync_us')} µs there."
+    sync = f"a durable write of 4 KiB takes {machine.get('fdatasync_us')} µs there"
+    return f"One run in the long form, {run.at}, on {', '.join(parts)}; {sync}."
 
 
 def _row(figures: Figures) -> list[str]:
     facts = dict(figures.facts)
-    cells = [_word(facts.pop(name, "–")) for name in _COLUMNS]
-    recovery = facts.pop("recovery", "–")
+    cells = [_word(facts.pop(name, _NONE)) for name in _COLUMNS]
+    recovery = facts.pop("recovery", _NONE)
     else_ = {name: fact for name, fact in facts.items() if fact or name not in _COUNTED}
     told = ", ".join(f"{name.replace('_', ' ')} {_word(fact)}" for name, fact in else_.items())
     name = figures.test.removeprefix("test_").replace("_", " ")

@@ -104,9 +104,9 @@ async def test_a_disk_without_a_byte_left(lab: Lab):
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_a_disk_that_fails_confirms_nothing(lab: Lab, guarded: bool):
     """Each sync fails, and what it was to write is gone: no answer is yes until one succeeds. `off` asks for none."""
-    await lab.declare(lease=60.0)
     source = Publisher(url="", journal="", name="p")
     with Disk(lab.folder) as disk, lab.journal("test") as journal:
+        await lab.declare(lease=60.0)
         broker = open_broker(lab.url if guarded else f"{lab.url}?synchronous=off")
         bus = EventBus(broker)
         await bus.start()

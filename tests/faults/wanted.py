@@ -207,7 +207,7 @@ PROMISES: Final = (
     ),
     Promise(
         area=STORAGE,
-        says="A full disk or memory is told within 10 s, reading and acknowledging go on, and so does all when there is room",
+        says="A full disk or memory is told within 10 s, acknowledging goes on, and so does all when there is room",
         tests=(
             "test_a_full_disk_is_told_and_got_over",
             "test_a_disk_without_a_byte_left",

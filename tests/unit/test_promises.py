@@ -1,4 +1,4 @@
-"""docs/promises.md is that of the tests, its gaps are said, and what a run measured replaces figures of long runs alone."""
+"""docs/promises.md is that of the tests and says its gaps; only a long run replaces the figures of reliability.md."""
 
 import subprocess
 import sys
