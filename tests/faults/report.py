@@ -1,7 +1,7 @@
 """What a run of the fault tests measured: as JSON, and as a table in docs/reliability.md.
 
-`pytest tests/faults --long --broker=sqlite,redis --report run.json` writes the one, `python -m tests.faults.report run.json`
-makes the other of it: the tables of the engines in that run take the place of those that were there.
+`pytest tests/faults --long --broker=sqlite,redis --report run.json` writes the one. Of it,
+`python -m tests.faults.report run.json` makes the other: the tables of its engines replace those that were there.
 """
 
 from __future__ import annotations
