@@ -42,6 +42,7 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("nats")]
 
 FOR_LONG = {
+    "test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter",
     "test_a_ledger_is_exact_after_kills",
     "test_a_replay_is_the_original",
     "test_an_innocent_keeps_its_own_attempts",

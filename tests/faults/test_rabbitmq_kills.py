@@ -39,6 +39,8 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("rabbit")]
 
 FOR_LONG = {
+    "test_a_ledger_is_exact_after_kills",
+    "test_a_replay_is_the_original",
     "test_backoff_survives_restarts",
     "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[1-1]",
     "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[3-4]",

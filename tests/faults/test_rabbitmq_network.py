@@ -29,6 +29,8 @@ from wowevent.errors import BrokerUnavailable, StorageFull
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("rabbit")]
 
+FOR_LONG = {"test_a_bad_line_is_no_dead_one[chopped]"}
+
 SOURCE = Publisher(url="", journal="", name="test")
 
 

@@ -38,6 +38,8 @@ from tests.servers import Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("redis")]
 
+FOR_LONG = {"test_poisons_side_by_side"}
+
 
 async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
     """Nothing was refused, what was confirmed is stored once and handled; no position has two events."""
@@ -107,7 +109,7 @@ async def test_ten_thousand_events_through_two_restarts(lab: Lab, redis: Server,
 
 async def test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter(lab: Lab, long_form: bool, measured):
     """The letter is sent, it is confirmed, the delivery is acknowledged: SIGKILL before and after each of these."""
-    points = range(12 if long_form else 8)
+    points = range(14 if long_form else 8)
     between: list[int] = []
     letters = 0
     for number, point in enumerate(points):

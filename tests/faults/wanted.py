@@ -255,6 +255,7 @@ PROMISES: Final = (
         tests=(
             "test_a_kill_while_burying_leaves_one_dead_letter",
             "test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter",
+            "test_a_kill_between_the_copy_and_the_answer_delivers_once",
         ),
         on=SHARED,
     ),

@@ -8,10 +8,9 @@ import msgspec
 import pytest
 
 from tests.faults import promises, report
-from tests.faults.guards import GUARDS
 from tests.faults.promises import ENGINES, Found, gaps
 from tests.faults.report import END, Figures, Run, begin, replaced
-from tests.faults.wanted import PROMISES
+from tests.faults.wanted import Promise
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,39 +27,29 @@ def test_the_page_is_that_of_the_tests() -> None:
 # --- gaps ---------------------------------------------------------------------------------------------------------
 
 
-def everywhere() -> dict[str, Found]:
-    """Every test that is named, in every column that its promise wants and gives no reason for."""
-    found: dict[str, Found] = {}
-    for promise in (*PROMISES, *GUARDS):
-        for name in promise.tests:
-            cells = found.setdefault(name, Found({})).cells
-            cells |= {column: "yes" for column in promise.on if column not in promise.lacks}
-    return found
+PROMISE = Promise(
+    area="Any",
+    says="It holds",
+    tests=("test_one", "test_two"),
+    on=("sqlite", "redis", "nats"),
+    lacks={"nats": "of this"},
+)
 
 
-def test_lists_without_a_gap_have_none() -> None:
-    assert gaps(everywhere()) == []
+@pytest.mark.parametrize(
+    ("found", "wrong"),
+    [
+        ({"test_one": ["sqlite"], "test_two": ["redis", "router"]}, []),
+        ({"test_one": ["sqlite", "redis"]}, ["no test is called test_two"]),
+        ({"test_one": ["sqlite"], "test_two": ["sqlite"]}, ["'It holds': no test on redis, and no reason"]),
+        ({"test_one": ["sqlite", "nats"], "test_two": ["redis"]}, ["'It holds': a reason for nats, and a test"]),
+    ],
+    ids=["none", "a name of no test", "an engine that no test runs on", "a reason without a need"],
+)
+def test_gaps_are_said(found: dict[str, list[str]], wrong: list[str]) -> None:
+    cells = {name: Found(dict.fromkeys(columns, "yes")) for name, columns in found.items()}
 
-
-def test_a_name_of_no_test_is_one() -> None:
-    found = everywhere()
-    del found["test_sigterm_drains"]
-
-    assert "no test is called test_sigterm_drains" in gaps(found)
-
-
-def test_an_engine_that_no_test_runs_on_is_one() -> None:
-    found = everywhere()
-    del found["test_a_black_hole"].cells["nats"]
-
-    assert [each for each in gaps(found) if each.endswith("no test on nats, and no reason")]
-
-
-def test_a_reason_where_there_is_a_test_is_one() -> None:
-    found = everywhere()
-    found["test_sigterm_drains"].cells["memory"] = "yes"
-
-    assert [each for each in gaps(found) if each.endswith("a reason for memory, and a test")]
+    assert gaps(cells, [PROMISE]) == wrong
 
 
 @pytest.mark.parametrize(
