@@ -120,4 +120,25 @@ GUARDS: Final = (
         tests=("test_without_a_position_a_break_loses",),
         on=("router",),
     ),
+    Promise(
+        area="Clients of a router",
+        says="No cap on what waits for a client: one that does not read is kept, with all of it",
+        tests=("test_without_a_cap_a_client_that_does_not_read_is_kept_with_all_that_waits",),
+        on=("router",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="A cancelled call that forgets its answer: the next one gets it",
+        tests=("test_a_cancelled_call_has_its_answer_still",),
+        on=("redis",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="JSON that is read once, or by Python's own decoder: duplicates, NaN and lone surrogates pass",
+        tests=(
+            "test_without_a_second_look_duplicates_pass",
+            "test_pythons_own_decoder_takes_it_or_runs_out_of_stack",
+        ),
+        on=("router",),
+    ),
 )

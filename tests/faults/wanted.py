@@ -39,6 +39,7 @@ SEMANTICS: Final = "Semantics"
 LOAD: Final = "Load"
 INPUT: Final = "Bad input"
 ACCESS: Final = "Access"
+PITFALLS: Final = "Pitfalls of the stack"
 
 PROMISES: Final = (
     Promise(
@@ -402,5 +403,108 @@ PROMISES: Final = (
         says="No secret and no payload is in a log",
         tests=("test_no_secret_is_in_any_line_of_the_log", "test_no_secret_and_no_payload_is_in_any_line"),
         on=ROUTER,
+    ),
+    Promise(
+        area=PITFALLS,
+        says="No command goes out twice: the driver tries nothing again by itself",
+        tests=(
+            "test_the_driver_tries_nothing_again_by_itself",
+            "test_a_publish_whose_answer_is_lost_was_sent_once_and_is_stored_once",
+        ),
+        on=("redis",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="Who blocks has a connection of its own, for 2 s at most; what a lost answer leased comes at once",
+        tests=(
+            "test_a_follower_waits_on_a_connection_of_its_own_for_two_seconds_at_most",
+            "test_what_a_lost_answer_had_leased_comes_at_once_uncharged",
+        ),
+        on=("redis",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="A cancelled command mixes up no answers",
+        tests=("test_cancelled_calls_never_mix_up_the_answers_of_others", "test_a_cancelled_call_has_its_answer_still"),
+        on=("redis",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="What was evicted or deleted has a new epoch, and nobody goes on at the end in silence",
+        tests=("test_an_emptied_log_begins_anew", "test_a_deleted_subscription_is_told_and_can_be_made_again"),
+        on=("redis",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="Trimming spares what is unread; what others trim is said",
+        tests=(
+            "test_the_count_limit_drops_nothing_that_is_unread",
+            "test_entries_that_others_took_are_lost_and_said",
+        ),
+        on=("redis",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="What goes to no queue is not confirmed",
+        tests=("test_without_mandatory_what_goes_nowhere_is_confirmed",),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="No publish waits without bound; a dead line and a consumer that is gone are noticed",
+        tests=(
+            "test_a_black_hole",
+            "test_lines_that_died_in_silence",
+            "test_nobody_looks_and_it_is_noticed_all_the_same",
+        ),
+        on=("rabbitmq", "nats"),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="No server drops what fails often, or charges what lies beside it",
+        tests=("test_an_innocent_keeps_its_own_attempts", "test_three_failures_then_success"),
+        on=("rabbitmq", "nats"),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="No line break comes into a name, at any entrance",
+        tests=("test_what_is_neither_a_topic_nor_a_pattern", "test_names_that_are_none_are_refused_at_every_entrance"),
+        on=ROUTER,
+    ),
+    Promise(
+        area=PITFALLS,
+        says="A cancellation is not swallowed",
+        tests=("test_a_stop_that_is_cancelled_leaves_nothing_running", "test_a_cancelled_fetch_loses_no_event"),
+        on=ENGINES,
+    ),
+    Promise(
+        area=PITFALLS,
+        says="The decoder is strict",
+        tests=("test_json_that_is_not_strict_is_refused_on_one_short_line", "test_no_256_kib_cost_more_than_a_moment"),
+        on=ROUTER,
+    ),
+    Promise(
+        area=PITFALLS,
+        says="A client has a bounded outbox, and a frame a bounded size",
+        tests=(
+            "test_a_client_that_does_not_read_stalls_nobody_and_is_cut_with_its_position",
+            "test_a_frame_that_is_too_large_ends_the_connection",
+        ),
+        on=ROUTER,
+    ),
+    Promise(
+        area=PITFALLS,
+        says="Nothing else in the process opens the file and drops its locks",
+        tests=(
+            "test_a_new_bus_in_the_child_is_refused_the_file_and_the_parent_goes_on",
+            "test_sqlite_while_others_use_it",
+        ),
+        on=("sqlite",),
+    ),
+    Promise(
+        area=PITFALLS,
+        says="What SIGKILL cannot show, a disk that forgets does",
+        tests=("test_it_is_synced_before_it_is_confirmed", "test_a_power_cut_loses_nothing_that_was_confirmed"),
+        on=("sqlite",),
     ),
 )
