@@ -107,15 +107,25 @@ def test_the_page_has_a_place_for_each_engine() -> None:
     assert set(report.ENGINES) == {*ENGINES, "router"} - {"memory"}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     test = "tests/faults/test_kills.py::test_killed_writers_leave_no_lock"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--report", str(path), test]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=110)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=170)
     run = msgspec.json.decode(path.read_bytes(), type=Run)
 
     assert (run.long, run.passed, run.failed) == (False, 1, [])
     assert [(each.engine, each.test, each.facts["lost"]) for each in run.figures] == [
         ("sqlite", "test_killed_writers_leave_no_lock", 0)
     ]
+
+
+def test_what_is_measured_beside_other_tests_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "--report", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "without -n" in done.stderr
+    assert not path.exists()
