@@ -20,16 +20,16 @@ PATIENCE = 50
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[dict[Block, subprocess.Popen[str]]]:
-    """All of them side by side; what each says is in `out.txt`."""
+    """All of them side by side; what each prints is in `out.txt`."""
     with ExitStack() as stack:
         processes = {}
         for block in RUNS:
             home = tmp_path / str(block.line) / Path(block.page).stem
             home.mkdir(parents=True)
             (home / "program.py").write_text(block.text)
-            out = stack.enter_context((home / "out.txt").open("w"))
+            out, err = (stack.enter_context((home / name).open("w")) for name in ("out.txt", "err.txt"))
             process = subprocess.Popen(
-                [sys.executable, "program.py"], cwd=home, env=environment(home), stdout=out, stderr=out, text=True
+                [sys.executable, "program.py"], cwd=home, env=environment(home), stdout=out, stderr=err, text=True
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
