@@ -1,5 +1,7 @@
 """Every block of every page that is a program is run by a test, and it is known by which."""
 
+import re
+
 import pytest
 
 from tests.documents import test_data, test_fragments, test_programs, test_shell, test_tutorial
@@ -77,3 +79,23 @@ def test_blocks_are_found(text: str, found: list[tuple[str, str]]) -> None:
 def test_a_fence_that_is_open_is_noticed() -> None:
     with pytest.raises(AssertionError, match="page.md:1: this fence is not closed"):
         read("page.md", "```sh\nls\n")
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+
+def test_the_index_has_every_page_and_names_what_is_there() -> None:
+    """A runbook is found by the runbooks' own index, a decision by its folder."""
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "docs" / "README.md").read_text())
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= set(links)
+
+
+def test_the_links_of_every_page_lead_somewhere() -> None:
+    lost = [
+        f"{page}: {target}"
+        for page in pages()
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+        if not (ROOT / page).parent.joinpath(target).exists()
+    ]
+    assert lost == []
