@@ -14,16 +14,18 @@ from enum import Enum
 from functools import cache, cached_property
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, Final, get_origin
-
-from msgspec import Struct
+from typing import Any, Final
 
 from tests.documents.pages import ROOT
 
 COMMAND: Final = "python -m tests.documents.reference"
 PAGE: Final = ROOT / "docs" / "reference.md"
 MODULES: Final = ("wowevent", "wowevent.router", "wowevent.client", "wowevent.blocking", "wowevent.testing")
-PARTS: Final = (("wowevent.dead_letter", "DeadLetters"), ("wowevent.schedules", "Schedules"), ("wowevent.storms", "Storms"))
+PARTS: Final = (
+    ("wowevent.dead_letter", "DeadLetters"),
+    ("wowevent.schedules", "Schedules"),
+    ("wowevent.storms", "Storms"),
+)
 """What a bus has as attributes, and nobody makes: `bus.dead_letters`, `bus.schedules`, `bus.storms`."""
 WIDE: Final = 110
 """Characters of a signature that stands on one line."""
@@ -33,8 +35,8 @@ INTRODUCTION: Final = f"""\
 
 <!-- Made by `{COMMAND}` of the docstrings. Change those, not this page. -->
 
-Every public name, its signature, and what its docstring promises. How the parts work together stands on the other pages, of which
-the [README](../README.md#further) has a list. What raises a subclass of BusError is in the table of [errors](#errors).
+Every public name, its signature, and what its docstring promises. How the parts work together stands on
+[the other pages](README.md). What raises a subclass of BusError is in the table of [errors](#errors).
 Everything that is not here may change without notice.
 
 """
@@ -136,10 +138,8 @@ def _default(value: Any) -> Any:
 
 
 def prose(value: Any) -> str:
-    """A docstring as Markdown: what is indented in it is a drawing."""
-    text = inspect.getdoc(value) or ""
-    drawn = re.sub(r"((?:^ {4}.*\n?(?:\n(?= {4}))?)+)", lambda found: f"```text\n{textwrap.dedent(found[1]).rstrip()}\n```\n", text, flags=re.MULTILINE)  # fmt: skip
-    return drawn.replace("<", "&lt;").strip() if "```" not in drawn else drawn.strip()
+    """A docstring as Markdown, which is what it is: a drawing in it is indented by four."""
+    return inspect.getdoc(value) or ""
 
 
 def entry(name: str, value: Any, level: int = 3) -> str:
@@ -230,7 +230,8 @@ def main() -> None:
     """Write the page; with `--check` only say what would change, and end with 1 if anything would."""
     there, wanted = PAGE.read_text() if PAGE.exists() else "", page()
     if "--check" in sys.argv:
-        print(*difflib.unified_diff(there.splitlines(), wanted.splitlines(), PAGE.name, COMMAND, n=0, lineterm=""), sep="\n")  # noqa: T201 - what a command says  # fmt: skip
+        changed = difflib.unified_diff(there.splitlines(), wanted.splitlines(), PAGE.name, COMMAND, n=0, lineterm="")
+        print(*changed, sep="\n")  # noqa: T201 - what a command says
         sys.exit(there != wanted)
     PAGE.write_text(wanted)
 

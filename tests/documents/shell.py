@@ -8,26 +8,39 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 
 from tests.documents.pages import Block
-from tests.processes import Process, end, environment, running, until, wowevent
+from tests.processes import Process, end, environment, running, wowevent
+
+T = TypeVar("T")
 
 PATH: Final = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 """On which `wowevent` is found, as after `make run`."""
 ALONE: Final = re.compile(r"wowevent ([^|&;<>$`*?]*|(?:[^|&;<>$`\"']|'[^']*'|\"[^\"$`]*\")*)")
-PATIENCE: Final = 40
+PATIENCE: Final = 90.0
+"""Seconds for a command from nothing, on a machine that has other things to do."""
 
 
 def lines(text: str) -> list[str]:
     """Its commands, without their comments."""
     stripped = (re.sub(r"(^|\s+)# .*", "", line) for line in text.replace("\\\n", " ").splitlines())
     return [line for line in stripped if line.strip()]
+
+
+def wait(look: Callable[[], T], what: str) -> T:
+    """What `look` finds, as soon as it is something."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE:.0f} s"
+        time.sleep(0.1)
+    return found
 
 
 class Shell:
@@ -37,7 +50,9 @@ class Shell:
         self.home = home
         self.settings = settings
 
-    def follow(self, block: Block, changes: Mapping[str, str] | None = None, *, statuses: tuple[int, ...] = (0,)) -> str:
+    def follow(
+        self, block: Block, changes: Mapping[str, str] | None = None, *, statuses: tuple[int, ...] = (0,)
+    ) -> str:
         """What all lines of a block print, with other names in them."""
         return "".join(self.line(line, statuses=statuses) for line in lines(block.with_(changes or {}).text))
 
@@ -71,7 +86,7 @@ class Shell:
         words = [f"{word}:0" if word == "0.0.0.0" and words[0] == "mcp" else word for word in words]
         ports = ["--port", "0", "--http-port", "0"] if words[0] == "serve" else []
         with running(self.home, "wowevent", *words, *ports, **{**self.settings, **given}) as process:
-            yield until(lambda: self._served(), f"{line}: an address")
+            yield wait(self._served, f"{line}: an address")
             self.ends(process)
 
     def _served(self) -> str:

@@ -50,7 +50,9 @@ def like(shown: Any, said: Any) -> bool:
         case {"…": _}:
             return isinstance(said, dict)
         case dict():
-            return isinstance(said, dict) and shown.keys() == said.keys() and all(like(shown[k], said[k]) for k in shown)
+            return (
+                isinstance(said, dict) and shown.keys() == said.keys() and all(like(shown[k], said[k]) for k in shown)
+            )
         case list():
             return isinstance(said, list) and all(like(shown[0], each) for each in said)
         case str() if "…" in shown:
@@ -178,11 +180,10 @@ async def test_frames_are_as_they_are_shown(bus: EventBus, tmp_path: Path, block
     ring = keys.ring() if "wow_…" in block.text else None
     sent = [line.removeprefix("> ") for line in block.text.splitlines() if line.startswith("> ")]
     shown = [line.removeprefix("< ") for line in block.text.splitlines() if line.startswith("< ")]
-    async with EventRouter(port=0, bus=bus, keyring=ring) as router, asyncio.timeout(10):
-        async with connect(router.url) as socket:
-            for line in sent:
-                await socket.send(line.replace("wow_…", secret))
-            said = [json.loads(await socket.recv()) for _ in shown]
+    async with EventRouter(port=0, bus=bus, keyring=ring) as router, asyncio.timeout(10), connect(router.url) as socket:
+        for line in sent:
+            await socket.send(line.replace("wow_…", secret))
+        said = [json.loads(await socket.recv()) for _ in shown]
     by_type = {each["type"]: each for each in said}
     for line in shown:
         frame = json.loads(re.sub(r",…\}", "}", line))

@@ -1,4 +1,4 @@
-"""The Python of the pages that is part of a program: run among what it leaves undefined, and seen to do what is said."""
+"""The Python of the pages that is part of a program: run among what it leaves undefined, and seen to do its work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
+from websockets.asyncio.client import connect
 
 import wowevent
 from tests.conformance.engines import eventually, shared_redis
@@ -125,8 +127,6 @@ async def test_engines(names: dict[str, Any], tmp_path: Path, monkeypatch: pytes
     """Each line opens the engine under whose heading it stands; the ones for this machine are used."""
     monkeypatch.chdir(tmp_path)
     authority, _ = certificate(tmp_path)
-    from redis.asyncio import Redis
-
     client = Redis.from_url(shared_redis.emptied())
     files = ("/etc/ssl/redis-ca.pem", "/etc/ssl/rabbit-ca.pem", "/etc/ssl/nats-ca.pem")
     for block, engine in zip(FOUND["engines"], ("sqlite", "redis", "rabbitmq", "nats"), strict=True):
@@ -148,7 +148,7 @@ async def test_pauses(names: dict[str, Any], bus: EventBus) -> None:
     for each in await bus.pauses():
         await bus.resume(**{"correlation_id" if each.scope == "conversation" else each.scope: each.name})
 
-    class Limited(Exception):  # noqa: N818 - what a model's library raises
+    class Limited(Exception):
         resets_at = 60.0
 
     class Model:
@@ -224,20 +224,17 @@ async def test_the_client_with_a_token(names: dict[str, Any], tmp_path: Path, mo
     assert asked
 
 
-# --- frames that pages show --------------------------------------------------------------------------------------------
+# --- frames that pages show -------------------------------------------------------------------------------------------
 
 
 async def test_the_readmes_frames_of_wscat(tmp_path: Path) -> None:
     """What its reader types is sent by another client of WebSocket."""
-    from websockets.asyncio.client import connect
-
     (block,) = [each for each in blocks("README.md", "text") if each.text.startswith("wscat")]
     _, *typed = block.text.splitlines()
     assert len(typed) == 2
-    async with EventBus("memory://") as bus, EventRouter(port=0, bus=bus) as router, asyncio.timeout(10):
-        async with connect(router.url) as socket:
-            for line in typed:
-                await socket.send(line.removeprefix("> "))
+    async with EventBus("memory://") as bus, EventRouter(port=0, bus=bus) as router, connect(router.url) as socket:
+        for line in typed:
+            await socket.send(line.removeprefix("> "))
+        async with asyncio.timeout(10):
             said = [await socket.recv() for _ in range(4)]
     assert sum('"event"' in str(each) and "task.created" in str(each) for each in said) == 1
-

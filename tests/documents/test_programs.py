@@ -1,4 +1,4 @@
-"""The programs of the pages, as a reader runs them: each a file in a directory of its own, its output as the page shows it."""
+"""The programs of the pages, each run in a directory of its own; it prints what its page says."""
 
 import signal
 import subprocess
@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.documents.pages import ROOT, Block, blocks, printed
-from tests.processes import environment, until
+from tests.documents.shell import wait
+from tests.processes import environment
 
 README = blocks("README.md", "python")
 (BLOCKING,) = blocks("docs/blocking.md", "python")
 RUNS = [*README, BLOCKING]
-PATIENCE = 50
+PATIENCE = 90
 
 
 @pytest.fixture
@@ -38,13 +39,11 @@ def started(tmp_path: Path) -> Iterator[dict[Block, subprocess.Popen[str]]]:
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-def test_a_program_prints_what_its_page_says(
-    started: dict[Block, subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_a_program_prints_what_its_page_says(started: dict[Block, subprocess.Popen[str]], tmp_path: Path) -> None:
     for block, process in started.items():
         out = tmp_path / str(block.line) / Path(block.page).stem / "out.txt"
         if block is BLOCKING:  # it consumes until Ctrl-C
-            until(lambda out=out, block=block: out.read_text() == printed(block), f"{block}: {printed(block)}")  # type: ignore[misc]  # bound now
+            wait(lambda out=out, block=block: out.read_text() == printed(block), f"{block}: {printed(block)}")  # type: ignore[misc]  # bound now
             process.send_signal(signal.SIGINT)
         assert (process.wait(PATIENCE), out.read_text()) == (0, printed(block)), str(block)
 

@@ -58,9 +58,28 @@ def test_a_signature_reads_as_the_source_does() -> None:
 def test_a_long_signature_has_a_line_for_each_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "WIDE", 20)
     assert reference.signature("example", example) == (
-        "example(\n    first: str | None,\n    *,\n    second: float = 1.0,\n    third: Event | None = None,\n) -> list[str]"
+        "example(\n    first: str | None,\n    *,\n    second: float = 1.0,\n    third: Event | None = None,\n)"
+        " -> list[str]"
     )
 
 
+class Told:
+    """What a class says of its attributes."""
+
+    name: str
+    kind: str = "plain"
+    """Of which kind
+    it is."""
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        """How many."""
+        self._hidden: int = 0
+
+
 def test_attributes_have_the_docstrings_behind_them() -> None:
-    assert reference.fields(wowevent.Receipt)
+    assert reference.fields(Told) == {
+        "name": ("str", ""),
+        "kind": ("str", "Of which kind it is."),
+        "count": ("int", "How many."),
+    }

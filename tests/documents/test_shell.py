@@ -19,12 +19,12 @@ import httpx
 import psutil
 import pytest
 
-from tests.cli.daemons import data, processes_of
+from tests.cli.daemons import processes_of
 from tests.conformance.engines import shared_redis
 from tests.documents.pages import ROOT, Block, blocks, read
-from tests.documents.shell import Shell, lines
+from tests.documents.shell import Shell, lines, wait
 from tests.documents.test_data import LOOKED_AT, like, parsed
-from tests.processes import running, until
+from tests.processes import running
 from tests.servers import certificate, free_port
 from tests.watching.manifests import Manifests, complaints
 from wowevent import Event, EventBus, Reject, StormPolicy
@@ -54,7 +54,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 def part(block: Block, *wanted: str) -> Block:
     """Those lines of a block that have one of these words in them."""
-    return block._replace(text="".join(f"{line}\n" for line in lines(block.text) if any(each in line for each in wanted)))
+    return block._replace(
+        text="".join(f"{line}\n" for line in lines(block.text) if any(each in line for each in wanted))
+    )
 
 
 def dead_letters(url: str, count: int) -> None:
@@ -115,7 +117,9 @@ def test_the_readme_over_http(shell: Shell) -> None:
         for line in lines(asked.with_({"localhost:8080": url.removeprefix("http://")}).text):
             endless = "/events/stream" in line
             line = line.replace("curl -N", "curl -N --max-time 2") if endless else line  # noqa: PLW2901 - else it never ends
-            said = shell.line(line.replace("curl ", "curl -fsS "), statuses=(TWO_SECONDS_ARE_OVER,) if endless else (0,))
+            said = shell.line(
+                line.replace("curl ", "curl -fsS "), statuses=(TWO_SECONDS_ARE_OVER,) if endless else (0,)
+            )
             assert said, line
 
 
@@ -162,7 +166,9 @@ def test_backups(shell: Shell, tmp_path: Path) -> None:
     assert list((tmp_path / "backup").glob("events.[1-7]"))
 
     shell.line("wowevent publish task.lost")
-    shell.follow(part(restore, "restore", "verify", "stop").with_({"/var/lib/wowevent/events.db": f"{tmp_path}/events.db"}))
+    shell.follow(
+        part(restore, "restore", "verify", "stop").with_({"/var/lib/wowevent/events.db": f"{tmp_path}/events.db"})
+    )
     shell.line(f"{lines(restore.text)[-1]} --port 0 --http-port 0")
     shell.line("wowevent stop")
     assert "task.lost" not in shell.line("wowevent history")
@@ -198,8 +204,16 @@ def test_commands(shell: Shell, tmp_path: Path) -> None:
     assert "audit.tasks" in shell.line("wowevent history")
 
     (tmp_path / "schemas").mkdir()
-    for where, version, wanted in (("schemas/a.json", "1.0.0", ["n"]), ("old.json", "1.0.0", []), ("new.json", "2.0.0", ["n"])):
-        schema = {"event_type": "task.created", "version": version, "json_schema": {"type": "object", "required": wanted}}
+    for where, version, wanted in (
+        ("schemas/a.json", "1.0.0", ["n"]),
+        ("old.json", "1.0.0", []),
+        ("new.json", "2.0.0", ["n"]),
+    ):
+        schema = {
+            "event_type": "task.created",
+            "version": version,
+            "json_schema": {"type": "object", "required": wanted},
+        }
         (tmp_path / where).write_text(json.dumps(schema))
     shell.follow(schemas, statuses=(0, 65))
     assert "task.created" in shell.line("wowevent schema list")
@@ -214,7 +228,9 @@ def test_the_doctor(shell: Shell) -> None:
 def test_moving(shell: Shell, tmp_path: Path) -> None:
     (block,) = FOUND["docs/moving.md"]
     there = shared_redis.emptied()
-    export, *copy, serve = lines(block.with_({LOG: f"sqlite:///{tmp_path}/events.db", "redis://redis.example.com:6379": there}).text)
+    export, *copy, serve = lines(
+        block.with_({LOG: f"sqlite:///{tmp_path}/events.db", "redis://redis.example.com:6379": there}).text
+    )
     shell.line("wowevent publish task.moved")
     shell.line("\n".join([export, *copy]))
     with shell.serving(serve.replace("$TO", there)) as url:
@@ -232,7 +248,10 @@ def test_running(shell: Shell) -> None:
     assert "running" in shell.line(status)
     for line in (monitor, logs):  # until somebody leaves them
         watched = f"timeout --preserve-status --signal INT 3 {line}"
-        shell.line(watched if line == logs else f"script --quiet --return --command {shlex.quote(watched)} /dev/null", statuses=(0,))
+        shell.line(
+            watched if line == logs else f"script --quiet --return --command {shlex.quote(watched)} /dev/null",
+            statuses=(0,),
+        )
     shell.line(restart)
     shell.line(stop)
 
@@ -243,10 +262,14 @@ def test_what_a_service_says_of_itself_is_as_it_is_shown(shell: Shell, tmp_path:
     (tmp_path / "bus.py").write_text(FAILING)
     shell.line("wowevent publish task.created")
     with running(tmp_path, "wowevent", "run", "bus:bus", WOWEVENT_LOG_FORMAT="json", **shell.settings):
-        until(lambda: "delivery failed" in (tmp_path / "err.txt").read_text(), "a failed delivery")
-        said = [json.loads(each) for each in (tmp_path / "err.txt").read_text().splitlines() if "delivery failed" in each]
+        wait(lambda: "delivery failed" in (tmp_path / "err.txt").read_text(), "a failed delivery")
+        said = [
+            json.loads(each) for each in (tmp_path / "err.txt").read_text().splitlines() if "delivery failed" in each
+        ]
     assert line.keys() <= said[0].keys(), said[0]
-    assert {name: line[name] for name in ("logger", "message")} == {name: said[0][name] for name in ("logger", "message")}
+    assert {name: line[name] for name in ("logger", "message")} == {
+        name: said[0][name] for name in ("logger", "message")
+    }
 
     with shell.serving("wowevent serve") as url:
         where = re.search(r"ws://\S+", (tmp_path / "out.txt").read_text() + (tmp_path / "err.txt").read_text())
@@ -276,13 +299,17 @@ async def never(event: Event) -> None: ...
 def test_scaling(shell: Shell) -> None:
     several, spread = FOUND["docs/scaling.md"]
     there = shared_redis.emptied()
-    serve, start, exchange = lines(several.with_({"--workers 4": "--workers 2"}).text)  # four take long to start at once
+    serve, start, exchange = lines(
+        several.with_({"--workers 4": "--workers 2"}).text
+    )  # four take long to start at once
     with shell.serving(serve):
         pass
     shell.line(f"{start} --port 0 --http-port 0")
     shell.line(exchange)
     shell.line("wowevent stop")
-    for line in lines(spread.with_({"redis://eu.redis.internal:6379": there, "redis://us.redis.internal:6379": there}).text):
+    for line in lines(
+        spread.with_({"redis://eu.redis.internal:6379": there, "redis://us.redis.internal:6379": there}).text
+    ):
         with shell.serving(line) as url:
             assert httpx.get(f"{url}/health").status_code == 200
 
@@ -380,7 +407,9 @@ def test_lines_for_clusters_and_containers_name_what_is_there() -> None:
                     for word in words:
                         assert not word.endswith((".yml", "Dockerfile")) or (ROOT / word).is_file(), line
                     if "--profile" in words:
-                        assert f"profiles: [{words[words.index('--profile') + 1]}]" in (ROOT / words[3]).read_text(), line
+                        assert f"profiles: [{words[words.index('--profile') + 1]}]" in (ROOT / words[3]).read_text(), (
+                            line
+                        )
                 case "curl":
                     assert words[1].startswith("http://localhost:8080/")
                 case other:
@@ -389,7 +418,9 @@ def test_lines_for_clusters_and_containers_name_what_is_there() -> None:
 
 
 def test_the_token_of_the_deployment(shell: Shell, tmp_path: Path) -> None:
-    (line,) = [each for block in FOUND["docs/deployment.md"] for each in lines(block.text) if each.startswith("wowevent")]
+    (line,) = [
+        each for block in FOUND["docs/deployment.md"] for each in lines(block.text) if each.startswith("wowevent")
+    ]
     shell.line(line)
     assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
 
