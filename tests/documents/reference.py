@@ -63,13 +63,25 @@ def members(owner: type) -> Iterator[tuple[str, Any]]:
 @cache
 def fields(owner: type) -> dict[str, tuple[str, str]]:
     """The public attributes of a class with their types, and the docstring that stands behind each."""
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(node, ast.ClassDef)
+    node = _source(owner)
     own = dict(_documented(node.body, lambda target: isinstance(target, ast.Name) and target.id))
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             own |= dict(_documented(each.body, _of_self))
-    return {name: found for name, found in own.items() if name[0] != "_"}
+    renamed = _renamed(owner)
+    return {name: found for name, found in own.items() if name[0] != "_" and name not in renamed}
+
+
+def _source(owner: type) -> ast.ClassDef:
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(node, ast.ClassDef)
+    return node
+
+
+def _renamed(owner: type) -> set[str]:
+    """Fields that are stored by another name: users have properties for them, or do not see them."""
+    stored = getattr(owner, "__struct_encode_fields__", ())
+    return {name for name, by in zip(getattr(owner, "__struct_fields__", ()), stored, strict=True) if name != by}
 
 
 def _of_self(target: ast.expr) -> str | bool:
@@ -122,6 +134,23 @@ def signature(name: str, function: Any) -> str:
     return f"{kind}{name}(\n" + "".join(f"    {each},\n" for each in inside) + f"){behind}"
 
 
+def made(name: str, owner: type) -> str:
+    """How one is made: as the class says to a type checker, where it says so, else by its signature."""
+    for each in _source(owner).body:
+        if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING":
+            for one in each.body:
+                if isinstance(one, ast.FunctionDef) and one.name == "__init__":
+                    arguments = [
+                        f"{arg.arg}: {ast.unparse(arg.annotation or ast.Name('Any'))}" for arg in one.args.kwonlyargs
+                    ]
+                    defaults = [f" = {ast.unparse(default)}" if default else "" for default in one.args.kw_defaults]
+                    inside = [
+                        f"    {argument}{default},\n" for argument, default in zip(arguments, defaults, strict=True)
+                    ]
+                    return f"{name}(\n    *,\n{''.join(inside)})"
+    return signature(name, owner)
+
+
 def _shown(annotation: Any) -> Any:
     if annotation is inspect.Parameter.empty:
         return annotation
@@ -157,7 +186,7 @@ def _class(name: str, owner: type) -> str:
     if issubclass(owner, Enum):
         return text + "".join(f"- `{name}.{each.name}` = `{each.value!r}`\n" for each in owner) + "\n"
     if not issubclass(owner, BaseException):
-        text = f"```text\n{signature(name, owner)}\n```\n\n{text}"
+        text = f"```text\n{made(name, owner)}\n```\n\n{text}"
         if (init := vars(owner).get("__init__")) is not None and init.__doc__:
             text += f"{prose(init)}\n\n"
     for field, (annotation, says) in fields(owner).items():

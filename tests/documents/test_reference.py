@@ -83,3 +83,11 @@ def test_attributes_have_the_docstrings_behind_them() -> None:
         "kind": ("str", "Of which kind it is."),
         "count": ("int", "How many."),
     }
+
+
+def test_an_event_is_made_as_a_type_checker_is_told() -> None:
+    assert reference.made("Event", wowevent.Event).startswith(
+        "Event(\n    *,\n    topic: str | None = None,\n    event_type:"
+    )
+    assert {"body", "kind", "decoded"}.isdisjoint(reference.fields(wowevent.Event))
+    assert reference.made("Position", wowevent.Position) == reference.signature("Position", wowevent.Position)
