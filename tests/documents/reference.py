@@ -61,7 +61,7 @@ def members(owner: type) -> Iterator[tuple[str, Any]]:
 
 
 @cache
-def fields(owner: type) -> dict[str, tuple[str, str]]:
+def fields(owner: Any) -> dict[str, tuple[str, str]]:
     """The public attributes of a class with their types, and the docstring that stands behind each."""
     node = _source(owner)
     own = dict(_documented(node.body, lambda target: isinstance(target, ast.Name) and target.id))
@@ -181,7 +181,7 @@ def entry(name: str, value: Any, level: int = 3) -> str:
     return f"{head}`{value!r}`\n\n"
 
 
-def _class(name: str, owner: type) -> str:
+def _class(name: str, owner: Any) -> str:
     text = f"{prose(owner)}\n\n"
     if issubclass(owner, Enum):
         return text + "".join(f"- `{name}.{each.name}` = `{each.value!r}`\n" for each in owner) + "\n"
@@ -210,7 +210,7 @@ def errors(module: ModuleType) -> str:
     """One row a class of the error tree: its place in it, code, and whether to try again may help."""
     from wowevent import BusError
 
-    every = sorted(_tree(BusError), key=lambda each: [one.__name__ for one in reversed(each.__mro__)])
+    every: list[Any] = sorted(_tree(BusError), key=lambda each: [one.__name__ for one in reversed(each.__mro__)])
     rows = "".join(
         f"| {'&nbsp;' * 4 * (len([one for one in each.__mro__ if issubclass(one, BusError)]) - 1)}`{each.__name__}` "
         f"| `{each.code}` | {'yes' if each.retryable else ''} | {' '.join((each.__doc__ or '').split())} |\n"
@@ -220,7 +220,7 @@ def errors(module: ModuleType) -> str:
     return f"## Errors\n\n| error | code | retry? | |\n|---|---|---|---|\n{rows}\n"
 
 
-def _tree(root: type) -> Iterator[Any]:
+def _tree(root: Any) -> Iterator[Any]:
     yield root
     for each in root.__subclasses__():
         yield from _tree(each)

@@ -60,7 +60,7 @@ class Shell:
         """What one prints on stdout. One that is a command of ours and nothing else need not start from nothing."""
         if ALONE.fullmatch(line) and "start" not in line.split() and "restart" not in line.split():
             words = shlex.split(line)[1:]
-            done = wowevent(self.home, *words, timeout=PATIENCE, **self.settings)
+            done = wowevent(self.home, *words, timeout=PATIENCE, stdin=None, **self.settings)
             status, out, err = done.returncode, done.stdout.decode(), done.stderr.decode()
         else:
             ran = subprocess.run(

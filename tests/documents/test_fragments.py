@@ -90,19 +90,19 @@ async def test_conversations(names: dict[str, Any], tmp_path: Path, capsys: pyte
 
     async def plan(_: Event) -> None:
         for n in (1, 2):
-            await bus.publish(Event(topic="task.made", payload={"n": n}, source_agent="planner"))
+            await log.publish(Event(topic="task.made", payload={"n": n}, source_agent="planner"))
 
     async def work(event: Event) -> None:
         if event.payload["n"] == 2:
             raise ConnectionError("no answer")
-        await bus.publish(Event(topic="task.done", source_agent="worker", target_agent="boss"))
+        await log.publish(Event(topic="task.done", source_agent="worker", target_agent="boss"))
 
-    async with EventBus(url) as bus:
-        names["bus"], names["event"] = bus, Event(topic="plan.made", source_agent="boss")
-        await bus.subscribe("plan.made", plan, "planner")
-        await bus.subscribe("task.made", work, "worker", retry=RetryPolicy(max_retries=5, initial=0.01))
-        await bus.publish(names["event"])
-        await bus.join(timeout=10)
+    async with EventBus(url) as log:
+        names["bus"], names["event"] = log, Event(topic="plan.made", source_agent="boss")
+        await log.subscribe("plan.made", plan, "planner")
+        await log.subscribe("task.made", work, "worker", retry=RetryPolicy(max_retries=5, initial=0.01))
+        await log.publish(names["event"])
+        await log.join(timeout=10)
         await run(code, names)
         assert [re.sub(r"(?<= )(\d+:\d\d:\d\d\.?\d*|[\d.e-]+)(?= \[)", "LATER", line) for line in lines(capsys)] == [
             " plan.made boss None []",
@@ -146,7 +146,8 @@ async def test_pauses(names: dict[str, Any], bus: EventBus) -> None:
     await run(words, names)
     assert {each.scope for each in await bus.pauses()} == {"agent", "topic", "conversation"}
     for each in await bus.pauses():
-        await bus.resume(**{"correlation_id" if each.scope == "conversation" else each.scope: each.name})
+        which: dict[str, Any] = {"correlation_id" if each.scope == "conversation" else each.scope: each.name}
+        await bus.resume(**which)
 
     class Limited(Exception):
         resets_at = 60.0

@@ -31,7 +31,7 @@ async def test_the_block_of_the_http_page_shows_an_event(chrome: Chrome, context
         page = await chrome.call(listen(context, served.url, STREAM))
         await bus.publish(Event(topic="mail.sent", payload={"n": 1}))
         sent = await bus.publish(Event(topic="task.created", payload={"n": 2}))
-        await chrome.call(page.wait_for_function("window.shown.length"))  # type: ignore[arg-type]  # it gives a handle
+        await chrome.call(page.wait_for_function("window.shown.length"))
         shown: list[dict[str, Any]] = await chrome.call(page.evaluate("window.shown"))
         await chrome.call(page.close())
     assert [each["event_id"] for each in shown] == [sent.event_id]
