@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.cli.daemons import processes_of
+from tests.cli.dialogue import Terminal
 from tests.conformance.engines import shared_redis
 from tests.documents.pages import ROOT, Block, blocks, read
 from tests.documents.shell import Shell, lines, wait
@@ -28,6 +29,7 @@ from tests.processes import running
 from tests.servers import certificate, free_port
 from tests.watching.manifests import Manifests, complaints
 from wowevent import Event, EventBus, Reject, StormPolicy
+from wowevent.cli.exits import INTERRUPTED
 
 PAGES = (
     "README.md", "docs/backup.md", "docs/commands.md", "docs/deployment.md", "docs/doctor.md", "docs/mcp.md",
@@ -241,18 +243,19 @@ def test_moving(shell: Shell, tmp_path: Path) -> None:
 # --- one machine ------------------------------------------------------------------------------------------------------
 
 
-def test_running(shell: Shell) -> None:
+def test_running(shell: Shell, tmp_path: Path) -> None:
     (block,) = FOUND["docs/running.md"]
     configure, start, status, monitor, logs, restart, stop = lines(block.text)
     shell.line(f"{configure} --port {free_port()} --http-port {free_port()}")
     assert "http://" in shell.line(start)
     assert "running" in shell.line(status)
-    for line in (monitor, logs):  # until somebody leaves them
-        watched = f"timeout --preserve-status --signal INT 3 {line}"
-        shell.line(
-            watched if line == logs else f"script --quiet --return --command {shlex.quote(watched)} /dev/null",
-            statuses=(0,),
-        )
+    with Terminal(tmp_path, *shlex.split(monitor)[1:]) as terminal:
+        terminal.wait_for("connected")
+        terminal.type("q")
+        assert terminal.end()[0] == 0
+    with Terminal(tmp_path, *shlex.split(logs)[1:]) as terminal:
+        terminal.leave("\x03")
+        assert terminal.end()[0] in {0, INTERRUPTED}, "it looks on until somebody leaves it"
     shell.line(restart)
     shell.line(stop)
 
@@ -275,7 +278,7 @@ def test_what_a_service_says_of_itself_is_as_it_is_shown(shell: Shell, tmp_path:
     with shell.serving("wowevent serve") as url:
         where = re.search(r"ws://\S+", (tmp_path / "out.txt").read_text() + (tmp_path / "err.txt").read_text())
         assert where
-        watch = f"timeout --preserve-status --signal INT 5 wowevent monitor '#' --json --url {where[0].rstrip(',')}"
+        watch = f"wowevent monitor '#' --once --json --url {where[0].rstrip(',')}"
         httpx.post(f"{url}/events", json={"topic": "task.created", "payload": {}})
         said = [json.loads(each) for each in shell.line(watch).splitlines()]
     assert said
