@@ -145,10 +145,13 @@ class SubscriptionInfo(Struct, frozen=True, kw_only=True):
 
     subscription: Subscription
     ready: int = 0
+    """Events that wait to be handed out."""
     leased: int | None = 0
-    """None, here and below, where the engine cannot tell."""
+    """Events that are out; None, here and below, where the engine cannot tell."""
     delayed: int | None = 0
+    """Events that wait for their moment: a retry's, or their own."""
     dead: int = 0
+    """Its dead letters."""
     consumers: int = 0
     """Broker instances that fetch from it, or read live for it."""
     oldest: float | None = None
@@ -243,12 +246,18 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     """One event that one subscription could not handle."""
 
     id: str
+    """The letter's own, in its log."""
     event: Event
+    """As it was published."""
     subscription: str
+    """The id of the one that could not handle it."""
     reason: Reason
     error: str
+    """The last attempt's, as "Class: message"."""
     traceback: str
+    """The last attempt's; "" where there is none."""
     attempts: tuple[Attempt, ...]
+    """Those that failed, the first one first."""
     time: float
     """When it was buried, Unix seconds."""
 

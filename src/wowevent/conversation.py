@@ -80,7 +80,9 @@ class Conversation(Struct, frozen=True, kw_only=True):
     failures: int
     """Dead letters."""
     orphans: int
+    """Events whose cause is not in the log any more."""
     replays: int
+    """Events that repeat one that was published before."""
     unreadable: int
     """Events that are damaged, or of a newer version, and left out."""
     more: bool

@@ -178,28 +178,48 @@ class Event(
     """
 
     v: Annotated[int, Meta(ge=VERSION, le=VERSION)]
+    """The version of the envelope."""
     event_id: str
+    """Its own, in the order of time when it was made here; stored once."""
     kind: str
     topic: str
+    """Where it is routed: words joined by dots, 200 bytes at most."""
     source_agent: str
+    """Who published it; "" if nobody said."""
     timestamp: datetime
+    """When it happened, UTC."""
     priority: int
+    """1 to 10; 7 and more overtakes a backlog."""
     correlation_id: str
+    """Of the conversation: the parent's, else its own id."""
     body: Raw
     source_service: str | None = None
+    """The service in which the source runs."""
     target_agent: str | None = None
+    """The one agent that gets it; None: whoever subscribed."""
     parent_event_id: str | None = None
+    """The event that caused it."""
     trace_id: str | None = None
+    """Of a trace, in whatever form the tracer gives it."""
     traceparent: str | None = None
+    """W3C trace context."""
     execution_id: str | None = None
+    """Of the run that it belongs to."""
     ttl_seconds: float | None = None
+    """Seconds from `timestamp` after which it is not handled any more, but counted as expired; None: never."""
     not_before: datetime | None = None
+    """When it leaves, if it was delayed."""
     max_retries: int | None = None
+    """Its own number of retries; None: the policy's of each subscription."""
     reply_to: str | None = None
+    """Where the answer goes, if it is a request."""
     hops: int = 0
+    """How many events caused it, each by the one before."""
     replay_of: str | None = None
+    """The id of the event that it repeats, if it was replayed into a topic."""
     head: dict[str, str] = {}  # msgspec copies an empty default for each event
     retry_count: int = 0
+    """In a handler: the failures so far. Not stored."""
     unknown: dict[str, Any] | None = None
     decoded: dict[str, Any] | None = None
 

@@ -31,6 +31,7 @@ class Pause(Struct, frozen=True, kw_only=True):
     """One pause that is in force."""
 
     scope: Scope
+    """Of what it is a pause."""
     name: str
     """A subscription's id, an agent, a pattern of topics, a correlation id; empty for everything."""
     since: float

@@ -41,10 +41,13 @@ class ReplayConfig(Struct, frozen=True, kw_only=True):
     start_time: datetime | str | None = None
     end_time: datetime | str | None = None
     pattern: str | Sequence[str] | None = None
+    """One, or several; None: all but the bus's own."""
     correlation_id: str | None = None
     event_ids: Sequence[str] | None = None
+    """These alone, in the order of the log."""
     speed_multiplier: float = 1.0
     max_events: int | None = None
+    """The first so many; None: all."""
 
     def query(self) -> Query:
         """The same as a question to the log; InvalidEvent for what cannot be one."""

@@ -18,9 +18,11 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """How often and when a failed delivery is tried again. Deliveries = 1 + max_retries."""
 
     max_retries: int = 5
+    """Deliveries after the first one; 0: none."""
     initial: float = 1.0
     """Seconds before the first retry."""
     multiplier: float = 2.0
+    """By which each wait is longer than the one before."""
     maximum: float = 300.0
     """Seconds, the longest wait before jitter."""
     jitter: float = 0.0

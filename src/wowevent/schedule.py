@@ -44,9 +44,13 @@ class ScheduleInfo(Struct, frozen=True, kw_only=True):
     every: float | None
     """Seconds between two firings; None where `cron` says when."""
     cron: str | None
+    """Five or six fields, as cron has them; None where `every` says when."""
     tz: str
+    """Whose clocks `cron` goes by."""
     start: datetime | None
+    """It fires at no moment before,"""
     until: datetime | None
+    """and at none after."""
     added: datetime
     next: datetime | None
     """When it fires next; None once it never will again."""
