@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from wowevent import Event, PositionLost
-from wowevent.broker import Position, Query, Stored
+from wowevent.broker import Position, Query, Retention, Stored
 from wowevent.brokers.memory import MemoryBroker
 from wowevent.rewind import LOOKED, WIDEST, newest, stretch
 
@@ -18,7 +18,7 @@ class Watched:
     """The memory engine; what was looked at is noted, and it can become another log."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker()
+        self.broker = MemoryBroker(retention=Retention(max_count=10**6))
         self.windows: list[tuple[int, int]] = []
         self.epoch = ""
 
