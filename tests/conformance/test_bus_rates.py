@@ -60,4 +60,4 @@ async def test_a_subscription_s_rate_is_the_sum_of_its_processes(rig: Rig):
     await two.stop()
     await eventually(lambda: says(one), 5)
     await rig.advance(12)
-    await eventually(lambda: says(), 8)
+    await eventually(says, 8)

@@ -224,7 +224,9 @@ async def test_history_by_when_it_was_stored_is_not_by_the_events_own_time() -> 
             for order in ("oldest", "newest"):
                 assert await ids(f"order={order}&stored_from={moment}") == [late.event_id]
                 assert await ids(f"order={order}&stored_until={moment}") == [old.event_id]
-                assert await ids(f"order={order}&stored_until={quote((begun - timedelta(seconds=1)).isoformat())}") == []
+                assert (
+                    await ids(f"order={order}&stored_until={quote((begun - timedelta(seconds=1)).isoformat())}") == []
+                )
                 assert await ids(f"order={order}&start_time=2020-01-01&end_time=2020-01-02") == [old.event_id]
             assert await ids("order=newest") == [late.event_id, old.event_id]
             assert await ids("order=newest&correlation_id=" + old.event_id) == [old.event_id]

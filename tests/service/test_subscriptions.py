@@ -231,7 +231,9 @@ async def test_how_fast_each_goes_is_said_to_who_asks(tmp_path: Path) -> None:
                 assert rates(found.pop("idle")) == (0, 0, 0)
                 (live,) = found.values()
                 assert rates(live) == (None, None, None)
-                return delivered > 0 and failed == pytest.approx(delivered / 3, abs=0.01) and share == pytest.approx(0.25)
+                return (
+                    delivered > 0 and failed == pytest.approx(delivered / 3, abs=0.01) and share == pytest.approx(0.25)
+                )
 
             await eventually(is_seen, 8)
             answer = await client.get("/subscriptions/worker?rates=true")

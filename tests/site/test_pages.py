@@ -156,7 +156,9 @@ async def test_the_history_between_two_moments_of_the_clock_of_who_looks(tab: Ta
     await expect(rows).to_have_count(2)
 
 
-async def test_a_page_of_what_is_rare_says_that_it_looked_at_a_part(open_tab: MakeTab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_of_what_is_rare_says_that_it_looked_at_a_part(
+    open_tab: MakeTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rewind, "LOOKED", 100)
     async with EventBus("memory://") as bus, serving(bus) as served:
         await bus.publish_many([Event(topic="rare.one" if n == 0 else "task.created") for n in range(150)])
@@ -226,7 +228,9 @@ async def test_subscriptions(tab: Tab) -> None:
     await expect(tab.page.get_by_role("table", name="Subscriptions").get_by_role("row")).to_have_count(2)
     await tab.page.get_by_role("link", name="mailer").click()
     await expect(tab.heading()).to_have_text("mailer~bill.sent")
-    await expect(tab.page.get_by_role("img", name=re.compile("Events a second. Now: Handled [0-9.]+, Failed 0"))).to_be_visible()
+    await expect(
+        tab.page.get_by_role("img", name=re.compile("Events a second. Now: Handled [0-9.]+, Failed 0"))
+    ).to_be_visible()
     await tab.settle(12)
     await tab.check("subscription")
 

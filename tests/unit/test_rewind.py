@@ -29,7 +29,9 @@ class Watched:
         assert query.upto is not None
         self.windows.append((0 if after is None else after.offset, query.upto.offset))
         async for stored in self.broker.read(query, after=after):
-            yield structs.replace(stored, position=Position(self.epoch or stored.position.epoch, stored.position.offset))
+            yield structs.replace(
+                stored, position=Position(self.epoch or stored.position.epoch, stored.position.offset)
+            )
 
 
 async def filled(count: int) -> Watched:

@@ -221,8 +221,8 @@ class SubscriptionShown(Struct):
     delivered_per_second: Annotated[
         float | None,
         Meta(
-            description="Of the last 5 to 10 seconds, in all processes, as are the next two. Null where `rates` was not "
-            "asked for, of a live one, and where a process has more subscriptions at work than it names."
+            description="Of the last 5 to 10 seconds, in all processes, as are the next two. Null where `rates` was "
+            "not asked for, of a live one, and where a process has more subscriptions at work than it names."
         ),
     ]
     failed_per_second: Annotated[float | None, Meta(description="Each attempt counts.")]

@@ -91,7 +91,10 @@ async def history(request: Request) -> Response | Borrowed:
     limit = limit_of(asked.get("limit"), FURTHEST) if stream else limit_of(asked.get("limit", _PAGE), MOST)
     backwards = choice_of(asked, "order", ORDERS) == "newest"
     query = build_query(
-        patterns, time_of(asked, "start_time"), time_of(asked, "end_time"), correlation_id=name_of(asked, "correlation_id")
+        patterns,
+        time_of(asked, "start_time"),
+        time_of(asked, "end_time"),
+        correlation_id=name_of(asked, "correlation_id"),
     )
     after = position_of(asked.get("after"), "after")
     if backwards or not asked.keys().isdisjoint(PARTS):

@@ -188,8 +188,8 @@ OPERATIONS: Final = (
             Parameter("end_time", "Events up to then, by their own time.", _TIME),
             _CORRELATION, _AFTER, _limit(f"At most so many: {events.MOST} as JSON, any number as NDJSON."),
             Parameter(
-                "order", f"Which come first. Newest first, a page looks at {LOOKED:,} places of the log at most: one with "
-                "fewer events than `limit` is the last one only where `next` is null.",
+                "order", f"Which come first. Newest first, a page looks at {LOOKED:,} places of the log at most: one "
+                "with fewer events than `limit` is the last one only where `next` is null.",
                 {"type": "string", "enum": events.ORDERS, "default": events.ORDERS[0]},
             ),
             Parameter("before", "A position: what lies before it."),
