@@ -70,7 +70,12 @@ async def stretch(
         first = max(first, await _reached(broker, head, stored_from, past=False))
     if stored_until is not None:
         last = min(last, await _reached(broker, head, stored_until, past=True))
-    return Stretch(Position(head.epoch, first) if first else None, Position(head.epoch, max(first, last)))
+    return _between(head.epoch, first, max(first, last))
+
+
+def _between(epoch: str, first: int, last: int) -> Stretch:
+    """What lies behind the one place, up to the other."""
+    return Stretch(Position(epoch, first) if first else None, Position(epoch, last))
 
 
 async def _reached(broker: Broker, head: Position, moment: float, *, past: bool) -> int:
@@ -94,7 +99,7 @@ async def newest(
     width, found = max(_NARROWEST, 2 * limit), list[Stored]()
     while top > end and left > 0 and len(found) <= limit:
         first = max(end, top - min(width, left))
-        kept, begins = await _window(broker, query, Position(epoch, first), Position(epoch, top), limit + 1, sees)
+        kept, begins = await _window(broker, query, _between(epoch, first, top), limit + 1, sees)
         found += reversed(kept)
         left -= top - first
         top = end if begins else first
@@ -105,12 +110,12 @@ async def newest(
 
 
 async def _window(
-    broker: Broker, query: Query, after: Position, upto: Position, most: int, sees: Callable[[Event], bool] | None
+    broker: Broker, query: Query, part: Stretch, most: int, sees: Callable[[Event], bool] | None
 ) -> tuple[Sequence[Stored], bool]:
-    """The last of what is wanted between two places, in the log's order; True if the log begins there by now."""
-    query = structs.replace(query, upto=upto)
+    """The last of what is wanted of a part, in the log's order; True if the log begins there by now."""
+    query = structs.replace(query, upto=part.upto)
     try:
-        return await _last(broker, query, after if after.offset else None, most, sees), False
+        return await _last(broker, query, part.after, most, sees), False
     except PositionLost:  # what is left of it lies where the log begins
         return await _last(broker, query, None, most, sees), True
 

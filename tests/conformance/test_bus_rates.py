@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -38,13 +39,16 @@ async def test_a_subscription_s_rate_is_the_sum_of_its_processes(rig: Rig):
 
         return handle
 
+    def handled(count: int) -> Callable[[], bool]:
+        return lambda: done.total() + failed.total() == count
+
     for bus in (one, two):
         await bus.subscribe("task.*", handler(bus), subscription="worker")
     await looking.subscribe("task.*", handler(looking), subscription="other")
     while not (done[one] and done[two] and failed[one] and failed[two]):  # whoever is free takes them
         before = done.total() + failed.total()
         await looking.publish_many([event(n=n) for n in range(40)])
-        await eventually(lambda start=before: done.total() + failed.total() == start + 80)
+        await eventually(handled(before + 80))
     await rig.advance(SECONDS)
 
     def of(*buses: EventBus) -> tuple[float, float]:

@@ -45,11 +45,11 @@ async def test_the_newest_come_first_in_pages(rig: Rig):
 @pytest.mark.usefixtures("narrow")
 async def test_what_is_rare_is_found_a_part_of_the_log_at_a_time(rig: Rig):
     broker = rig.broker()
-    await broker.publish([event("rare.one" if n % 150 == 0 else "task.created", n) for n in range(500)])
+    await broker.publish([event("rare.one" if n % 150 == 0 else "task.created", n) for n in range(400)])
     found = await pages(broker, 2, Query(patterns=("rare.*",)))
-    assert [n for page in found for n in page] == [450, 300, 150, 0]
+    assert [n for page in found for n in page] == [300, 150, 0]
     assert len(found) > 2, "a page looks at so many places at most"
-    assert sum(map(len, await pages(broker, 7))) == 500
+    assert [n for page in await pages(broker, 90) for n in page] == list(range(399, -1, -1))
 
 
 async def test_pages_stay_as_they_are_while_more_is_published(rig: Rig):
@@ -76,7 +76,7 @@ async def test_a_part_by_when_it_was_stored_its_ends_included(rig: Rig):
         await rig.advance(100)
     at = [stored.stored_at for stored in await read(broker)]
     for begin, end, wanted in ((at[3], at[5], [5, 4, 3]), (None, at[2], [2, 1, 0]), (at[6], None, [8, 7, 6])):
-        part = {"stored_from": begin, "stored_until": end}
+        part: dict[str, Any] = {"stored_from": begin, "stored_until": end}
         assert await pages(broker, 10, **part) == [wanted]
         found = await stretch(broker, query, **part)
         forward = [each async for each in broker.read(structs.replace(query, upto=found.upto), after=found.after)]
@@ -101,8 +101,9 @@ async def test_what_retention_took_ends_the_pages_and_is_no_failure(rig: Rig):
 async def test_the_place_of_another_log_is_lost_and_facts_have_no_pages(rig: Rig):
     broker, elsewhere = rig.broker(), Position("elsewhere", 1)
     await broker.publish(events(1))
-    for place in ("after", "before"):
+    parts: list[dict[str, Any]] = [{"after": elsewhere}, {"before": elsewhere}]
+    for part in parts:
         with pytest.raises(PositionLost):
-            await pages(broker, 10, **{place: elsewhere})
+            await pages(broker, 10, **part)
     with pytest.raises(InvalidEvent):
         await pages(broker, 10, Query(patterns=("_bus.#",)))

@@ -34,7 +34,7 @@ class Watched:
             )
 
 
-async def filled(count: int) -> Watched:
+async def filled(count: int) -> Any:
     broker = Watched()
     await broker.publish([Event(topic="task.created", payload={"n": n}) for n in range(count)])
     return broker
