@@ -3,12 +3,14 @@
     after ] ............. window 3 ............. | .... window 2 .... | window 1 [ upto
                                                    <── wider and wider, up to WIDEST
 
-An engine looks through a window for what is wanted, and no further. So a page costs what its windows are wide, and they
-are LOOKED places together at most: a page that has found less by then says where the next one goes on.
+An engine looks through a window for what is wanted, and no further. So a page costs what its windows are wide. They are
+LOOKED places together at most, and none is begun after PATIENCE: a page that has found less by then says where the next
+one goes on.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -25,6 +27,8 @@ LOOKED: Final = 20_000
 """Places of the log that are looked at for one page, at most."""
 WIDEST: Final = 8_000
 """Places of one window, at most."""
+PATIENCE: Final = 2.0
+"""Seconds after which no further window is begun for a page: some engines take that long for a few thousand places."""
 
 _NARROWEST: Final = 250
 
@@ -90,13 +94,15 @@ async def _reached(broker: Broker, head: Position, moment: float, *, past: bool)
 async def newest(
     broker: Broker, query: Query, part: Stretch, limit: int, sees: Callable[[Event], bool] | None = None
 ) -> Page:
-    """The last of what is wanted of a part of the log, and may be seen; fewer than `limit` once LOOKED is reached.
+    """The last of what is wanted of a part of the log, and may be seen; fewer than `limit` where its bound is reached.
 
     `part` is one of that query, by `stretch`. Raises PositionLost where the log is made anew meanwhile.
     """
     epoch, top, left = part.upto.epoch, part.upto.offset, LOOKED
     end = 0 if part.after is None else part.after.offset
     width, found = max(_NARROWEST, 2 * limit), list[Stored]()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE
     while top > end and left > 0 and len(found) <= limit:
         first = max(end, top - min(width, left))
         kept, begins = await _window(broker, query, _between(epoch, first, top), limit + 1, sees)
@@ -104,6 +110,8 @@ async def newest(
         left -= top - first
         top = end if begins else first
         width = min(4 * width, WIDEST)
+        if loop.time() >= until:
+            break
     if len(found) > limit:
         return Page(found[:limit], found[limit - 1].position)
     return Page(found, Position(epoch, top + 1) if top > end else None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from wowevent import Event, PositionLost
+from wowevent import Event, PositionLost, rewind
 from wowevent.broker import Position, Query, Retention, Stored
 from wowevent.brokers.memory import MemoryBroker
 from wowevent.rewind import LOOKED, WIDEST, newest, stretch
@@ -40,7 +40,8 @@ async def filled(count: int) -> Any:
     return broker
 
 
-async def test_a_page_looks_at_so_many_places_and_no_further() -> None:
+async def test_a_page_looks_at_so_many_places_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewind, "PATIENCE", 60.0)
     broker, query = await filled(LOOKED + 5_000), Query(patterns=("rare.*",))
     page = await newest(broker, query, await stretch(broker, query), 10)
     assert sum(last - first for first, last in broker.windows) == LOOKED
@@ -49,6 +50,14 @@ async def test_a_page_looks_at_so_many_places_and_no_further() -> None:
     assert (page.found, page.before and page.before.offset) == ([], 5_001)
     rest = await newest(broker, query, await stretch(broker, query, before=page.before), 10)
     assert (rest.found, rest.before) == ([], None)
+
+
+async def test_an_engine_that_takes_long_is_asked_for_one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewind, "PATIENCE", 0.0)
+    broker, query = await filled(2_000), Query(patterns=("rare.*",))
+    page = await newest(broker, query, await stretch(broker, query), 10)
+    assert broker.windows == [(1_750, 2_000)]
+    assert (page.found, page.before and page.before.offset) == ([], 1_751)
 
 
 async def test_a_page_of_what_is_there_is_one_window_and_reads_no_more_than_twice_as_much() -> None:

@@ -17,7 +17,7 @@ from wowevent.causation import MOST
 from wowevent.conversation import Conversation
 from wowevent.fingerprint import MOST as MOST_GROUPS
 from wowevent.fingerprint import PATTERN
-from wowevent.rewind import LOOKED
+from wowevent.rewind import LOOKED, PATIENCE
 from wowevent.service import (
     agents,
     answers,
@@ -188,8 +188,8 @@ OPERATIONS: Final = (
             Parameter("end_time", "Events up to then, by their own time.", _TIME),
             _CORRELATION, _AFTER, _limit(f"At most so many: {events.MOST} as JSON, any number as NDJSON."),
             Parameter(
-                "order", f"Which come first. Newest first, a page looks at {LOOKED:,} places of the log at most: one "
-                "with fewer events than `limit` is the last one only where `next` is null.",
+                "order", f"Which come first. Newest first, a page looks at {LOOKED:,} places of the log at most, and "
+                f"for {PATIENCE:.0f} s: one with fewer events than `limit` is the last one only where `next` is null.",
                 {"type": "string", "enum": events.ORDERS, "default": events.ORDERS[0]},
             ),
             Parameter("before", "A position: what lies before it."),
