@@ -74,7 +74,7 @@ async def stretch(
         first = max(first, await _reached(broker, head, stored_from, past=False))
     if stored_until is not None:
         last = min(last, await _reached(broker, head, stored_until, past=True))
-    return _between(head.epoch, first, max(first, last))
+    return _between(head.epoch, first, last)
 
 
 def _between(epoch: str, first: int, last: int) -> Stretch:
