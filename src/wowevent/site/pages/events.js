@@ -141,10 +141,10 @@ function Past({ query }) {
     <div class="filters">
       <${Typed} label="Topics" name="pattern" query=${query} placeholder="order.*" />
       <${Typed} label="Correlation id" name="correlation_id" query=${query} placeholder="any" />
-      <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => refine({ range: chosen })} />
-      ${range === "between" && MOMENTS.map(([name, label]) => html`<${Typed} key=${name} label=${label} name=${name} query=${query} shown=${local} meant=${utc} type="datetime-local" step="1" />`)}
       <${Choice} label="Order" options=${ORDERS} value=${newest ? "" : "oldest"} onChange=${(order) => refine({ order })} />
       <${Button} icon="replays" busy=${loading} onClick=${() => setTurn(turn + 1)}>Look again</${Button}>
+      <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => refine({ range: chosen })} />
+      ${range === "between" && MOMENTS.map(([name, label]) => html`<${Typed} key=${name} label=${label} name=${name} query=${query} shown=${local} meant=${utc} type="datetime-local" step="1" />`)}
     </div>
     <${Failure} problem=${problem} />
     <${Card} tight title=${data && (places.length > 1 || data.next ? `Page ${places.length}` : many(data.events.length, "event"))}
