@@ -128,9 +128,13 @@ function Past({ query }) {
   const [pages, setPages] = useState({ asked, places: [""] }); // where each page up to this one begins
   const places = pages.asked === asked ? pages.places : [""];
   const turnTo = (next) => setPages({ asked, places: next });
-  const { data, problem, loading } = useData("/events", {
+  const { data, problem, loading, refresh } = useData("/events", {
     query: { pattern: listed(query.pattern), correlation_id: query.correlation_id, ...part, limit: PAGE, ...(newest ? { order: "newest", before: places.at(-1) } : { after: places.at(-1) }) },
   });
+  const lookAgain = () => {
+    setTurn(turn + 1); // from the first page, and a last hour is another one now
+    refresh(); // where all that is asked stays the same
+  };
   const rows = useMemo(() => data && data.events.map(row), [data]);
   const short = data?.next && data.events.length < PAGE;
   const [back, on] = newest ? ["Newer", "Older"] : ["Earlier", "Later"];
@@ -142,7 +146,7 @@ function Past({ query }) {
       <${Typed} label="Topics" name="pattern" query=${query} placeholder="order.*" />
       <${Typed} label="Correlation id" name="correlation_id" query=${query} placeholder="any" />
       <${Choice} label="Order" options=${ORDERS} value=${newest ? "" : "oldest"} onChange=${(order) => refine({ order })} />
-      <${Button} icon="replays" busy=${loading} onClick=${() => setTurn(turn + 1)}>Look again</${Button}>
+      <${Button} icon="replays" busy=${loading} onClick=${lookAgain}>Look again</${Button}>
       <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => refine({ range: chosen })} />
       ${range === "between" && MOMENTS.map(([name, label]) => html`<${Typed} key=${name} label=${label} name=${name} query=${query} shown=${local} meant=${utc} type="datetime-local" step="1" />`)}
     </div>
