@@ -190,7 +190,7 @@ OPERATIONS: Final = (
             Parameter(
                 "order", f"Which come first. Newest first, a page looks at {LOOKED:,} places of the log at most, and "
                 f"for {PATIENCE:.0f} s: one with fewer events than `limit` is the last one only where `next` is null.",
-                {"type": "string", "enum": events.ORDERS, "default": events.ORDERS[0]},
+                {"type": "string", "enum": list(events.ORDERS), "default": events.ORDERS[0]},
             ),
             Parameter("before", "A position: what lies before it."),
             Parameter("stored_from", "What was stored from then on, by the engine's clock.", _TIME),
