@@ -25,8 +25,8 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults nightly clusters bench check check-format check-lint check-types check-layers check-names \
-        fmt lock clean
+.PHONY: help run demo test servers faults nightly clusters bench bench-full peers check check-format check-lint check-types \
+        check-layers check-names fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
 
@@ -59,8 +59,16 @@ clusters: $(VENV)/.dev ## kill nodes of clusters of the engines under load: NATS
 	scripts/servers.sh redis,rabbitmq
 	$(BIN)/python -m pytest tests/clusters $(ARGS)
 
-bench: $(VENV)/.dev ## run the benchmarks
-	$(BIN)/python -m benchmarks $(ARGS)
+BENCH ?= --design --quick --repeat 3 --json build/bench.json --markdown build/bench.md
+bench: peers ## measure what the design sets figures for, ours beside its peers: about ten minutes
+	$(BIN)/python -m benchmarks $(if $(ARGS),$(ARGS),$(BENCH))
+
+bench-full: peers ## measure everything, large and often: hours; cut, it goes on where it was
+	$(BIN)/python -m benchmarks --full --resume build/bench --json build/bench-full.json --markdown build/bench-full.md $(ARGS)
+	@echo "To put it into docs/performance.md: $(BIN)/python -m benchmarks.page build/bench-full.json"
+
+peers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks --install-peers
 
 servers: ## install the servers that tests of BROKERS start, where apt can
 	scripts/servers.sh $(BROKERS)
@@ -103,6 +111,8 @@ lock: $(VENV)/pyvenv.cfg ## resolve the dependencies anew and lock them with the
 	$(COMPILE) --upgrade --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --upgrade --all-extras --constraint requirements/build.txt --constraint requirements/runtime.txt \
 	    --output-file requirements/dev.txt pyproject.toml
+	$(COMPILE) --upgrade --output-file requirements/peers/faststream.txt requirements/peers/faststream.in
+	$(COMPILE) --upgrade --output-file requirements/peers/pika.txt requirements/peers/pika.in
 
 clean: ## remove the virtual environment and everything that tools left behind
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache \

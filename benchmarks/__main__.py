@@ -1,6 +1,7 @@
 """`python -m benchmarks [names] [--quick|--full] [--repeat N] [--json FILE] [--markdown FILE]`: measure, and say so.
 
 The exit code is 1 if a run lost anything or did not come through; a figure that is missed is a finding, not a failure.
+130 is of a run that was cut: with `--resume` the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, peers
+from benchmarks import peers
 from benchmarks.bench import Bench, Scale
-from benchmarks.report import Report, to_json, to_markdown
-from benchmarks.side import RunFailed
-from benchmarks.workloads import TITLES, WORKLOADS
+from benchmarks.kept import Kept
+from benchmarks.report import to_json, to_markdown
+from benchmarks.run import measure
+from benchmarks.workloads import DESIGN, TITLES, WORKLOADS
+
+_PLACES = ("--json", "--markdown", "--directory", "--resume")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     scale: Scale = "tiny" if asked.tiny else "quick" if asked.quick else "full" if asked.full else "normal"
     command = shlex.join(["python", "-m", "benchmarks", *_shared(sys.argv[1:] if arguments is None else arguments)])
+    names = asked.names or list(DESIGN if asked.design else WORKLOADS)
+    kept = Kept(asked.resume) if asked.resume else None
+    for file in filter(None, (asked.json, asked.markdown)):
+        file.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=asked.directory) as directory:
-        bench = Bench(Path(directory), scale, asked.repeat)
-        report = asyncio.run(measure(asked.names or list(WORKLOADS), bench, command))
+        try:
+            report = asyncio.run(measure(names, Bench(Path(directory), scale, asked.repeat), command, kept))
+        except KeyboardInterrupt:
+            print("cut", file=sys.stderr)
+            return 130
     text = to_markdown(report)
     print(text, end="")
     if asked.json:
@@ -46,34 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.failures else 0
 
 
-async def measure(names: Sequence[str], bench: Bench, command: str = "") -> Report:
-    """Run these workloads one after the other; one that fails does not keep the others from running."""
-    report = Report(
-        command=command,
-        machine=await asyncio.to_thread(machine.describe, bench.directory),  # a slow disk would hold up the loop
-        scale=bench.scale,
-        repeat=bench.repeat,
-        load_before=machine.load(),
-    )
-    for name in names:
-        print(f"{name}: {TITLES.get(name, '')}", file=sys.stderr)
-        try:
-            report.rows += await WORKLOADS[name](bench)
-        except (RunFailed, TimeoutError) as error:
-            report.failures[name] = str(error) or "took too long"
-    report.absent = sorted(bench.absent)
-    report.load_after = machine.load()
-    return report
-
-
 def _shared(arguments: Sequence[str]) -> list[str]:
     """The arguments without where files went: what another machine needs to repeat the run."""
     kept: list[str] = []
     given = iter(arguments)
     for argument in given:
-        if argument in {"--json", "--markdown", "--directory"}:
+        if argument in _PLACES:
             next(given, None)
-        elif not argument.startswith(("--json=", "--markdown=", "--directory=")):
+        elif not argument.startswith(tuple(f"{place}=" for place in _PLACES)):
             kept.append(argument)
     return kept
 
@@ -83,12 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="workloads to run (default: all)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--quick", action="store_true", help="small runs, once each")
-    scale.add_argument("--full", action="store_true", help="large runs, five times each: about an hour")
+    scale.add_argument("--full", action="store_true", help="large runs, five times each: hours")
     scale.add_argument("--tiny", action="store_true", help="only to see that everything works")
+    parser.add_argument("--design", action="store_true", help="only the workloads whose figures the design sets")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds (default: 1 quick, 3, or 5 full)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="where logs lie (default: the temporary one)")
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR", help="keep there what each workload found, and take what is there already"
+    )
     parser.add_argument("--install-peers", action="store_true", help="install those of other projects, and stop")
     parser.add_argument("--list", action="store_true", help="name the workloads, and stop")
     return parser

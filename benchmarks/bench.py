@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -33,10 +32,10 @@ class Bench:
         """The one of these that the scale asks for."""
         return {"tiny": tiny, "quick": quick, "normal": normal, "full": full}[self.scale]
 
-    async def alternate(self, *compared: Side) -> dict[str, list[Outcome]]:
+    async def alternate(self, *compared: Side, rounds: int | None = None) -> dict[str, list[Outcome]]:
         """Each side once, then each once more, and so on; a side whose server is not installed is left out."""
         found: dict[str, list[Outcome]] = {}
-        for _ in range(self.repeat):
+        for _ in range(rounds or self.repeat):
             for side in compared:
                 try:
                     outcome = await sides.run(side, self.directory)
@@ -70,7 +69,9 @@ def row(
     what: str | None = None,
     notes: Sequence[str] = (),
 ) -> Row:
-    """One line from the outcomes of `alternate`; without a ratio if the peer could not be run."""
+    """One line from the outcomes of `alternate`: no ratio if the peer could not be run; Absent if ours could not."""
+    if side.name not in found:
+        raise Absent(f"what {side.name!r} needs")
     ours = tuple(of(outcome) for outcome in found[side.name])
     theirs = tuple(of(outcome) for outcome in found.get(peer.name, ())) if peer is not None else ()
     return Row(
@@ -85,6 +86,5 @@ def row(
         cpu_us=statistics.median(outcome.cpu_us for outcome in found[side.name]),
         figures=ours,
         peer_figures=theirs,
-        load=round(os.getloadavg()[0], 2),
         notes={name: statistics.median(o.values[name] for o in found[side.name]) for name in notes},
     )

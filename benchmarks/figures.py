@@ -17,7 +17,7 @@ class Aim(Struct, frozen=True):
     bound: float
     at_least: bool = True
     source: str = "DESIGN 6"
-    """Where the bound comes from; "ours" for one that this tool sets."""
+    """Where the bound comes from: a promise by its mark (W14), or "ours" for one that this tool sets."""
 
     def met(self, value: float) -> bool:
         """Whether a value keeps it."""
@@ -44,8 +44,6 @@ class Row(Struct, frozen=True, kw_only=True):
     cpu_us: float | None = None
     figures: tuple[float, ...] = ()
     peer_figures: tuple[float, ...] = ()
-    load: float = 0.0
-    """The load average of the last minute when this was measured."""
     notes: dict[str, float] = {}
 
     @property

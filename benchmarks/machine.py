@@ -22,6 +22,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
+_STAT = Path("/proc/stat")
+
+
 def describe(directory: Path) -> dict[str, Any]:
     """CPU, cores, memory, system, versions, and what one durable write costs where the logs will lie."""
     return {
@@ -38,6 +41,24 @@ def describe(directory: Path) -> dict[str, Any]:
 def load() -> list[float]:
     """The load averages of 1, 5 and 15 minutes: what else the machine was doing."""
     return [round(each, 2) for each in os.getloadavg()]
+
+
+def busy(seconds: float) -> float:
+    """How many cores are at work in this time: somebody else's work, as long as nothing of ours runs."""
+    idle, all_before = ticks(_STAT.read_text(encoding="ascii"))
+    time.sleep(seconds)
+    idle_after, all_after = ticks(_STAT.read_text(encoding="ascii"))
+    passed = all_after - all_before
+    return (os.cpu_count() or 1) * (1 - (idle_after - idle) / passed) if passed else 0.0
+
+
+def ticks(stat: str) -> tuple[int, int]:
+    """Of /proc/stat: what all cores together were idle, and all that there was.
+
+    `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, where guests are counted as users already.
+    """
+    numbers = [int(each) for each in stat.split("\n", 1)[0].split()[1:9]]
+    return numbers[3] + numbers[4], sum(numbers)
 
 
 def _cpu() -> str:

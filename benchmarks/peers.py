@@ -1,11 +1,14 @@
 """Peers that would bring dependencies of their own: each lies in a virtual environment that only its parts run in.
 
-`python -m benchmarks --install-peers` makes them, below `build/`; without them their rows have no ratio. Nothing of the
+`python -m benchmarks --install-peers` makes them, below `build/`, out of `requirements/peers/`, where each is locked
+with its hashes, and what we have ourselves is in our version; without them their rows have no ratio. Nothing of the
 project depends on one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import subprocess
 import sys
 import venv
@@ -15,12 +18,10 @@ from typing import Final
 
 from benchmarks.places import Absent
 
-FOLDER: Final = Path(__file__).parents[1] / "build" / "peers"
-PEERS: Final = {
-    "faststream": ("faststream[nats,rabbit,redis]", "hiredis", "msgspec", "uvloop"),
-    "pika": ("pika", "msgspec", "uvloop"),
-}
-"""What is installed for each; the last two are what runs a part."""
+_ROOT: Final = Path(__file__).parents[1]
+FOLDER: Final = _ROOT / "build" / "peers"
+LOCKS: Final = _ROOT / "requirements" / "peers"
+PEERS: Final = ("faststream", "pika")
 
 
 def python(peer: str) -> str:
@@ -32,10 +33,17 @@ def python(peer: str) -> str:
 
 
 def install() -> None:
-    """Make all of them, or bring them up to date."""
-    for peer, packages in PEERS.items():
-        venv.create(FOLDER / peer, with_pip=True)
-        subprocess.run([python(peer), "-m", "pip", "install", "--quiet", "--upgrade", *packages], check=True)
+    """Make all that are not there as they are locked; one whose lock has changed is made anew."""
+    for peer in PEERS:
+        lock = LOCKS / f"{peer}.txt"
+        done, digest = FOLDER / peer / "lock", hashlib.sha256(lock.read_bytes()).hexdigest()
+        if done.exists() and done.read_text(encoding="ascii") == digest:
+            continue
+        shutil.rmtree(FOLDER / peer, ignore_errors=True)
+        venv.create(FOLDER / peer)
+        pip = [sys.executable, "-m", "pip", "--python", python(peer), "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "install", "--require-hashes", "-r", str(lock)], check=True)
+        done.write_text(digest, encoding="ascii")
         print(f"{peer} {versions()[peer]}", file=sys.stderr)
 
 

@@ -30,7 +30,7 @@ async def sockets(setting: Setting, signal: Signal) -> Record:
     subscriber = await subscribed(
         url, lambda data: times.take(data[at.start(1) : at.end(1)].decode() for at in _EVENT_ID.finditer(data))
     )
-    publisher = await Client.connect(url, lambda _data: None)
+    publisher = await Client.connect(f"{url}/publish", lambda _data: None)
     record = await times.measure(setting, signal, publish)
     await asyncio.gather(publisher.leave(), subscriber.leave())
     return record

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from benchmarks.body import id_of, payload
 from benchmarks.part import Record, Setting, Signal
+from benchmarks.parts.bus import percentiles, steadily
 
 _STREAM, _GROUP = "events", "workers"
 _PIPELINED = 100
 _AT_ONCE = 500
+_CONNECTIONS = 100
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,6 +67,33 @@ async def appender(setting: Setting, signal: Signal) -> Record:
     return record
 
 
+async def latency(setting: Setting, signal: Signal) -> Record:
+    """Publish to handler, in milliseconds, at a steady rate that waits for nothing; connections for each direction."""
+    sent: dict[str, float] = {}
+    taken: dict[str, float] = {}
+
+    def take(ids: list[str]) -> None:
+        taken.update(dict.fromkeys(ids, time.monotonic()))
+
+    # A pool that makes who publishes wait for a connection, where the plain one would raise.
+    pool = BlockingConnectionPool.from_url(setting.url, max_connections=_CONNECTIONS, timeout=60)
+    async with Redis.from_pool(pool) as writer, Redis.from_url(setting.url) as reader:
+        await _make_group(reader)
+
+        async def publish(number: int) -> None:
+            id = id_of(number)
+            sent[id] = time.monotonic()
+            await writer.xadd(_STREAM, {"id": id, "body": _encode(payload(number))})
+
+        await signal.ready()
+        began = time.monotonic()
+        handled, _ = await asyncio.gather(_consume(reader, setting, take), steadily(setting, publish))
+        record = Record(started=began, ended=time.monotonic(), published=list(sent), handled=handled, cpu=signal.cpu())
+        record.values = percentiles([taken[id] - sent[id] for id in sent])
+        record.values["lost"] = await _left(reader, setting)
+    return record
+
+
 async def _make_group(redis: Redis) -> None:
     await redis.xgroup_create(_STREAM, _GROUP, id="0", mkstream=True)
 
@@ -84,7 +114,7 @@ async def _publish(redis: Redis, setting: Setting) -> list[str]:
     return ids
 
 
-async def _consume(redis: Redis, setting: Setting) -> list[str]:
+async def _consume(redis: Redis, setting: Setting, take: Callable[[list[str]], None] | None = None) -> list[str]:
     """Acknowledge what one read brought; with `delete`, take it from the stream too, in the same round trip."""
     handled: list[str] = []
     at_once, delete = setting.options.get("at_once", _AT_ONCE), setting.options.get("delete", False)
@@ -92,7 +122,10 @@ async def _consume(redis: Redis, setting: Setting) -> list[str]:
         found: Any = await redis.xreadgroup(_GROUP, "one", {_STREAM: ">"}, count=at_once, block=5_000)
         for _, entries in found.items() if isinstance(found, dict) else found:
             flat = entries[0] if entries and isinstance(entries[0], list) else entries
-            handled.extend([fields[b"id"].decode() for _, fields in flat])
+            ids = [fields[b"id"].decode() for _, fields in flat]
+            handled.extend(ids)
+            if take is not None:
+                take(ids)
             done = [entry for entry, _ in flat]
             if delete:
                 pipe = redis.pipeline(transaction=False)

@@ -49,3 +49,9 @@ _MODULES: Final = (
 )  # fmt: skip
 WORKLOADS: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {each.NAME: each.run for each in _MODULES}
 TITLES: Final = {each.NAME: (each.__doc__ or "").partition(": ")[2].strip() for each in _MODULES}
+DESIGN: Final = (
+    "memory-each", "memory-many", "sqlite", "redis", "rabbitmq", "nats",
+    "sqlite-one", "redis-one", "rabbitmq-one", "nats-one", "websocket",
+    "latency", "redis-latency", "nats-latency", "websocket-latency", "rabbitmq-latency", "soak", "websocket-idle",
+)  # fmt: skip
+"""Those whose figures the design sets, in its order."""

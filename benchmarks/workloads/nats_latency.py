@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from benchmarks.bench import Bench, row, value
-from benchmarks.figures import Aim, Row
+from benchmarks.figures import Row
+from benchmarks.pace import POINTS, PROMPT, RATE, count
 from benchmarks.places import CLIENT_CORE, nats
 from benchmarks.side import Part, Side
 from benchmarks.workloads.nats import SIZE
 
 NAME = "nats-latency"
-_RATE = 1_000
-_AIMS = {"p50": Aim("figure", 1.0, at_least=False), "p99": Aim("figure", 5.0, at_least=False)}
 
 
 async def run(bench: Bench) -> list[Row]:
     ours, raw = sides(bench)
     found = await bench.alternate(ours, raw)
     return [
-        row(NAME, found, ours, peer=raw, aim=_AIMS.get(point), unit="ms", of=value(point), what=f"nats, {point}")
-        for point in ("p50", "p95", "p99")
+        row(NAME, found, ours, peer=raw, aim=PROMPT[point], unit="ms", of=value(point), what=f"nats, {point}")
+        for point in POINTS
     ]
 
 
@@ -32,6 +31,6 @@ def _side(bench: Bench, name: str, part: str) -> Side:
         name=name,
         place=nats,
         parts=(Part(f"benchmarks.parts.{part}", CLIENT_CORE),),
-        count=_RATE * bench.size(1, 3, 10, 30) // (10 if bench.scale == "tiny" else 1),
-        options={"rate": _RATE, "size": SIZE},
+        count=count(bench),
+        options={"rate": RATE, "size": SIZE},
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from benchmarks.bench import Bench, row, value
 from benchmarks.figures import Aim, Row
+from benchmarks.pace import POINTS, RATE, count
 from benchmarks.places import CLIENT_CORE, rabbitmq
 from benchmarks.side import Part, Side
 from benchmarks.workloads.rabbitmq import SIZE
 
 NAME = "rabbitmq-latency"
-_RATE = 1_000
 _AIM = Aim("ratio", 1.1, at_least=False)
 
 
@@ -18,7 +18,7 @@ async def run(bench: Bench) -> list[Row]:
     found = await bench.alternate(ours, raw)
     return [
         row(NAME, found, ours, peer=raw, aim=_AIM, unit="ms", of=value(point), what=f"rabbitmq, {point}")
-        for point in ("p50", "p95", "p99")
+        for point in POINTS
     ]
 
 
@@ -32,6 +32,6 @@ def _side(bench: Bench, name: str, part: str) -> Side:
         name=name,
         place=rabbitmq,
         parts=(Part(f"benchmarks.parts.{part}", CLIENT_CORE),),
-        count=_RATE * bench.size(1, 3, 10, 30) // (10 if bench.scale == "tiny" else 1),
-        options={"rate": _RATE, "size": SIZE},
+        count=count(bench),
+        options={"rate": RATE, "size": SIZE},
     )

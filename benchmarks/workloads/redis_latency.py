@@ -1,27 +1,30 @@
-"""redis-latency: publish to handler at 1,000 events a second, in one process beside the server's."""
+"""redis-latency: publish to handler at 1,000 events a second, in one process beside the server's; and raw redis-py."""
 
 from __future__ import annotations
 
 from benchmarks.bench import Bench, row, value
-from benchmarks.figures import Aim, Row
+from benchmarks.figures import Row
+from benchmarks.pace import POINTS, PROMPT, RATE, count
 from benchmarks.places import CLIENT_CORE, redis_everysec
 from benchmarks.side import Part, Side
 
 NAME = "redis-latency"
-_RATE = 1_000
-_AIMS = {"p50": Aim("figure", 1.0, at_least=False), "p99": Aim("figure", 5.0, at_least=False)}
 
 
 async def run(bench: Bench) -> list[Row]:
-    side = Side(
-        name="redis",
-        place=redis_everysec,
-        parts=(Part("benchmarks.parts.bus:latency", CLIENT_CORE),),
-        count=_RATE * bench.size(1, 3, 10, 30) // (10 if bench.scale == "tiny" else 1),
-        options={"rate": _RATE},
-    )
-    found = await bench.alternate(side)
+    ours, raw = _side(bench, "redis", "bus"), _side(bench, "raw redis-py", "redis_streams")
+    found = await bench.alternate(ours, raw)
     return [
-        row(NAME, found, side, aim=_AIMS.get(point), unit="ms", of=value(point), what=f"redis, {point}")
-        for point in ("p50", "p95", "p99")
+        row(NAME, found, ours, peer=raw, aim=PROMPT[point], unit="ms", of=value(point), what=f"redis, {point}")
+        for point in POINTS
     ]
+
+
+def _side(bench: Bench, name: str, part: str) -> Side:
+    return Side(
+        name=name,
+        place=redis_everysec,
+        parts=(Part(f"benchmarks.parts.{part}:latency", CLIENT_CORE),),
+        count=count(bench),
+        options={"rate": RATE, "at_once": 100, "delete": True},
+    )

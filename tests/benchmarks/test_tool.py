@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import side as sides
-from benchmarks.__main__ import main, measure
+from benchmarks.__main__ import main
 from benchmarks.bench import Bench, row
 from benchmarks.figures import Aim, Row, median_ratio, percentile, shown
 from benchmarks.part import Record
 from benchmarks.places import Absent, memory
-from benchmarks.report import Report, to_json, to_markdown
+from benchmarks.report import Report, from_json, to_json, to_markdown
+from benchmarks.run import measure
 from benchmarks.side import Lost, Outcome, Part, RunFailed, Side, outcome
-from benchmarks.workloads import TITLES, WORKLOADS
+from benchmarks.workloads import DESIGN, TITLES, WORKLOADS
 from benchmarks.workloads.soak import about, largest
 
 NEEDS = {
@@ -37,15 +38,19 @@ async def test_each_workload_runs_and_reports_valid_json(name: str, tmp_path: Pa
     report = await measure([name], Bench(tmp_path, "tiny"), "the command")
     assert report.failures == {}
     found = json.loads(to_json(report))
-    assert found["rows"]
+    rows = found["findings"][name]["rows"]
+    assert rows
     assert found["machine"]["cores"] >= 1
     assert len(found["load_before"]) == len(found["load_after"]) == 3
-    for each in found["rows"]:
+    if name in DESIGN and name != "soak":  # whose aim is one of ten minutes
+        assert any(each["aim"] and each["aim"]["source"] == "DESIGN 6" for each in rows)
+    for each in rows:
         assert each["workload"] == name
         assert each["figure"] > 0
         assert (each["ratio"] is None) == (each["peer_figure"] is None)
         assert each["met"] in {None, True, False}
-    assert found["rows"][0]["what"] in to_markdown(report)
+    assert rows[0]["what"] in to_markdown(report)
+    assert from_json(to_json(report)) == report
     assert not any(os.scandir(tmp_path)), "logs are left behind"
 
 
@@ -74,7 +79,7 @@ async def test_a_failed_workload_is_reported_and_the_others_go_on(tmp_path: Path
         one = side("honest")
         return [row("honest", await bench.alternate(one), one)]
 
-    monkeypatch.setattr("benchmarks.__main__.WORKLOADS", {"lossy": lossy, "honest": honest})
+    monkeypatch.setattr("benchmarks.run.WORKLOADS", {"lossy": lossy, "honest": honest})
     report = await measure(["lossy", "honest"], Bench(tmp_path, "tiny"))
     assert "lost 1" in report.failures["lossy"]
     assert [each.workload for each in report.rows] == ["honest"]
@@ -110,6 +115,20 @@ async def test_a_peer_whose_server_is_not_installed_leaves_no_ratio(tmp_path: Pa
     line = row("w", await bench.alternate(a, b), a, peer=b, aim=Aim("ratio", 0.7))
     assert (line.ratio, line.met) == (None, None)
     assert bench.absent == {"some-server"}
+
+
+async def test_a_workload_whose_own_server_is_absent_has_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def nowhere(_directory: Path) -> AbstractAsyncContextManager[str]:
+        raise Absent("some-server")
+
+    async def run(bench: Bench) -> list[Row]:
+        ours, peer = Side(name="ours", place=nowhere, parts=side("honest").parts, count=1), side("honest")
+        return [row("w", await bench.alternate(ours, peer), ours, peer=peer)]
+
+    monkeypatch.setattr("benchmarks.run.WORKLOADS", {"w": run})
+    report = await measure(["w"], Bench(tmp_path, "tiny"))
+    assert (report.rows, report.failures, report.absent) == ([], {}, ["some-server"])
+    assert "Not installed, so rows lack a ratio or are not there: some-server" in to_markdown(report)
 
 
 async def test_a_peer_that_is_not_installed_leaves_no_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -184,6 +203,25 @@ def test_numbers_are_shown_as_people_read_them():
     assert [shown(value) for value in (123_456.7, 0.123456, 12.345)] == ["123,457", "0.123", "12.3"]
 
 
+def test_what_the_design_sets_figures_for_is_measured():
+    assert len(set(DESIGN)) == len(DESIGN)
+    assert set(DESIGN) < WORKLOADS.keys()
+
+
+def test_a_run_that_lost_something_says_so_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    async def lossy(bench: Bench) -> list[Row]:
+        await bench.alternate(side("drops"))
+        return []
+
+    monkeypatch.setattr("benchmarks.run.WORKLOADS", {"memory-each": lossy})
+    made = tmp_path / "new" / "a.json"
+    assert main(["memory-each", "--tiny", "--json", str(made), "--directory", str(tmp_path)]) == 1
+    assert "FAILED: memory-each: a side: lost 1" in capsys.readouterr().out
+    assert "lost 1" in from_json(made.read_bytes()).failures["memory-each"]
+
+
 def test_the_list_names_every_workload(capsys: pytest.CaptureFixture[str]):
     assert main(["--list"]) == 0
     assert all(name in capsys.readouterr().out.split() for name in [next(iter(WORKLOADS))])
@@ -206,4 +244,4 @@ def test_the_command_writes_both_files_and_names_no_path(tmp_path: Path):
 
 def test_a_report_without_rows_is_a_report():
     report = Report(command="c", machine={"cpu": "x"}, scale="tiny", repeat=1, load_before=[0.0])
-    assert json.loads(to_json(report))["rows"] == []
+    assert json.loads(to_json(report))["findings"] == {}
