@@ -300,6 +300,9 @@ class Query(Struct, frozen=True, kw_only=True):
     """What was stored before this moment (Unix seconds) is not wanted. An engine that looks through its log begins
     there, by whichever clock it has for that; what lies a little before may come all the same. Only for a read without
     `follow` and `after`."""
+    upto: Position | None = None
+    """What lies behind this place of the log is not wanted, and not looked at: a read that finds nothing ends there.
+    Only for a read without `follow`, and not of facts."""
 
 
 class Stored(Struct, frozen=True, gc=False):

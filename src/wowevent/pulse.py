@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from heapq import nlargest
 from typing import Final, Protocol
 
 from msgspec import Struct, structs
@@ -23,6 +24,10 @@ SILENT: Final = 3 * PERIOD
 """Seconds for which the last rates of a process stand: one or two of its words may get lost."""
 SAMPLES: Final = 300
 """Ten minutes of them."""
+NAMED: Final = 1_000
+"""Subscriptions that a pulse names, at most: those that do most."""
+ROOM: Final = 200_000
+"""Characters of their names, at most: a pulse is a small event."""
 
 
 class RouterPulse(Struct, frozen=True):
@@ -79,6 +84,10 @@ class Pulse(Struct, frozen=True, omit_defaults=True):
     routers: tuple[RouterPulse, ...] = ()
     gone: bool = False
     """It leaves."""
+    subscriptions: tuple[tuple[str, float, float], ...] = ()
+    """Those at work within its last five to ten seconds: which, delivered a second, failed a second."""
+    more: bool = False
+    """There are more than it names."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -88,6 +97,7 @@ class Pulse(Struct, frozen=True, omit_defaults=True):
 
 def pulse_of(process: str, host: str, pid: int, lately: Lately, *, routers: Sequence[Router], gone: bool) -> Pulse:
     """What there is to say."""
+    named = _busiest(lately.subscribers)
     return Pulse(
         process,
         host,
@@ -100,7 +110,45 @@ def pulse_of(process: str, host: str, pid: int, lately: Lately, *, routers: Sequ
         longest=lately.longest,
         routers=tuple(router.pulse() for router in routers),
         gone=gone,
+        subscriptions=named,
+        more=len(named) < len(lately.subscribers),
     )
+
+
+def _busiest(rates: Mapping[str, tuple[float, float]]) -> tuple[tuple[str, float, float], ...]:
+    """So many that their names are not too long."""
+    room, named = ROOM, list[tuple[str, float, float]]()
+    for name, (delivered, failed) in nlargest(NAMED, rates.items(), key=_work):
+        room -= len(name)
+        if room < 0:
+            break
+        named.append((name, round(delivered, 3), round(failed, 3)))
+    return tuple(named)
+
+
+def _work(each: tuple[str, tuple[float, float]]) -> float:
+    return sum(each[1])
+
+
+class Rates:
+    """How much subscriptions get and fail at a second, in all processes together."""
+
+    def __init__(self, pulses: Sequence[Pulse]) -> None:
+        """The last word of each process that is there."""
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._cut: list[frozenset[str]] = []  # of each that has more than it names: those that it names
+        self._heard = bool(pulses)
+        for pulse in pulses:
+            for name, delivered, failed in pulse.subscriptions:
+                before = self._sums.get(name, (0.0, 0.0))
+                self._sums[name] = (before[0] + delivered, before[1] + failed)
+            if pulse.more:
+                self._cut.append(frozenset(name for name, _, _ in pulse.subscriptions))
+
+    def of(self, id: str) -> tuple[float, float] | None:
+        """Delivered and failed; None where that is not known: nobody was heard, or somebody may not have named it."""
+        known = self._heard and all(id in names for names in self._cut)
+        return self._sums.get(id, (0.0, 0.0)) if known else None
 
 
 class Latency(Struct, frozen=True):
@@ -163,6 +211,10 @@ class Vitals:
         """The last word of each process that is there, by its id."""
         found = [heard.pulse for heard in self._heard.values() if now - heard.at < SILENT and not heard.pulse.gone]
         return sorted(found, key=_process)
+
+    def rates(self, now: float) -> Rates:
+        """How much each subscription gets. Who has left counts no longer."""
+        return Rates(self.there(now))
 
     def sample(self, now: float, time: float) -> Sample:
         """How it is now; `time` is now as well, in Unix seconds. Who has left counts once more, and no longer."""

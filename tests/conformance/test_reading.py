@@ -87,6 +87,18 @@ async def test_history_behind_a_position(rig: Rig):
     assert numbers(await read(broker, after=positions[4])) == []
 
 
+async def test_history_up_to_a_position(rig: Rig):
+    broker = rig.broker()
+    places = await store(broker, [event("task.created" if n % 2 else "plan.created", n) for n in range(6)])
+    epoch, last = places[-1].epoch, places[-1].offset
+    assert numbers(await read(broker, upto=places[3])) == [0, 1, 2, 3]
+    assert numbers(await read(broker, upto=places[4], after=places[1], patterns=("task.*",))) == [3]
+    assert numbers(await read(broker, upto=places[3], limit=2)) == [0, 1]
+    assert numbers(await read(broker, upto=Position(epoch, last + 1000))) == [0, 1, 2, 3, 4, 5]
+    for upto, after in ((Position(epoch, 0), None), (places[1], places[1]), (places[1], places[3])):
+        assert numbers(await read(broker, upto=upto, after=after)) == []
+
+
 async def test_a_long_history_comes_whole_and_in_order(rig: Rig):
     broker = rig.broker()
     for start in range(0, 3000, 500):

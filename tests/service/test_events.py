@@ -1,14 +1,17 @@
 """POST and GET /events: what goes in, what comes out, and what is refused with which status."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from wowevent import Event, EventBus, errors
-from wowevent.service import create_app
+from wowevent.service import create_app, drain
 from wowevent.service.failures import STATUS, status_of
+from wowevent.testing import TestBus
 
 CLOUD = {"specversion": "1.0", "id": "c-1", "source": "/shop", "type": "order.placed", "data": {"n": 1}}
 
@@ -186,6 +189,61 @@ async def test_history_by_pattern_time_and_correlation(client: httpx.AsyncClient
     assert await ids("end_time=2020-01-01T12:00:00Z") == [early.event_id]
 
 
+async def test_the_newest_first_in_pages(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await bus.publish_many([Event(topic="a.b", payload={"n": n}) for n in range(5)])
+    await bus.publish(Event(topic="b.c"))
+    found, before = [], ""
+    for _ in range(3):
+        page = (await client.get(f"/events?pattern=a.*&order=newest&limit=2{before}")).json()
+        found += [item["event"]["payload"]["n"] for item in page["events"]]
+        before = f"&before={page['next']}"
+
+    assert found == [4, 3, 2, 1, 0]
+    assert page["next"] is None
+    everything = (await client.get("/events?order=oldest")).json()["events"]
+    behind = await client.get(f"/events?order=newest&after={everything[2]['position']}")
+    assert behind.json()["events"] == everything[:2:-1]
+    between = f"after={everything[0]['position']}&before={everything[3]['position']}"
+    assert (await client.get(f"/events?{between}")).json()["events"] == everything[1:3]
+
+
+async def test_history_by_when_it_was_stored_is_not_by_the_events_own_time() -> None:
+    async with TestBus() as bus:
+        old = Event(topic="a.b", timestamp="2020-01-01T00:00:00")
+        begun = datetime.fromtimestamp(bus.clock.time(), UTC)
+        await bus.publish(old)
+        await bus.advance(60)
+        await bus.publish(late := Event(topic="a.b"))
+        moment = quote((begun + timedelta(seconds=30)).isoformat())
+        app = create_app(bus, hosts=("bus",))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://bus") as client:
+
+            async def ids(query: str) -> list[str]:
+                return [item["event"]["event_id"] for item in (await client.get(f"/events?{query}")).json()["events"]]
+
+            for order in ("oldest", "newest"):
+                assert await ids(f"order={order}&stored_from={moment}") == [late.event_id]
+                assert await ids(f"order={order}&stored_until={moment}") == [old.event_id]
+                assert (
+                    await ids(f"order={order}&stored_until={quote((begun - timedelta(seconds=1)).isoformat())}") == []
+                )
+                assert await ids(f"order={order}&start_time=2020-01-01&end_time=2020-01-02") == [old.event_id]
+            assert await ids("order=newest") == [late.event_id, old.event_id]
+            assert await ids("order=newest&correlation_id=" + old.event_id) == [old.event_id]
+        await drain(app)
+
+
+async def test_lines_come_oldest_first(client: httpx.AsyncClient, bus: EventBus) -> None:
+    await bus.publish_many([Event(topic="a", payload={"n": n}) for n in range(4)])
+    lines = {"accept": "application/x-ndjson"}
+    position = (await client.get("/events")).json()["events"][2]["position"]
+    answer = await client.get(f"/events?before={position}", headers=lines)
+    assert [json.loads(line)["event"]["payload"]["n"] for line in answer.text.splitlines()] == [0, 1]
+    answer = await client.get("/events?order=newest&limit=2", headers=lines)
+    assert answer.status_code == 400
+    assert "pages" in answer.json()["message"]
+
+
 async def test_history_as_lines(client: httpx.AsyncClient, bus: EventBus) -> None:
     await bus.publish_many([Event(topic="a", payload={"n": n}) for n in range(1500)])
     answer = await client.get("/events", headers={"accept": "application/x-ndjson"})
@@ -207,6 +265,10 @@ async def test_history_as_lines(client: httpx.AsyncClient, bus: EventBus) -> Non
         ("correlation_id=a%0ab", 400),
         ("patern=a", 400),
         ("after=another-1", 410),
+        ("before=another-1", 410),
+        ("order=newest&after=another-1", 410),
+        *((query, 400) for query in ("order=latest", "before=x", "stored_from=soon", "stored_until=x", "order=")),
+        ("order=newest&pattern=_bus.%23", 400),
     ],
 )
 async def test_a_wrong_question_is_refused(client: httpx.AsyncClient, query: str, status: int) -> None:

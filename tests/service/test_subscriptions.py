@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.engines import eventually, url_of
 from wowevent import Event, EventBus, Reject
 from wowevent.broker import Subscription
-from wowevent.service import create_app
+from wowevent.service import create_app, drain
 
 IDS = ("worker", "team/worker:1@host.x-y_z", "a/purge", "a/pause", "agent~a.*,b.#,c", "a//b")
 
@@ -201,3 +201,52 @@ async def test_purge_and_pause_take_no_orders(
     assert (await client.post(f"{path('one')}/purge", content=body, headers=headers)).status_code == status
     (info,) = await bus.subscriptions()
     assert info.ready == (0 if status == 200 else 3)
+
+
+# --- how fast it goes ---------------------------------------------------------------------------------------------
+
+
+RATES = ("delivered_per_second", "failed_per_second", "error_rate")
+
+
+def rates(found: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(found[name] for name in RATES)
+
+
+async def test_how_fast_each_goes_is_said_to_who_asks(tmp_path: Path) -> None:
+    url = url_of("sqlite", tmp_path)
+    async with EventBus(url) as other, EventBus(url) as bus:
+        await other.subscribe("task.*", one_of_four, subscription="worker")
+        await bus.subscribe("task.*", nothing, "wall", durable=False)
+        await bus.broker.declare(Subscription(id="idle", patterns=("none.*",)))
+        app = create_app(bus)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://bus") as client:
+            assert all(rates(each) == (None, None, None) for each in await listed(client, ""))
+            assert [each async for each in bus.history("_bus.pulse.#")] == [], "nobody says anything for that"
+            await other.publish_many([Event(topic="task.created", payload={"n": n}) for n in range(40)])
+
+            async def is_seen() -> bool:
+                found = {each["id"]: each for each in await listed(client, "?rates=true")}
+                delivered, failed, share = rates(found.pop("worker"))
+                assert rates(found.pop("idle")) == (0, 0, 0)
+                (live,) = found.values()
+                assert rates(live) == (None, None, None)
+                return (
+                    delivered > 0 and failed == pytest.approx(delivered / 3, abs=0.01) and share == pytest.approx(0.25)
+                )
+
+            await eventually(is_seen, 8)
+            answer = await client.get("/subscriptions/worker?rates=true")
+            assert answer.json()["error_rate"] == pytest.approx(0.25)
+            assert (await client.get("/subscriptions?rates=yes")).status_code == 400
+        await drain(app)
+
+
+async def one_of_four(event: Event) -> None:
+    if event.payload["n"] % 4 == 0:
+        raise Reject
+
+
+async def listed(client: httpx.AsyncClient, query: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await client.get(f"/subscriptions{query}")).json()["subscriptions"]
+    return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -18,7 +22,7 @@ from tests.service.test_access import Guarded
 from tests.site.conftest import MakeTab
 from tests.site.live import Live
 from tests.site.tab import PHONE, Tab
-from wowevent import Event, EventBus
+from wowevent import Event, EventBus, rewind
 from wowevent.broker import Subscription
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -85,22 +89,87 @@ async def test_the_tail_is_held(tab: Tab, api: httpx.AsyncClient) -> None:
     await expect(tab.page.locator("tbody tr")).to_have_count(3)
 
 
-async def test_the_history_has_pages(tab: Tab, api: httpx.AsyncClient) -> None:
+async def test_the_history_has_pages_the_newest_first(tab: Tab, api: httpx.AsyncClient) -> None:
     await api.post("/events", json=[{"topic": "past.event", "payload": {"n": n}} for n in range(60)])
     await tab.open()
     await tab.reach("Events")
     await tab.page.get_by_role("button", name="History").click()
     await tab.page.get_by_label("Topics").fill("past.*")
+    rows = tab.page.locator("tbody tr")
+    await expect(rows.first).to_contain_text('{"n":59}')
     await tab.shows("Page 1")
-    await tab.shows('{"n":0}')
     await tab.check("history")
+    await tab.page.get_by_role("button", name="Older").click()
+    await expect(rows).to_have_count(10)
+    await expect(rows.last).to_contain_text('{"n":0}')
+    await tab.page.get_by_role("button", name="Newer").click()
+    await expect(rows.first).to_contain_text('{"n":59}')
+    await tab.page.get_by_role("button", name="Oldest first").click()
+    await expect(rows.first).to_contain_text('{"n":0}')
     await tab.page.get_by_role("button", name="Later").click()
-    await tab.shows('{"n":59}')
-    await expect(tab.page.locator("tbody tr")).to_have_count(10)
+    await expect(rows.last).to_contain_text('{"n":59}')
     await tab.page.get_by_role("button", name="Earlier").click()
-    await tab.shows('{"n":0}')
+    await expect(rows.first).to_contain_text('{"n":0}')
     await tab.page.get_by_label("Correlation id").fill("nobody")
     await tab.shows("No event fits")
+
+
+KOLKATA = timezone(timedelta(hours=5, minutes=30), "Asia/Kolkata")
+
+
+async def next_second() -> datetime:
+    """The moment that a second was over, a little later."""
+    now = time.time()
+    await asyncio.sleep(1.05 - now % 1)
+    return datetime.fromtimestamp(int(now) + 1, UTC)
+
+
+async def test_the_history_between_two_moments_of_the_clock_of_who_looks(tab: Tab, api: httpx.AsyncClient) -> None:
+    moments: list[datetime] = []
+    for n in range(3):
+        await api.post("/events", json={"topic": "moment.event", "payload": {"n": n}})
+        moments.append(await next_second())
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+    session = await tab.page.context.new_cdp_session(tab.page)
+    await session.send("Emulation.setTimezoneOverride", {"timezoneId": KOLKATA.tzname(None)})
+    await tab.open("#/events?view=history&pattern=moment.*")
+    rows = tab.page.locator("tbody tr")
+    await expect(rows).to_have_count(3)
+    await tab.page.get_by_role("button", name="Between").click()
+    fields = [tab.page.get_by_label(f"Stored {word}") for word in ("from", "until")]
+    typed = [moment.astimezone(KOLKATA).strftime("%Y-%m-%dT%H:%M:%S").removesuffix(":00") for moment in moments]
+    for field, text in zip(fields, typed, strict=False):
+        await field.fill(text)
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text('{"n":1}')
+    await expect(rows).to_contain_text(moments[0].astimezone(KOLKATA).strftime("%H:%M:"))
+    said = parse_qs(urlsplit([url for url in asked if "/events?" in url][-1]).query)
+    iso = [moment.strftime("%Y-%m-%dT%H:%M:%S.000Z") for moment in moments]
+    assert (said["order"], said["stored_from"], said["stored_until"]) == (["newest"], [iso[0]], [iso[1]])
+    await tab.page.reload()
+    await expect(rows).to_have_count(1)
+    for field, text in zip(fields, typed, strict=False):
+        await expect(field).to_have_value(text)
+    await tab.check("between")
+    await tab.page.get_by_role("button", name="Oldest first").click()
+    await expect(rows).to_have_count(1)
+    await fields[0].fill("")
+    await expect(rows).to_have_count(2)
+
+
+async def test_a_page_of_what_is_rare_says_that_it_looked_at_a_part(
+    open_tab: MakeTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewind, "LOOKED", 100)
+    async with EventBus("memory://") as bus, serving(bus) as served:
+        await bus.publish_many([Event(topic="rare.one" if n == 0 else "task.created") for n in range(150)])
+        tab = await open_tab(served.url)
+        await tab.open("#/events?view=history&pattern=rare.*")
+        await tab.shows("None of the events that were looked at fits.")
+        await tab.page.get_by_role("button", name="Older").click()
+        await expect(tab.page.locator("tbody tr")).to_have_count(1)
+        await expect(tab.page.get_by_role("button", name="Older")).to_be_disabled()
 
 
 async def test_a_filter_that_is_none_is_answered_by_the_service(tab: Tab) -> None:
@@ -151,11 +220,19 @@ async def test_subscriptions(tab: Tab) -> None:
     await tab.reach("Subscriptions")
     for text in ("billing", "served", "not served", "newsletter.#", "the new texts are not ready"):
         await tab.shows(text)
+    table = tab.page.get_by_role("table", name="Subscriptions")
+    await expect(table.get_by_role("row").filter(has_text="stock")).to_contain_text(re.compile(r"[1-9][0-9.]*/s"))
+    await expect(table.get_by_role("row").filter(has_text="billing")).to_contain_text(
+        re.compile("[1-9][0-9]?% fail"), timeout=20_000
+    )
     await tab.check("subscriptions")
     await tab.page.get_by_label("Find by id, agent or topic").fill("mail")
     await expect(tab.page.get_by_role("table", name="Subscriptions").get_by_role("row")).to_have_count(2)
     await tab.page.get_by_role("link", name="mailer").click()
     await expect(tab.heading()).to_have_text("mailer~bill.sent")
+    await expect(
+        tab.page.get_by_role("img", name=re.compile("Events a second. Now: Handled [0-9.]+, Failed 0"))
+    ).to_be_visible()
     await tab.settle(12)
     await tab.check("subscription")
 

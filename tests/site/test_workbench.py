@@ -462,6 +462,10 @@ CASES: list[Case] = [
         "5 will be redelivered: 2 to a, 3 to b.",
     ),
     (SENDING, "told", [{"count": 0, "by_subscription": {}}, "discarded", "of"], "None is left to be discarded."),
+    ("pages/conversation", "pace", [None, 1000], 0),
+    ("pages/conversation", "pace", [{"ended": 500, "steps": []}, 1000], 3000),
+    ("pages/conversation", "pace", [{"ended": 300, "steps": []}, 1000], 30_000),
+    ("pages/conversation", "pace", [{"ended": 999, "steps": [0] * 1000}, 1000], 30_000),
 ]  # fmt: skip
 
 CALL = """async ([module, name, given]) => {
@@ -558,6 +562,36 @@ async def test_a_long_conversation_comes_in_parts(open_tab: MakeTab) -> None:
         await expect(steps).to_have_count(300)
         await its.button("Show more").click()
         await expect(steps).to_have_count(301)
+
+
+async def test_a_conversation_is_followed_where_it_was_scrolled(open_tab: MakeTab) -> None:
+    async with desk(open_tab) as its:
+        page, talk = its.tab.page, [Event(topic="long.talk", correlation_id="talk-2") for _ in range(310)]
+        await its.bus.publish_many(talk)
+        await its.tab.open("#/conversations/talk-2")
+        steps = page.get_by_role("list", name="Events, cause before effect").get_by_role("listitem")
+        await its.button("Show more").click()
+        await expect(steps).to_have_count(310)
+        await page.evaluate("window.scrollTo(0, 2000)")
+        await its.bus.publish(Event(topic="long.end", correlation_id="talk-2"))
+        await expect(steps).to_have_count(311)
+        assert await page.evaluate("window.scrollY") == 2000
+        await its.fail({"customer": "nobody"}, correlation_id="talk-2")
+        await its.button("Failures").click()
+        await expect(steps).to_have_count(1)
+        await its.fail({"customer": "nobody"}, correlation_id="talk-2")
+        await expect(steps).to_have_count(2)
+        its.tab.quiet()
+
+
+async def test_a_conversation_that_is_not_there_is_not_asked_for_again(open_tab: MakeTab) -> None:
+    async with desk(open_tab) as its:
+        asked: list[str] = []
+        its.tab.page.on("request", lambda request: asked.append(request.url))
+        await its.tab.open("#/conversations/talk-3")
+        await expect(its.tab.page.get_by_role("alert")).to_be_visible()
+        await its.tab.page.wait_for_timeout(3500)
+        assert len([url for url in asked if url.endswith("/conversations/talk-3")]) == 1
 
 
 async def test_where_nothing_failed_the_event_is_published_again(open_tab: MakeTab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wowevent.metrics import EventMetrics
-from wowevent.pulse import SAMPLES, SILENT, Pulse, Vitals
+from wowevent.pulse import NAMED, ROOM, SAMPLES, SILENT, Pulse, Vitals, pulse_of
 from wowevent.testing import ManualClock
 
 
@@ -95,6 +95,65 @@ def test_samples_are_kept_for_ten_minutes() -> None:
         vitals.sample(2.0 * n, 2.0 * n)
     assert len(vitals.samples) == 300
     assert vitals.samples[0].at == 20.0
+
+
+# --- what each subscription gets ----------------------------------------------------------------------------------
+
+
+def test_what_a_subscription_gets_is_what_all_who_are_there_say() -> None:
+    vitals = Vitals()
+    assert vitals.rates(0).of("w") is None, "nobody was heard"
+    vitals.hear(pulse("a", 0, subscriptions=(("w", 2.0, 0.5), ("v", 1.0, 0.0))), 0)
+    vitals.hear(pulse("b", 0, subscriptions=(("w", 3.0, 1.0),)), 0)
+    assert [vitals.rates(0).of(id) for id in ("w", "v", "x")] == [(5.0, 1.5), (1.0, 0.0), (0.0, 0.0)]
+    vitals.hear(pulse("b", 0, subscriptions=(("w", 4.0, 0.0),)), 1)
+    assert vitals.rates(1).of("w") == (6.0, 0.5), "the last word stands, and nothing is added up"
+    vitals.hear(pulse("b", 0, 0.0, subscriptions=(("w", 4.0, 0.0),), gone=True), 2)
+    assert vitals.rates(2).of("w") == (2.0, 0.5), "who has left does not count"
+    assert vitals.rates(SILENT - 0.1).of("w") == (2.0, 0.5)
+    vitals.hear(pulse("c", 0), 5)
+    assert vitals.rates(SILENT).of("w") == (0.0, 0.0), "nor who was killed"
+
+
+def test_what_may_not_have_been_named_is_not_known() -> None:
+    vitals = Vitals()
+    vitals.hear(pulse("a", 0, subscriptions=(("w", 2.0, 0.0), ("v", 2.0, 0.0))), 0)
+    vitals.hear(pulse("b", 0, subscriptions=(("w", 3.0, 0.0),), more=True), 0)
+    assert [vitals.rates(0).of(id) for id in ("w", "v", "x")] == [(5.0, 0.0), None, None]
+
+
+@pytest.mark.parametrize(("width", "named"), [(3, NAMED), (1000, ROOM // 1000)])
+async def test_a_pulse_names_those_that_do_most_and_says_if_there_are_more(width: int, named: int) -> None:
+    clock = ManualClock(0.0)
+    metrics = EventMetrics(clock=clock.monotonic)
+    await clock.advance(10)
+    for n in range(NAMED + 20):
+        for _ in range(3 if n % 5 == 0 else 1):
+            metrics.meter(f"{n}".rjust(width, "s")).took("a.b", 0.01)
+    said = pulse_of("p", "h", 1, metrics.lately(None), routers=(), gone=False)
+    assert (len(said.subscriptions), said.more) == (named, True)
+    assert {delivered for _, delivered, _ in said.subscriptions[: min(named, NAMED // 5)]} == {0.6}
+    few = EventMetrics(clock=clock.monotonic)
+    few.meter("w").took("a.b", 0.01)
+    said = pulse_of("p", "h", 1, few.lately(None), routers=(), gone=False)
+    assert (said.subscriptions, said.more) == ((("w", 1.0, 0.0),), False)
+
+
+async def test_rates_are_of_the_last_five_to_ten_seconds() -> None:
+    clock = ManualClock(0.0)
+    metrics = EventMetrics(clock=clock.monotonic)
+    meter, idle = metrics.meter("w"), metrics.meter("idle")
+    for _ in range(33):  # two a second, of which one fails
+        meter.took("a.b", 0.01)
+        meter.took("a.b", 0.01, ok=False)
+        idle.fold()
+        await clock.advance(1)
+        found = metrics.lately(None).subscribers
+        assert found == {"w": pytest.approx((1.0, 1.0))}, clock.monotonic()
+    for passed in range(10):
+        await clock.advance(1)
+        found = metrics.lately(None).subscribers
+        assert ("w" in found) == (passed < 6), "33 s were over, and so 40 is where the part begins that has none"
 
 
 # --- what a process has to say ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from wowevent.breaker import Health
 from wowevent.clock import SystemClock
 from wowevent.errors import InvalidEvent, shown
 from wowevent.metrics.book import BOUNDS, OTHER, TOTALS, Book, Meter, Track, TypeTotals
-from wowevent.metrics.window import SLOTS, added, coarse, health_of, latency, percentiles, rates
+from wowevent.metrics.window import COARSE, SLOTS, added, coarse, health_of, latency, percentiles, rates
 
 __all__ = [
     "BOUNDS",
@@ -80,6 +80,8 @@ class Lately(Struct, frozen=True):
     """How many deliveries of the last ten slots took how long, for `percentiles`."""
     longest: float
     """Of these, in seconds."""
+    subscribers: Mapping[str, tuple[float, float]]
+    """What each got and failed at a second, the slot that runs included; those alone that did something."""
 
 
 class EventMetrics:
@@ -273,7 +275,21 @@ class EventMetrics:
             failed=sum(slot.failed for slot in told),
             marks=coarse(added(slot.marks for slot in recent)),
             longest=max((slot.longest for slot in recent), default=0.0),
+            subscribers=self._busy(number),
         )
+
+    def _busy(self, number: int) -> dict[str, tuple[float, float]]:
+        """The rates of who did something, over the part of its window that runs and the one before."""
+        part = number * COARSE // SLOTS - 1
+        first = part * SLOTS // COARSE
+        now = self._clock()
+        span = min(now - first * self._width, max(self._width, now - self._start))
+        found = dict[str, tuple[float, float]]()
+        for track in self._book.tracks():
+            if track.seen is not None and track.seen >= first:
+                slots = [slot for slot in track.window.within(number) if slot.number >= part]
+                found[track.name] = sum(slot.done for slot in slots) / span, sum(slot.failed for slot in slots) / span
+        return found
 
     def _subscribers(self, number: int) -> dict[str, Any]:
         """Those that are active."""

@@ -70,7 +70,7 @@ class StoredEvent(Struct):
 
 
 class History(Struct):
-    """A page of the log, oldest first; `next`, if not null, goes on with `?after=`."""
+    """A page of the log; `next`, if not null, goes on: with `?after=`, newest first with `?before=`."""
 
     events: list[StoredEvent]
     next: PositionText | None
@@ -218,6 +218,15 @@ class SubscriptionShown(Struct):
     lost: Annotated[int | None, Meta(description="Unread events that were dropped and not yet reported.")]
     lapsed: Annotated[bool, Meta(description="Unserved for too long: nothing is kept for it until it is served again.")]
     paused: Annotated[bool, Meta(description="By hand, itself, its agent or everything: nobody is given its events.")]
+    delivered_per_second: Annotated[
+        float | None,
+        Meta(
+            description="Of the last 5 to 10 seconds, in all processes, as are the next two. Null where `rates` was "
+            "not asked for, of a live one, and where a process has more subscriptions at work than it names."
+        ),
+    ]
+    failed_per_second: Annotated[float | None, Meta(description="Each attempt counts.")]
+    error_rate: Annotated[float | None, Meta(description="The fraction that failed; 0 where nothing came.")]
 
 
 class Subscriptions(Struct):
@@ -576,10 +585,13 @@ def shown_stored(stored: Stored) -> StoredEvent:
     return StoredEvent(to_fields(stored.event), str(stored.position), stored.stored_at)
 
 
-def shown_subscription(info: SubscriptionInfo, *, paused: bool) -> SubscriptionShown:
-    """A subscription for outside."""
+def shown_subscription(
+    info: SubscriptionInfo, *, paused: bool, rate: tuple[float, float] | None = None
+) -> SubscriptionShown:
+    """A subscription for outside; `rate` is how much it gets and fails at a second, where that is known."""
     spec = info.subscription
     wish = spec.filter
+    delivered, failed = rate or (None, None)
     return SubscriptionShown(
         id=spec.id,
         agent=spec.agent or None,
@@ -595,6 +607,9 @@ def shown_subscription(info: SubscriptionInfo, *, paused: bool) -> SubscriptionS
         lost=info.lost,
         lapsed=info.lapsed,
         paused=paused,
+        delivered_per_second=delivered,
+        failed_per_second=failed,
+        error_rate=None if rate is None else rate[1] / (sum(rate) or 1.0),
     )
 
 

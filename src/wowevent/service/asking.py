@@ -44,6 +44,19 @@ def time_of(asked: QueryParams, name: str) -> datetime | None:
     return utc(asked[name].replace(" ", "+") if "T" in asked[name] else asked[name], name) if name in asked else None
 
 
+def flag_of(asked: QueryParams, name: str) -> bool:
+    """Whether the query says `true`; `false` is as good as nothing."""
+    return choice_of(asked, name, ("false", "true")) == "true"
+
+
+def choice_of(asked: QueryParams, name: str, choices: Sequence[str]) -> str:
+    """One of these words; the first, if the query does not say."""
+    said = asked.get(name, choices[0])
+    if said not in choices:
+        raise InvalidEvent(f"{name}: {said!r:.40} is none of {', '.join(choices)}")
+    return said
+
+
 def limit_of(text: str | None, most: int, name: str = "limit") -> int | None:
     """A number of items, from 1 to `most`."""
     if text is None:

@@ -14,12 +14,15 @@ from starlette.responses import Response, StreamingResponse
 from wowevent.broker import Iteration, Stored
 from wowevent.errors import BusError, InvalidEvent, Unauthenticated
 from wowevent.log import logger
+from wowevent.replay import build_query
+from wowevent.rewind import newest, stretch
 from wowevent.service.access import asker, permit, sight, stamped, standing
 from wowevent.service.answers import History, Receipts, answer, line, shown_receipt, shown_stored
 from wowevent.service.asking import (
     FURTHEST,
     TRACEPARENT,
     bus_of,
+    choice_of,
     limit_of,
     name_of,
     position_of,
@@ -35,11 +38,18 @@ if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
+    from wowevent.broker import Broker, Position, Query
     from wowevent.event import Event
+    from wowevent.rewind import Page, Stretch
 
 NDJSON: Final = "application/x-ndjson"
 MOST: Final = 1000
 """Events of one page of history."""
+
+ORDERS: Final = ("oldest", "newest")
+"""Which events come first; the first one if it is not said."""
+PARTS: Final = frozenset({"before", "stored_from", "stored_until"})
+"""What says which part of the log is meant, beside `after`."""
 
 _PAGE: Final = "100"
 
@@ -70,25 +80,32 @@ async def publish(request: Request) -> Response:
 async def history(request: Request) -> Response | Borrowed:
     """`{"events": [{event, position, stored_at}], "next": …}` by pattern, time and correlation, oldest first.
 
-    `next`, if not null, goes on with `?after=`. With `Accept: application/x-ndjson` one event a line, and all of them
-    unless `limit` says otherwise.
+    `next`, if not null, goes on with `?after=`, and with `?before=` where `?order=newest` was asked for. With `Accept:
+    application/x-ndjson` one event a line, and all of them unless `limit` says otherwise.
     """
-    bus = bus_of(request)
-    asked = request.query_params
+    broker, asked = bus_of(request).broker, request.query_params
     patterns = asked.getlist("pattern") or None
     permit(request, "replay", patterns)
     sees = sight(request, "replay")
     stream = NDJSON in request.headers.get("accept", "")
     limit = limit_of(asked.get("limit"), FURTHEST) if stream else limit_of(asked.get("limit", _PAGE), MOST)
-    most = limit if stream or limit is None else limit + 1
-    found = bus.history(
+    backwards = choice_of(asked, "order", ORDERS) == "newest"
+    query = build_query(
         patterns,
-        start_time=time_of(asked, "start_time"),
-        end_time=time_of(asked, "end_time"),
+        time_of(asked, "start_time"),
+        time_of(asked, "end_time"),
         correlation_id=name_of(asked, "correlation_id"),
-        after=position_of(asked.get("after"), "after"),
-        limit=most if sees is None else None,
     )
+    after = position_of(asked.get("after"), "after")
+    if backwards or not asked.keys().isdisjoint(PARTS):
+        part = await _part(broker, query, asked, after)
+        if backwards:
+            if stream or limit is None:
+                raise InvalidEvent("order=newest comes in pages, not as lines")
+            return _shown(await newest(broker, query, part, limit, sees))
+        query, after = structs.replace(query, upto=part.upto), part.after
+    most = limit if stream or limit is None else limit + 1
+    found = broker.read(structs.replace(query, limit=most if sees is None else None), after=after)
     if sees is not None:
         found = _seen(found, sees, most)
     if stream:
@@ -97,6 +114,25 @@ async def history(request: Request) -> Response | Borrowed:
     more = limit is not None and len(page) > limit
     shown = [shown_stored(stored) for stored in page[:limit]]
     return answer(History(shown, shown[-1].position if more else None))
+
+
+async def _part(broker: Broker, query: Query, asked: QueryParams, after: Position | None) -> Stretch:
+    """The part of the log that is asked for."""
+    begin, end = time_of(asked, "stored_from"), time_of(asked, "stored_until")
+    return await stretch(
+        broker,
+        query,
+        after=after,
+        before=position_of(asked.get("before"), "before"),
+        stored_from=None if begin is None else begin.timestamp(),
+        stored_until=None if end is None else end.timestamp(),
+    )
+
+
+def _shown(page: Page) -> Response:
+    return answer(
+        History([shown_stored(stored) for stored in page.found], None if page.before is None else str(page.before))
+    )
 
 
 def _moment(asked: QueryParams) -> datetime | None:

@@ -17,6 +17,7 @@ from wowevent.causation import MOST
 from wowevent.conversation import Conversation
 from wowevent.fingerprint import MOST as MOST_GROUPS
 from wowevent.fingerprint import PATTERN
+from wowevent.rewind import LOOKED, PATIENCE
 from wowevent.service import (
     agents,
     answers,
@@ -103,6 +104,10 @@ def _json(shape: Any) -> dict[str, Any]:
 
 _PATTERN: Final = Parameter("pattern", "Topics such as `task.*`; may be given several times.", _several(_TEXT))
 _AFTER: Final = Parameter("after", "A position: what lies behind it.")
+_RATES: Final = Parameter(
+    "rates", "With how much each gets and fails at a second in all processes together; the first such request of a "
+    "process takes 1.5 s.", {"type": "boolean", "default": False},
+)  # fmt: skip
 _CORRELATION: Final = Parameter("correlation_id", "What belongs together.")
 _REASONS: Final[Schema] = {"type": "string", "enum": [reason.value for reason in Reason]}
 _WHICH: Final = (
@@ -173,7 +178,8 @@ OPERATIONS: Final = (
         }),
     ),
     Operation(
-        method="GET", path="/events", call=events.history, about="The history, oldest first; as NDJSON all of it.",
+        method="GET", path="/events", call=events.history,
+        about="The history, oldest or newest first; as NDJSON all of it, oldest first.",
         rights=("replay",),
         content={**_json(answers.History), events.NDJSON: answers.StoredEvent}, problems=(410,),
         parameters=(
@@ -181,6 +187,14 @@ OPERATIONS: Final = (
             Parameter("start_time", "Events from then on, by their own time.", _TIME),
             Parameter("end_time", "Events up to then, by their own time.", _TIME),
             _CORRELATION, _AFTER, _limit(f"At most so many: {events.MOST} as JSON, any number as NDJSON."),
+            Parameter(
+                "order", f"Which come first. Newest first, a page looks at {LOOKED:,} places of the log at most, and "
+                f"for {PATIENCE:.0f} s: one with fewer events than `limit` is the last one only where `next` is null.",
+                {"type": "string", "enum": list(events.ORDERS), "default": events.ORDERS[0]},
+            ),
+            Parameter("before", "A position: what lies before it."),
+            Parameter("stored_from", "What was stored from then on, by the engine's clock.", _TIME),
+            Parameter("stored_until", "What was stored up to then, by the engine's clock.", _TIME),
         ),
     ),
     Operation(
@@ -237,7 +251,7 @@ OPERATIONS: Final = (
         about="Who is there, what it hears and what it publishes; the first request of a process takes 1.5 s.",
     ),
     Operation(
-        method="GET", path="/subscriptions", call=subscriptions.subscriptions, rights=_LOOK,
+        method="GET", path="/subscriptions", call=subscriptions.subscriptions, rights=_LOOK, parameters=(_RATES,),
         about="What the engine remembers, and who listens live.", content=_json(answers.Subscriptions),
     ),
     Operation(
@@ -247,7 +261,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="GET", path=_SUBSCRIPTION, call=subscriptions.subscription, about="One subscription and its numbers.",
-        rights=_LOOK,
+        rights=_LOOK, parameters=(_RATES,),
         content=_json(answers.SubscriptionShown), problems=(404,),
     ),
     Operation(

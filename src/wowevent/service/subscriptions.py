@@ -10,7 +10,7 @@ from wowevent.errors import SubscriptionConflict, SubscriptionNotFound, shown
 from wowevent.log import logger
 from wowevent.service.access import asker, name_of_asker, note
 from wowevent.service.answers import Purged, Subscriptions, SubscriptionShown, answer, shown_subscription
-from wowevent.service.asking import bus_of
+from wowevent.service.asking import bus_of, flag_of
 from wowevent.service.intake import no_order
 
 if TYPE_CHECKING:
@@ -18,23 +18,26 @@ if TYPE_CHECKING:
 
     from wowevent.broker import SubscriptionInfo
     from wowevent.bus import EventBus
+    from wowevent.pulse import Rates
 
 
 async def subscriptions(request: Request) -> Response:
     """`{"subscriptions": […]}`: what each was declared with, and its numbers; by id."""
     bus = bus_of(request)
+    rates = await _rates(request, bus)
     seen = [info for info in await bus.subscriptions() if sees(request, info)]
     found = sorted(seen, key=lambda info: info.subscription.id)
-    return answer(Subscriptions([_shown(bus, info) for info in found]))
+    return answer(Subscriptions([_shown(bus, info, rates) for info in found]))
 
 
 async def subscription(request: Request) -> Response:
     """One of them."""
     bus = bus_of(request)
+    rates = await _rates(request, bus)
     info = await _info(bus, request.path_params["id"])
     if not sees(request, info):
         raise _unknown(info.subscription.id)
-    return answer(_shown(bus, info))
+    return answer(_shown(bus, info, rates))
 
 
 async def pause(request: Request) -> Response:
@@ -87,8 +90,18 @@ def sees(request: Request, info: SubscriptionInfo) -> bool:
     return identity is None or identity.may("admin") or identity.may("subscribe", *patterns)
 
 
-def _shown(bus: EventBus, info: SubscriptionInfo) -> SubscriptionShown:
-    return shown_subscription(info, paused=bus.paused(info.subscription.id, info.subscription.agent))
+async def _rates(request: Request, bus: EventBus) -> Rates | None:
+    """How fast all of them go, if that is asked for: whoever asks has all processes say so for a while."""
+    if not flag_of(request.query_params, "rates"):
+        return None
+    vitals = await bus.pulses.look()
+    return vitals.rates(bus.pulses.now)
+
+
+def _shown(bus: EventBus, info: SubscriptionInfo, rates: Rates | None = None) -> SubscriptionShown:
+    spec = info.subscription
+    rate = None if rates is None or not spec.durable else rates.of(spec.id)  # live ones of an agent count together
+    return shown_subscription(info, paused=bus.paused(spec.id, spec.agent), rate=rate)
 
 
 async def _info(bus: EventBus, id: str) -> SubscriptionInfo:

@@ -27,7 +27,8 @@ const TICK = 5_000; // milliseconds between two looks at how long ago something 
 /**
  * What the service says at a path, asked again every so often while the page is looked at.
  * @param {string | null} path Null asks nothing.
- * @param {{query?: object, every?: number, parse?: (text: string) => any}} [how] `every` is in milliseconds; `parse` is instead of JSON.parse.
+ * @param {{query?: object, every?: number | ((data: any) => number), parse?: (text: string) => any}} [how] `every` is in milliseconds, 0 for
+ *   never again; a function of what is known (null before that) is the same one each time. `parse` is instead of JSON.parse.
  * @returns {{data: any, problem: Problem | null, loading: boolean, refresh: () => void}} After a failure `data` is what was known before.
  */
 export function useData(path, { query, every, parse } = {}) {
@@ -48,18 +49,21 @@ export function useData(path, { query, every, parse } = {}) {
 async function poll(asked, every, options, setState) {
   const { signal } = options;
   let first = true;
+  let data = null;
+  let pause;
   do {
     if (first || !document.hidden) {
       first = false;
       try {
-        const data = await get(asked, {}, options);
+        data = await get(asked, {}, options);
         if (!signal.aborted) setState({ asked, data, problem: null, loading: false });
       } catch (problem) {
         if (!signal.aborted && !access.wanted) setState((old) => ({ ...old, problem, loading: false }));
       }
     }
-    if (every) await sleep(every, signal);
-  } while (every && !signal.aborted);
+    pause = typeof every === "function" ? every(data) : every;
+    if (pause) await sleep(pause, signal);
+  } while (pause && !signal.aborted);
 }
 
 /** The time, again every few seconds: for what says how long ago something was. */

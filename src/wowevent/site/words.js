@@ -17,6 +17,9 @@ export const compact = (value) => (value === null || value === undefined ? NOT_K
 /** So many a second: a digit behind the point below ten. */
 export const rate = (value) => (value === null || value === undefined ? NOT_KNOWN : value > 0 && value < 10 ? TENTH.format(value) : compact(value));
 
+/** `12%`, of a fraction: little is not nothing. */
+export const share = (fraction) => (fraction > 0 && fraction < 0.01 ? "<1%" : `${WHOLE.format(100 * fraction)}%`);
+
 /** `3 events`, `1 event`. */
 export const many = (count, one, more = `${one}s`) => `${number(count)} ${count === 1 ? one : more}`;
 

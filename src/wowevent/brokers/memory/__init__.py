@@ -352,7 +352,7 @@ class MemoryBroker:
         try:
             while left is None or left > 0:
                 with log.lock:
-                    chunk = log.slice(offset)
+                    chunk = log.slice(offset, query.upto)
                     live = [reader.inbox.popleft() for _ in range(len(reader.inbox))]
                     if not chunk and not live:
                         if not follow or self._closed:

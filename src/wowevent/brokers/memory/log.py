@@ -167,13 +167,15 @@ class MemoryLog:
         if self.counting:
             self.bytes -= _size(event)
 
-    def slice(self, offset: int) -> list[Stored]:
-        """Up to a chunk of the log from `offset` on; PositionLost if some of it is gone."""
+    def slice(self, offset: int, upto: Position | None = None) -> list[Stored]:
+        """Up to a chunk of the log from `offset` on, and not behind `upto`; PositionLost if some of it is gone."""
         if offset < self.start:
             raise PositionLost(f"events {offset} to {self.start - 1} are gone from the log", self.start - offset)
         first, behind = offset - self.start, self.head - offset + 1
         most = max(_CHUNK, len(self.ring) // _WALKS)
-        if behind - most > first:
+        if upto is not None:
+            most = max(0, min(most, upto.offset - offset + 1))
+        if behind - most > first or most == 0:
             return list(itertools.islice(self.ring, first, first + most))
         # From the near end: a reader that keeps up must not walk over what it has read.
         newest = list(itertools.islice(reversed(self.ring), max(0, behind - most), max(0, behind)))

@@ -152,6 +152,8 @@ class Past:
         if self._pages is None:
             where = subjects(state.names, self._query.patterns)
             first, self._last, lost = await first_of(state, self._after)
+            if self._query.upto is not None:
+                self._last = min(self._last, self._query.upto.offset)
             if self._query.since is not None and self._after is None:
                 first = await _reached(state, first, self._last, self._query.since)
             if not where or first > self._last:

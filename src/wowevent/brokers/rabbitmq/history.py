@@ -174,6 +174,8 @@ class Pages:
             if (lost := self._place.check(self._upto)) is not None:
                 self._over = True
                 return [lost]
+            if self._query.upto is not None:
+                self._upto = min(self._upto, self._query.upto.offset - 1)
             first = self._place.first
             if self._query.since is not None and self._after is None:
                 first = await _reached(session, first, self._upto, self._query.since)

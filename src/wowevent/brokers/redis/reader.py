@@ -79,6 +79,8 @@ class Pages:
             epoch, trimmed, head = await fields
             self._at, lost = _begin(self._after, session, epoch, trimmed, head)
             self._upto = int(head or 0)
+            if self._query.upto is not None:
+                self._upto = min(self._upto, self._query.upto.offset)
             if lost is not None:
                 return [lost]
             if self._query.since is not None and self._after is None:

@@ -221,7 +221,8 @@ class SqliteBroker:
             if follow:
                 await session.follow()
             elif place.upto is None:
-                place.upto = await session.ask(reader.newest)
+                newest = await session.ask(reader.newest)
+                place.upto = newest if query.upto is None else min(newest, query.upto.offset)
             while True:
                 growth = session.growth
                 page = await session.ask(reader.page, query, place, follow=follow)

@@ -11,6 +11,10 @@ import { useRecent } from "../workbench/recent.js";
 
 const SHOWN = 300; // steps, until more are asked for
 const DEEPEST = 12; // levels that are set in
+const EVERY = 3000; // milliseconds after which what may go on is asked for again,
+const SELDOM = 30_000; // and what has ended, as it seems, or is long: where there is no index, the log is looked through
+const ENDED = 600; // seconds after its newest event
+const LONG = 1000; // events
 
 export default function Conversations({ id }) {
   return id === null ? html`<${Landing} />` : html`<${Conversation} id=${id} />`;
@@ -48,8 +52,14 @@ const RECENT = [
   { title: "Id", show: (row) => html`<${Id} id=${row.id} href=${at("conversations", row.id)} />` },
 ];
 
+/** When to ask again for what is known of a conversation: one that is not there is not waited for. */
+export function pace(found, now = Date.now() / 1000) {
+  if (found === null) return 0;
+  return now - found.ended < ENDED && found.steps.length < LONG ? EVERY : SELDOM;
+}
+
 function Conversation({ id }) {
-  const { data, problem, loading, refresh } = useData(`/conversations/${part(id)}`);
+  const { data, problem, loading, refresh } = useData(`/conversations/${part(id)}`, { every: pace });
   const actions = html`
     ${data?.failures > 0 && html`<a class="button" href=${at("letters", null, { correlation_id: data.id })}>${Icon({ name: "letters" })}Its dead letters</a>`}
     <${Button} icon="replays" busy=${loading} onClick=${refresh}>Look again</${Button}>

@@ -13,7 +13,8 @@ const TYPED = 400; // milliseconds after the last letter until a filter holds
 const PAGE = 50; // events of a page of the history
 const SHOWN = 160; // characters of a payload in a row
 
-const RANGES = [["900", "15 minutes"], ["3600", "Hour"], ["86400", "Day"], ["0", "All of it"]];
+const RANGES = [["", "All of it"], ["900", "15 minutes"], ["3600", "Hour"], ["86400", "Day"], ["between", "Between"]];
+const ORDERS = [["", "Newest first"], ["oldest", "Oldest first"]];
 const LEVELS = [["", "any"], ["4", "normal and above"], ["7", "high and above"], ["9", "critical"]];
 
 export default function Events({ query }) {
@@ -23,7 +24,7 @@ export default function Events({ query }) {
     <${Button} kind="primary" icon="add" onClick=${() => publish({ topic: plain(query.pattern) })}>Publish</${Button}>
   `;
   return html`
-    <${Page} title="Events" lead=${past ? "What the log has, oldest first." : "What is published, as it is stored."} actions=${actions}>
+    <${Page} title="Events" lead=${past ? "What the log has." : "What is published, as it is stored."} actions=${actions}>
       ${past ? html`<${Past} query=${query} />` : html`<${Live} query=${query} />`}
     </${Page}>
   `;
@@ -32,14 +33,16 @@ export default function Events({ query }) {
 const plain = (pattern) => (pattern && !/[*#]/.test(pattern) ? pattern : "");
 const listed = (text) => (text ?? "").split(/[\s,]+/).filter(Boolean);
 
-/** A field of the filter: what is typed holds a moment after the last letter. */
-function Typed({ name, query, ...rest }) {
-  const given = query[name] ?? "";
+const trimmed = (text) => text.trim();
+
+/** A field of the filter: what is typed holds a moment after the last letter. `shown` is how it reads, `meant` what it means. */
+function Typed({ name, query, shown = trimmed, meant = trimmed, ...rest }) {
+  const given = shown(query[name] ?? "");
   const [text, setText] = useState(given);
   useEffect(() => setText(given), [given]);
   useEffect(() => {
     if (text === given) return undefined;
-    const timer = setTimeout(() => refine({ [name]: text.trim() }), TYPED);
+    const timer = setTimeout(() => refine({ [name]: meant(text) }), TYPED);
     return () => clearTimeout(timer);
   }, [text]);
   return html`<${Field} value=${text} onChange=${setText} mono ...${rest} />`;
@@ -117,31 +120,65 @@ function useTail(path, held) {
 // ---------------------------------------------------------------- the past
 
 function Past({ query }) {
-  const [places, setPlaces] = useState([""]); // the `after` of each page up to this one
   const [turn, setTurn] = useState(0);
-  const range = query.range ?? "3600";
-  const asked = `${query.pattern} ${range} ${query.correlation_id} ${turn}`;
-  const start = useMemo(() => (range === "0" ? "" : new Date(Date.now() - Number(range) * 1000).toISOString()), [asked]);
-  useEffect(() => setPlaces([""]), [asked]);
-  const { data, problem, loading } = useData("/events", {
-    query: { pattern: listed(query.pattern), correlation_id: query.correlation_id, start_time: start, after: places.at(-1), limit: PAGE },
+  const newest = query.order !== "oldest";
+  const range = query.range ?? "";
+  const asked = JSON.stringify([query.pattern, query.correlation_id, query.order, range, query.from, query.until, turn]);
+  const part = useMemo(() => stretch(range, query), [asked]);
+  const [pages, setPages] = useState({ asked, places: [""] }); // where each page up to this one begins
+  const places = pages.asked === asked ? pages.places : [""];
+  const turnTo = (next) => setPages({ asked, places: next });
+  const { data, problem, loading, refresh } = useData("/events", {
+    query: { pattern: listed(query.pattern), correlation_id: query.correlation_id, ...part, limit: PAGE, ...(newest ? { order: "newest", before: places.at(-1) } : { after: places.at(-1) }) },
   });
+  const lookAgain = () => {
+    setTurn(turn + 1); // from the first page, and a last hour is another one now
+    refresh(); // where all that is asked stays the same
+  };
   const rows = useMemo(() => data && data.events.map(row), [data]);
-  const empty = html`<${Empty} title="No event fits" icon="search">Widen the time, or ask for other topics.</${Empty}>`;
+  const short = data?.next && data.events.length < PAGE;
+  const [back, on] = newest ? ["Newer", "Older"] : ["Earlier", "Later"];
+  const empty = short
+    ? html`<${Empty} title="None yet" icon="search">None of the events that were looked at fits. There are older ones.</${Empty}>`
+    : html`<${Empty} title="No event fits" icon="search">Widen the time, or ask for other topics.</${Empty}>`;
   return html`
     <div class="filters">
       <${Typed} label="Topics" name="pattern" query=${query} placeholder="order.*" />
       <${Typed} label="Correlation id" name="correlation_id" query=${query} placeholder="any" />
+      <${Choice} label="Order" options=${ORDERS} value=${newest ? "" : "oldest"} onChange=${(order) => refine({ order })} />
+      <${Button} icon="replays" busy=${loading} onClick=${lookAgain}>Look again</${Button}>
       <${Choice} label="Time" options=${RANGES} value=${range} onChange=${(chosen) => refine({ range: chosen })} />
-      <${Button} icon="replays" busy=${loading} onClick=${() => setTurn(turn + 1)}>Look again</${Button}>
+      ${range === "between" && MOMENTS.map(([name, label]) => html`<${Typed} key=${name} label=${label} name=${name} query=${query} shown=${local} meant=${utc} type="datetime-local" step="1" />`)}
     </div>
     <${Failure} problem=${problem} />
     <${Card} tight title=${data && (places.length > 1 || data.next ? `Page ${places.length}` : many(data.events.length, "event"))}
-      actions=${html`<${Button} kind="quiet" icon="back" disabled=${places.length === 1} onClick=${() => setPlaces(places.slice(0, -1))}>Earlier</${Button}
-        ><${Button} kind="quiet" disabled=${!data?.next} onClick=${() => setPlaces([...places, data.next])}>Later${Icon({ name: "next" })}</${Button}>`}>
+      actions=${html`<${Button} kind="quiet" icon="back" disabled=${places.length === 1} onClick=${() => turnTo(places.slice(0, -1))}>${back}</${Button}
+        ><${Button} kind="quiet" disabled=${!data?.next} onClick=${() => turnTo([...places, data.next])}>${on}${Icon({ name: "next" })}</${Button}>`}>
       ${!problem && html`<${Rows} label="History" rows=${rows} empty=${empty} />`}
+      ${short && rows.length > 0 && html`<p class="rest">Only a part of the log was looked at for this page: ${on} looks further.</p>`}
     </${Card}>
   `;
+}
+
+const MOMENTS = [["from", "Stored from"], ["until", "Stored until"]];
+
+/** Which part of the log is asked for, by when it was stored: the times that the rows show. */
+function stretch(range, { from, until }) {
+  if (range === "between") return { stored_from: from, stored_until: until };
+  return range ? { stored_from: new Date(Date.now() - Number(range) * 1000).toISOString() } : {};
+}
+
+/** A moment of the query, which is UTC, as its field has it: by the clock of who looks. Empty for what is none. */
+export function local(text) {
+  const at = new Date(text);
+  if (Number.isNaN(at.getTime())) return "";
+  return new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, at.getSeconds() ? 19 : 16); // as the field itself writes it
+}
+
+/** The other way round. */
+export function utc(text) {
+  const at = new Date(text);
+  return Number.isNaN(at.getTime()) ? "" : at.toISOString();
 }
 
 // ---------------------------------------------------------------- both

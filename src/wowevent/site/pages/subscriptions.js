@@ -5,11 +5,12 @@ import { Chart } from "../chart.js";
 import { part, post, remove } from "../api.js";
 import { at, go } from "../route.js";
 import { standing } from "../standing.js";
-import { compact, many, number, rate, span } from "../words.js";
+import { compact, many, number, rate, share, span } from "../words.js";
 
 const EVERY = 2000; // milliseconds
 const SAMPLES = 300; // of one subscription's backlog, while it is looked at: ten minutes
 const ROWS = 200; // that are drawn; the field above them finds the others
+const RATES = { rates: true };
 const BACK = { href: at("subscriptions"), title: "Subscriptions" };
 
 export default function Subscriptions({ id }) {
@@ -19,7 +20,7 @@ export default function Subscriptions({ id }) {
 // ---------------------------------------------------------------- all
 
 function All() {
-  const { data, problem, refresh } = useData("/subscriptions", { every: EVERY });
+  const { data, problem, refresh } = useData("/subscriptions", { query: RATES, every: EVERY });
   const [text, setText] = useState("");
   const trends = useTrends(data?.subscriptions);
   const rows = data && data.subscriptions.filter((its) => [its.id, its.agent ?? "", ...its.patterns].some((each) => each.includes(text.trim())));
@@ -42,6 +43,7 @@ const columns = (trends, refresh) => [
   { title: "Subscription", wide: true, show: (its) => html`<a href=${at("subscriptions", its.id)}>${its.agent ?? its.id}</a><small class="break">${its.patterns.join(", ")}</small>` },
   { title: "State", show: (its) => html`<${State} its=${its} />` },
   { title: "Waiting", number: true, show: (its) => html`${compact(its.ready)}<small>${trends.get(its.id) ?? ""}</small>` },
+  { title: "Handled", number: true, show: (its) => html`<${Speed} its=${its} />` },
   { title: "Oldest", number: true, show: (its) => (its.oldest === null ? "–" : span(its.oldest)) },
   { title: "In hand", number: true, show: (its) => number(its.leased) },
   { title: "Later", number: true, show: (its) => number(its.delayed) },
@@ -52,6 +54,12 @@ const columns = (trends, refresh) => [
 function State({ its }) {
   const { tone, word, why } = standing(its);
   return html`<${Badge} tone=${tone} title=${why}>${word}</${Badge}>`;
+}
+
+/** What its handlers do a second, in all processes together, and how much of that fails. */
+function Speed({ its }) {
+  if (its.delivered_per_second === null) return "–";
+  return html`${rate(its.delivered_per_second)}/s${its.error_rate > 0 && html`<small class="bad">${share(its.error_rate)} fail</small>`}`;
 }
 
 /** Pause it, or let it go on: the one change that is undone as easily. */
@@ -82,7 +90,7 @@ function useTrends(list) {
 // ---------------------------------------------------------------- one
 
 function One({ id }) {
-  const { data: its, problem, refresh } = useData(`/subscriptions/${part(id)}`, { every: EVERY });
+  const { data: its, problem, refresh } = useData(`/subscriptions/${part(id)}`, { query: RATES, every: EVERY });
   const samples = useSamples(its);
   if (!its) return html`<${Page} title=${id} back=${BACK}>${problem ? html`<${Failure} problem=${problem} retry=${refresh} />` : html`<${Loading} />`}</${Page}>`;
   const said = standing(its);
@@ -96,12 +104,13 @@ function One({ id }) {
       <${Failure} problem=${problem} />
       <${Stats}>
         <${Stat} label="Waiting" value=${compact(its.ready)} hint=${its.oldest === null ? null : `the oldest for ${span(its.oldest)}`} />
+        <${Stat} label="Handled" value=${rate(its.delivered_per_second)} unit=${its.delivered_per_second === null ? null : "/s"} hint=${its.error_rate > 0 ? `${share(its.error_rate)} of what is tried fails` : null} tone=${its.error_rate > 0 ? "bad" : ""} />
         <${Stat} label="In hand" value=${number(its.leased)} />
         <${Stat} label="For later" value=${number(its.delayed)} />
         <${Stat} label="Dead letters" value=${its.dead > 0 ? html`<a href=${at("letters", null, { subscription: its.id })}>${compact(its.dead)}</a>` : "0"} tone=${its.dead > 0 ? "bad" : ""} />
         <${Stat} label="Processes" value=${number(its.consumers)} />
       </${Stats}>
-      <div class="columns">
+      <div class="halves">
         <${Card} title="What waits" lead="Since this page was opened.">
           <${Chart} label="Events that wait" times=${samples.map((each) => each.at)} show=${compact} whole lines=${[
             { name: "Waiting", tone: "accent", values: samples.map((each) => each.ready) },
@@ -109,8 +118,14 @@ function One({ id }) {
             { name: "For later", tone: "warn", values: samples.map((each) => each.delayed) },
           ]} />
         </${Card}>
-        <${Card} title="What it wants"><${Wishes} its=${its} /></${Card}>
+        <${Card} title="Events a second" lead="In all processes together, over the last seconds.">
+          <${Chart} label="Events a second" times=${samples.map((each) => each.at)} show=${rate} lines=${[
+            { name: "Handled", tone: "good", values: samples.map((each) => each.delivered) },
+            { name: "Failed", tone: "bad", values: samples.map((each) => each.failed) },
+          ]} />
+        </${Card}>
       </div>
+      <${Card} title="What it wants"><${Wishes} its=${its} /></${Card}>
     </${Page}>
   `;
 }
@@ -131,7 +146,7 @@ function Wishes({ its }) {
 function useSamples(its) {
   const [samples, setSamples] = useState([]);
   useEffect(() => {
-    if (its) setSamples((old) => [...old, { at: Date.now() / 1000, ready: its.ready, leased: its.leased, delayed: its.delayed }].slice(-SAMPLES));
+    if (its) setSamples((old) => [...old, { at: Date.now() / 1000, ready: its.ready, leased: its.leased, delayed: its.delayed, delivered: its.delivered_per_second, failed: its.failed_per_second }].slice(-SAMPLES));
   }, [its]);
   return samples;
 }

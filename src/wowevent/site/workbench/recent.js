@@ -3,8 +3,8 @@
 import { useEffect, useState } from "../kit.js";
 import { get } from "../api.js";
 
-const WINDOWS = [60, 3600, 86_400]; // seconds back: the first in which there is something
-const READ = 1000; // events
+const BACK = 86_400; // seconds
+const READ = 1000; // events, the newest
 const SHOWN = 50; // conversations
 
 /** @returns {{rows: object[] | null, problem: Error | null, refresh: () => void}} */
@@ -23,15 +23,12 @@ export function useRecent() {
 }
 
 async function recent(signal) {
-  for (const seconds of WINDOWS) {
-    const start = new Date(Date.now() - seconds * 1000).toISOString();
-    const { events } = await get("/events", { start_time: start, limit: READ }, { signal });
-    if (events.length) return gathered(events).slice(0, SHOWN);
-  }
-  return [];
+  const since = new Date(Date.now() - BACK * 1000).toISOString();
+  const { events } = await get("/events", { order: "newest", stored_from: since, limit: READ }, { signal });
+  return gathered(events.reverse()).slice(0, SHOWN);
 }
 
-/** Events by what they belong to, the newest first. */
+/** Events, oldest first, by what they belong to, the newest first. */
 export function gathered(events) {
   const found = new Map();
   for (const { event, stored_at: time } of events) {
