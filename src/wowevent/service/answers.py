@@ -122,24 +122,30 @@ class SampleShown(Struct):
     """Events a second of all processes at one moment, and the p95 of seconds that handlers took."""
 
     at: UnixSeconds
-    published: float
-    delivered: float
-    failed: float
-    p95: float
+    published: Annotated[float | None, Meta(description="Null, as the others: the other processes were not heard.")]
+    delivered: float | None
+    failed: float | None
+    p95: float | None
 
 
 class Overview(Struct):
-    """All processes of the namespace together; a number of the engine's is null where it is not known."""
+    """All processes of the namespace together.
+
+    Null is what is not known: numbers of the engine's if it does not answer, and those of the processes while they
+    cannot be heard.
+    """
 
     engine: str
     url: Annotated[str | None, Meta(description="Without credentials; for who administers.")]
     health: Literal["healthy", "unhealthy"]
-    processes: Annotated[int, Meta(description="Those that were heard of in the last 6 seconds, this one included.")]
+    processes: Annotated[
+        int | None, Meta(description="Those that were heard of in the last 6 seconds, this one included.")
+    ]
     since: Annotated[float | None, Meta(description="When samples began to be taken, Unix seconds.")]
-    published_per_second: float
-    delivered_per_second: float
-    failed_per_second: float
-    latency: LatencyShown
+    published_per_second: float | None
+    delivered_per_second: float | None
+    failed_per_second: float | None
+    latency: LatencyShown | None
     subscriptions: int | None
     ready: int | None
     leased: int | None
@@ -174,6 +180,7 @@ class Routers(Struct):
     """The routers of the namespace, by process."""
 
     routers: list[RouterShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 class TopicShown(Struct):
