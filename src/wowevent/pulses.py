@@ -220,6 +220,8 @@ class Pulses:
         self._until = now + min(_number(look.get("seconds")), _FOR)
         if self._speaking is None or self._speaking.done():
             self._speaking = asyncio.create_task(self._speak(_YOUNG if young else 0.0), name="wowevent:pulse")
+        elif look.get("from") != self._process:
+            self.change()  # who looks anew waits for no longer than all need to see that
 
     async def _speak(self, first: float) -> None:
         """Until nobody wants to hear it. A pulse that gets lost is lost: the next one tells of other seconds."""
