@@ -80,17 +80,19 @@ class JobPulse(Struct, frozen=True):
     """Who began it, where that is known."""
     shown: dict[str, Any]
     """How it is, as who has it shows it."""
+    order: str = ""
+    """Of what others asked of it, the last that was carried out."""
 
 
 class Desk(Protocol):
-    """Jobs of a kind of this process, as who looks on sees and steers them."""
+    """Jobs of a kind of this process, as others see and steer them."""
 
     def pulses(self) -> Sequence[JobPulse]:
-        """Those that are worth telling, the newest first."""
+        """Those that are worth telling."""
         ...
 
-    async def steer(self, id: str, what: str) -> None:
-        """Do this to one of them, if it is here."""
+    async def carry_out(self, id: str, what: str, order: str) -> None:
+        """Do this to one of them, if it is here, and tell by its pulse that the order was carried out."""
         ...
 
 

@@ -131,6 +131,11 @@ class Pulses:
         now, deaf = self._clock.monotonic(), 2 * PERIOD
         return self._private or (now - self._heard < deaf <= now - self._back)
 
+    @property
+    def alone(self) -> bool:
+        """No other process has this log."""
+        return self._private
+
     def change(self) -> None:
         """Something changed that others want to know soon."""
         self._news.set()

@@ -367,6 +367,7 @@ class RedeliveryShown(Struct):
     """Dead letters that are handed to their subscriptions again at a rate, as far as that is now."""
 
     id: str
+    process: Annotated[str, Meta(description="The id of the process that has it; it ends with that.")]
     state: JobState
     order: Annotated[RedeliverOrder, Meta(description="Without the ids, of which `total` says how many there were.")]
     total: Annotated[int, Meta(description="How many fitted when it began; those that come later are left alone.")]
@@ -379,9 +380,10 @@ class RedeliveryShown(Struct):
 
 
 class Redeliveries(Struct):
-    """The redeliveries of this process, the newest first."""
+    """The redeliveries of all processes, the newest first."""
 
     redeliveries: list[RedeliveryShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 class ResendOrder(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -455,6 +457,7 @@ class ReplayShown(Struct):
     """One replay as it is now."""
 
     id: str
+    process: Annotated[str, Meta(description="The id of the process that has it; it ends with that.")]
     state: JobState
     order: ReplayOrder
     replayed: Annotated[int, Meta(description="How many events were published again.")]
@@ -466,9 +469,10 @@ class ReplayShown(Struct):
 
 
 class Replays(Struct):
-    """The replays of this process, the newest first."""
+    """The replays of all processes, the newest first."""
 
     replays: list[ReplayShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 class SchemaOrder(Struct, forbid_unknown_fields=True):
