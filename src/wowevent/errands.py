@@ -1,8 +1,8 @@
 """Jobs in the background of all processes: each says in its pulses how its own are, and does what others ask of them.
 
-    who looks     <──pulses──  every process
-    who steers    ──order──>   control log, where everybody looks once a second; who has the job does it
-                  <──pulse──   how the job is, and which order it has carried out
+who looks     <──pulses──  every process
+who steers    ──order──>   control log, where everybody looks once a second; who has the job does it
+              <──pulse──   how the job is, and which order it has carried out
 """
 
 from __future__ import annotations
@@ -107,8 +107,10 @@ class Errands:
         await self._roll.add(order, msgspec.to_builtins(_Order(job.kind, job.id, what)))
         try:
             async with asyncio.timeout(_PATIENCE):
-                while (found := await self.find(job.kind, job.id)) is None or found.job.order != order:
+                found = await self.find(job.kind, job.id)
+                while found is None or found.job.order != order:
                     await asyncio.sleep(_LOOK)
+                    found = await self.find(job.kind, job.id)
         except TimeoutError:
             return None
         return found

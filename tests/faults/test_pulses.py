@@ -182,7 +182,9 @@ async def test_what_two_see_who_look(
                 stopped = await is_stopped_and_goes_on(quiet, one, other, engine.url)
                 if engine.server is not None:
                     await asyncio.to_thread(engine.server.kill)
-                    deaf = await asyncio.gather(*(each.until(nothing_known, 6 * pulses.PERIOD + 3 * LATE) for each in (one, other)))
+                    deaf = await asyncio.gather(
+                        *(each.until(nothing_known, 6 * pulses.PERIOD + 3 * LATE) for each in (one, other))
+                    )
                     assert not (await one.get("/routers"))["complete"]
             back = await comes_back(engine, one, quiet)
     await eventually(lambda: psutil.Process().num_fds() <= handles)
@@ -245,6 +247,6 @@ async def comes_back(engine: Engine, eye: Eye, works: Works) -> float:
         return 0.0
     await asyncio.to_thread(engine.server.start)
     back = await eye.until(lambda found: found["processes"] == 2 and found["published_per_second"] > 0, BACK)
-    assert [None, None] != [each["published"] for each in (await eye.get("/overview"))["series"][-2:]]
+    assert (await eye.get("/overview"))["series"][-1]["published"] is not None
     assert 1 <= await said(eye.bus, works.id, 6 * pulses.PERIOD) <= 7
     return back

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,10 @@ async def asking(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
     app, hooks = create_app(bus), {"response": [Described().check]}
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://bus", event_hooks=hooks) as client:
-        yield client
-    await drain(app)
+        try:
+            yield client
+        finally:
+            await drain(app)
 
 
 @pytest.fixture
@@ -48,9 +50,7 @@ async def log() -> MemoryLog:
 async def bus(soon: None, log: MemoryLog) -> AsyncIterator[EventBus]:
     """One process; what is in its log happened a minute apart."""
     async with EventBus(MemoryBroker(log)) as bus:
-        await bus.publish_many(
-            [Event(topic="task.created", timestamp=f"2030-01-01T12:{n:02}:00Z") for n in range(5)]
-        )
+        await bus.publish_many([Event(topic="task.created", timestamp=f"2030-01-01T12:{n:02}:00Z") for n in range(5)])
         yield bus
 
 
@@ -80,29 +80,36 @@ async def began(client: httpx.AsyncClient, seen_by: httpx.AsyncClient, **order: 
     return found
 
 
-async def test_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """Nothing is hurried here: it takes as long as it does."""
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A process of its own: its log, and where it serves."""
     url = f"sqlite:///{tmp_path / 'events.db'}"
     with running(tmp_path, "wowevent.service", PORT="0", WOWEVENT_URL=url):
-        async with (
-            httpx.AsyncClient(base_url=address(tmp_path), timeout=15) as there,
-            EventBus(url) as bus,
-            asking(bus) as here,
-        ):
-            await bus.publish_many([Event(topic="task.created", timestamp=f"2030-01-01T12:{n:02}:00Z") for n in (1, 2)])
-            replay = await began(there, here)
-            listed = (await here.get("/replays")).json()
-            assert [each["id"] for each in listed["replays"]] == [replay["id"]]
-            assert listed["complete"]
-            assert listed["replays"][0]["process"] == replay["process"] != bus.attendance.process
-            for how, state in (("pause", "paused"), ("resume", "running")):
-                answer = await here.post(f"/replays/{replay['id']}/{how}")
-                assert (answer.status_code, answer.json()["state"]) == (200, state)
-                assert (await shown(there, replay["id"]))["state"] == state
-            answer = await here.delete(f"/replays/{replay['id']}")
-            assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-            assert answer.json()["ended_at"]
-            assert (await shown(there, replay["id"]))["state"] == "cancelled"
+        yield url, address(tmp_path)
+
+
+async def test_in_a_process_of_its_own(process: tuple[str, str]) -> None:
+    """Nothing is hurried here: it takes as long as it does."""
+    url, place = process
+    async with (
+        httpx.AsyncClient(base_url=place, timeout=15) as there,
+        EventBus(url) as bus,
+        asking(bus) as here,
+    ):
+        await bus.publish_many([Event(topic="task.created", timestamp=f"2030-01-01T12:{n:02}:00Z") for n in (1, 2)])
+        replay = await began(there, here)
+        listed = (await here.get("/replays")).json()
+        assert [each["id"] for each in listed["replays"]] == [replay["id"]]
+        assert listed["complete"]
+        assert listed["replays"][0]["process"] == replay["process"] != bus.attendance.process
+        for how, state in (("pause", "paused"), ("resume", "running")):
+            answer = await here.post(f"/replays/{replay['id']}/{how}")
+            assert (answer.status_code, answer.json()["state"]) == (200, state)
+            assert (await shown(there, replay["id"]))["state"] == state
+        answer = await here.delete(f"/replays/{replay['id']}")
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        assert answer.json()["ended_at"]
+        assert (await shown(there, replay["id"]))["state"] == "cancelled"
 
 
 async def test_of_a_redelivery_too(bus: EventBus, other: EventBus) -> None:
@@ -145,7 +152,11 @@ async def test_one_that_does_not_answer_says_where_it_runs(
 
 async def test_what_no_process_has_is_not_found(bus: EventBus, other: EventBus) -> None:
     async with asking(bus), asking(other) as here:
-        for answer in (await here.get("/replays/x"), await here.post("/replays/x/pause"), await here.delete("/replays/x")):
+        for answer in (
+            await here.get("/replays/x"),
+            await here.post("/replays/x/pause"),
+            await here.delete("/replays/x"),
+        ):
             assert (answer.status_code, answer.json()["error"]) == (404, "replay_not_found")
 
 
@@ -168,9 +179,9 @@ async def test_the_last_that_ended_are_told_and_an_order_in_short(bus: EventBus,
     async with asking(bus) as there, asking(other) as here:
         await began(there, here)
         many = [f"e-{n}" for n in range(1_000)]
-        for _ in range(jobs.TOLD + 2):
+        for n in range(jobs.TOLD + 2):
             assert (await there.post("/replays", json={"topic": "again", "event_ids": many})).status_code == 202
-        await eventually(lambda: ended(there, jobs.TOLD + 2), BEGUN)
+            await eventually(partial(ended, there, n + 1), BEGUN)
         await eventually(lambda: ended(here, jobs.TOLD), BEGUN)
         listed = (await here.get("/replays")).json()["replays"]
         assert sum(each["state"] == "running" for each in listed) == 1

@@ -150,7 +150,9 @@ async def test_one_is_held_before_its_first_event(client: httpx.AsyncClient, bus
     app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
     config = ReplayConfig(speed_multiplier=0)
     shown = replays.begin(app.state.replays, bus, ReplayOrder(topic="again"), config, (await bus.broker.ping()).head)
-    assert (await app.state.replays.steer(shown.id, "pause", None)).state == "paused"  # in the same turn: it has not begun
+    assert (
+        await app.state.replays.steer(shown.id, "pause", None)
+    ).state == "paused"  # in the same turn: it has not begun
     await asyncio.sleep(0.05)
     assert await copies(bus) == []
     await steer(client, shown.id, "resume")

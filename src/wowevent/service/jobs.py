@@ -117,7 +117,9 @@ class Jobs(Generic[S]):
         own = [job.shown for job in self._known.values() if job.concerns(identity)]
         if self._errands is None:
             return own[::-1], True
-        others = [errand for errand in await self._errands.elsewhere(self._kind) if _concerns(errand.job.owner, identity)]
+        others = [
+            errand for errand in await self._errands.elsewhere(self._kind) if _concerns(errand.job.owner, identity)
+        ]
         shown = [*own, *(found for errand in others if (found := self._understood(errand)) is not None)]
         return sorted(shown, key=_begun, reverse=True), self._errands.whole
 
