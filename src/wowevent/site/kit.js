@@ -129,6 +129,7 @@ export function Button({ kind = "", icon, busy = false, disabled = false, childr
  * @param {any[] | null} its.rows Null while they are not known.
  * @param {(row: any) => string} its.rowKey
  * @param {any} [its.empty] What is said where there is none.
+ * @param {(row: any) => string} [its.rowClass]
  * @param {boolean} [its.still] A row that was drawn stays as it is: so many new ones a second cost no more than they have to.
  */
 export function Table({ label, columns, rows, rowKey, empty, rowClass = () => "", still = false }) {
@@ -253,7 +254,7 @@ let fields = 0;
 
 /**
  * One field with its label: `type` is that of an input, or textarea, select or checkbox.
- * @param {{label: string, type?: string, value: any, onChange: (value: any) => void, options?: (string | [string, string])[], hint?: any, error?: string}} its
+ * @param {{label: string, type?: string, value: any, onChange: (value: any) => void, options?: (string | [string, string])[], hint?: any, error?: string, mono?: boolean, hidden?: boolean}} its
  *   `options` of a select are values, or [value, title].
  */
 export function Field({ label, type = "text", value, onChange, options = [], hint, error, mono = false, hidden = false, ...rest }) {
@@ -290,7 +291,8 @@ export function Choice({ label, options, value, onChange }) {
 
 // ---------------------------------------------------------------- the dialog that asks first
 
-let question = null;
+/** @type {any} */
+let question = null; // that is asked now
 const asking = new EventTarget();
 
 /**
@@ -302,8 +304,8 @@ const asking = new EventTarget();
  * @param {boolean} [its.danger] It cannot be undone.
  * @param {boolean} [its.wide] There is much to see.
  * @param {object[]} [its.fields] As Field takes them, with a `name` and a first `value`; `when(values)` says whether one is shown.
- * @param {(values: object) => Promise<any>} its.run Does it.
- * @param {(result: any, values: object) => string} [its.done] What the toast says.
+ * @param {(values: any) => Promise<any>} its.run Does it.
+ * @param {(result: any, values: any) => string} [its.done] What the toast says.
  * @returns {Promise<any>} What `run` returned; undefined if it was not done.
  */
 export function ask(its) {
@@ -397,7 +399,7 @@ function useSaying(says, values) {
 
 // ---------------------------------------------------------------- toasts
 
-const toasts = Object.assign(new EventTarget(), { list: [] });
+const toasts = Object.assign(new EventTarget(), { list: /** @type {{text: string, tone: string, number: number}[]} */ ([]) });
 
 /** Say something that goes by itself; `tone` is good, bad or nothing. */
 export function toast(text, tone = "") {

@@ -72,7 +72,7 @@ const question = (order, counted) => ({
     const [text, count] = await countOf(order);
     counted(count);
     return html`
-      <p><b>${text} will be published again into ${order.topic}</b>${order.speed_multiplier ? `, ${SPEEDS.find(([each]) => Number(each) === order.speed_multiplier)[1]}` : " at once"}.</p>
+      <p><b>${text} will be published again into ${order.topic}</b>${order.speed_multiplier ? `, ${SPEEDS.find(([each]) => Number(each) === order.speed_multiplier)?.[1]}` : " at once"}.</p>
       <p>They are new events, which name by <code>replay_of</code> the ones they repeat. ${order.topic.startsWith("sandbox.") ? "Only who subscribes to that topic gets them." : "All who subscribe to that topic handle them."}</p>
     `;
   },
