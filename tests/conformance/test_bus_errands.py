@@ -47,6 +47,10 @@ async def test_a_job_of_another_process_is_seen_and_steered_once(rig: Rig):
         assert steered is not None
         assert steered.job.shown == {"done": times}
     assert (desk.told, other.told) == (["pause", "resume"], [])
+    for _ in range(2):  # as it is after two processes wrote over each other's orders
+        working.errands._asked("o1", {"kind": "work", "id": "j1", "what": "pause"})  # noqa: SLF001 - at one moment
+    await eventually(lambda: desk.job.order == "o1")
+    assert desk.told == ["pause", "resume", "pause"]
     working.errands.shut(desk)
     working.errands.change()
     await eventually(lambda: sees(asking, "j2"))

@@ -24,6 +24,7 @@ from tests.conformance.engines import eventually
 from tests.faults.conftest import Engine
 from wowevent import Delivered, Event, EventBus, pulse, pulses
 from wowevent.broker import Query
+from wowevent.pulse import PERIOD
 from wowevent.service import create_app, drain
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -77,7 +78,7 @@ class Works:
 @contextmanager
 def working(url: str, name: str, many: int) -> Iterator[Works]:
     """One, killed if it is still there at the end."""
-    command = [sys.executable, "-c", WORKS, url, name, str(pulses.PERIOD), str(many)]
+    command = [sys.executable, "-c", WORKS, url, name, str(pulse.PERIOD), str(many)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             yield Works(process)
@@ -150,7 +151,7 @@ async def stop(works: Works, one: Eye, other: Eye, left: int) -> float:
     for _ in range(5):
         works.signal(signal.SIGSTOP)
         began = time.monotonic()
-        gone = pulse.SILENT + 2 * pulses.PERIOD + LATE
+        gone = pulse.SILENT + 2 * pulse.PERIOD + LATE
         found = await asyncio.gather(
             *(each.until(lambda its: its["processes"] in {left, None}, gone) for each in (one, other))
         )
@@ -167,7 +168,8 @@ async def test_what_two_see_who_look(
     engine: Engine, long_form: bool, monkeypatch: pytest.MonkeyPatch, measured
 ) -> None:
     pace = 1.0 if long_form else FAST
-    monkeypatch.setattr(pulses, "PERIOD", pulses.PERIOD * pace)
+    for module in (pulses, pulse):
+        monkeypatch.setattr(module, "PERIOD", PERIOD * pace)
     monkeypatch.setattr(pulse, "SILENT", pulse.SILENT * pace)
     handles = psutil.Process().num_fds()
     with ExitStack() as stack:
@@ -183,7 +185,7 @@ async def test_what_two_see_who_look(
                 if engine.server is not None:
                     await asyncio.to_thread(engine.server.kill)
                     deaf = await asyncio.gather(
-                        *(each.until(nothing_known, 6 * pulses.PERIOD + 3 * LATE) for each in (one, other))
+                        *(each.until(nothing_known, 6 * pulse.PERIOD + 3 * LATE) for each in (one, other))
                     )
                     assert not (await one.get("/routers"))["complete"]
             back = await comes_back(engine, one, quiet)
@@ -198,16 +200,16 @@ def all_of(found: dict[str, Any]) -> bool:
 async def two_cost_no_more_than_one(eye: Eye, works: Works) -> None:
     """Both ask again and again, by now, and a process speaks as often as it would for one of them."""
     periods = 6
-    assert 1 <= await said(eye.bus, works.id, periods * pulses.PERIOD) <= periods + 1
+    assert 1 <= await said(eye.bus, works.id, periods * pulse.PERIOD) <= periods + 1
 
 
 async def is_killed(works: Works, *eyes: Eye) -> float:
     """The busy one: nobody counts it any more, and what it did does not stick."""
     works.signal(signal.SIGKILL)
-    within = pulse.SILENT + pulses.PERIOD + LATE
+    within = pulse.SILENT + pulse.PERIOD + LATE
     took = await asyncio.gather(*(each.until(processes(3), within) for each in eyes))
     for each in eyes:
-        await each.until(lambda found: found["published_per_second"] < LITTLE, pulses.PERIOD + LATE)
+        await each.until(lambda found: found["published_per_second"] < LITTLE, pulse.PERIOD + LATE)
         found = await each.get("/overview")
         assert found["delivered_per_second"] < LITTLE
         assert found["health"] == "healthy"
@@ -220,7 +222,7 @@ async def is_stopped_and_goes_on(works: Works, one: Eye, other: Eye, url: str) -
     await eventually(lambda: knows(one, event), BACK)
     took = await stop(works, one, other, 2)
     for each in (one, other):
-        await each.until(lambda found: found["published_per_second"] == 0, pulses.PERIOD + LATE)
+        await each.until(lambda found: found["published_per_second"] == 0, pulse.PERIOD + LATE)
     async with asyncio.timeout(ANSWER), eye(url) as third:
         assert (await third.get("/overview"))["processes"] == 3
         assert list(await third.bus.deliveries(event.event_id)) == []
@@ -228,7 +230,7 @@ async def is_stopped_and_goes_on(works: Works, one: Eye, other: Eye, url: str) -
     began = time.monotonic()
     for each in (one, other):
         await each.until(lambda found: (found["published_per_second"] or 0) > 0, BACK)
-    while time.monotonic() - began < 6 * pulses.PERIOD:  # nothing comes twice
+    while time.monotonic() - began < 6 * pulse.PERIOD:  # nothing comes twice
         for each in (one, other):
             found = await each.get("/overview")
             assert found["processes"] == 3
@@ -248,5 +250,5 @@ async def comes_back(engine: Engine, eye: Eye, works: Works) -> float:
     await asyncio.to_thread(engine.server.start)
     back = await eye.until(lambda found: found["processes"] == 2 and found["published_per_second"] > 0, BACK)
     assert (await eye.get("/overview"))["series"][-1]["published"] is not None
-    assert 1 <= await said(eye.bus, works.id, 6 * pulses.PERIOD) <= 7
+    assert 1 <= await said(eye.bus, works.id, 6 * pulse.PERIOD) <= 7
     return back

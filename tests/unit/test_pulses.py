@@ -16,6 +16,9 @@ from wowevent.pulse import Vitals
 from wowevent.testing import ManualClock
 
 
+PERIOD = 0.02  # seconds
+
+
 class Line:
     """An engine behind a line that can be cut, and the pulses and looks that were said on it."""
 
@@ -45,7 +48,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "_LOOK", 0.02)
     monkeypatch.setattr(pulses, "_ANSWERS", 0.1)
     monkeypatch.setattr(pulses, "_YOUNG", 0.1)
-    monkeypatch.setattr(pulses, "PERIOD", 0.02)
+    monkeypatch.setattr(pulses, "PERIOD", PERIOD)
 
 
 @pytest.fixture
@@ -83,6 +86,10 @@ async def looking(eye: Line, clock: ManualClock) -> AsyncIterator[EventBus]:
 
 async def nothing(event: Event) -> None:
     """A handler."""
+
+
+def whole(vitals: Vitals) -> bool:
+    return vitals.samples[-1].whole
 
 
 def last(vitals: Vitals) -> tuple[float, float]:
@@ -248,21 +255,21 @@ async def test_who_does_not_hear_itself_knows_nothing_of_the_others(
     bus: EventBus, line: Line, looking: EventBus, eye: Line, clock: ManualClock
 ) -> None:
     vitals = await looking.pulses.look()
-    assert vitals.samples[-1].whole
+    assert whole(vitals)
     line.mute = eye.mute = True
     await asyncio.sleep(0.05)  # what was under way is heard
-    await clock.advance(2 * pulses.PERIOD)
-    await eventually(lambda: not vitals.samples[-1].whole, 1)
+    await clock.advance(2 * PERIOD)
+    await eventually(lambda: not whole(vitals), 1)
     assert not looking.pulses.whole
     line.mute = eye.mute = False
     heard = clock.monotonic()
     await eventually(lambda: looking.pulses._heard == heard, 1)  # noqa: SLF001 - the moment
     assert not looking.pulses.whole  # the others need a moment to come back, too
-    await clock.advance(pulses.PERIOD)
+    await clock.advance(PERIOD)
     await asyncio.sleep(0.05)
-    assert not vitals.samples[-1].whole
-    await clock.advance(pulses.PERIOD)
-    await eventually(lambda: vitals.samples[-1].whole, 1)
+    assert not whole(vitals)
+    await clock.advance(PERIOD)
+    await eventually(lambda: whole(vitals), 1)
     assert len(vitals.there(looking.pulses.now)) == 2
 
 
