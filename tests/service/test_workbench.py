@@ -171,7 +171,7 @@ async def test_at_a_rate(engine_client: httpx.AsyncClient, engine_bus: EventBus)
     assert (done["state"], done["redelivered"], done["gone"], done["failure"]) == ("done", 3, 0, None)
     assert done["ended_at"] >= done["started_at"]
     await eventually(lambda: sorted(worker.seen) == [0, 1, 2])
-    assert (await engine_client.get("/redeliveries")).json() == {"redeliveries": [done]}
+    assert (await engine_client.get("/redeliveries")).json() == {"redeliveries": [done], "complete": True}
 
 
 async def test_one_is_cancelled_and_the_rest_stays(client: httpx.AsyncClient, bus: EventBus) -> None:

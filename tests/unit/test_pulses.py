@@ -15,7 +15,6 @@ from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.pulse import Vitals
 from wowevent.testing import ManualClock
 
-
 PERIOD = 0.02  # seconds
 
 
