@@ -178,7 +178,8 @@ async def test_what_two_see_who_look(
         await asyncio.gather(busy.begun(), quiet.begun())
         async with eye(engine.url) as one:
             async with eye(engine.url) as other:
-                await asyncio.gather(*(each.until(all_of, 20) for each in (one, other)))
+                for each in (one, other):  # one after the other: all have seen the first look before the second
+                    await each.until(all_of, 20)
                 await two_cost_no_more_than_one(one, busy)
                 killed = await is_killed(busy, one, other)
                 stopped = await is_stopped_and_goes_on(quiet, one, other, engine.url)

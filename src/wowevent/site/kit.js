@@ -13,6 +13,7 @@ export { render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useSt
  */
 export const html = htm.bind(element);
 
+/** @this {any} */
 function element(...given) {
   this[0] = 3; // to htm: this one may change
   return h(...given);
@@ -163,12 +164,13 @@ export function Table({ label, columns, rows, rowKey, empty, rowClass = () => ""
 }
 
 // Not by useMemo: what that keeps goes on to hold the page as it was when the row was new, with the rows of then, and they theirs.
+/** @this {any} */
 function Row({ row, columns, class: its }) {
   this.shouldComponentUpdate = changed;
   return drawn(row, columns, its);
 }
 
-/** Whether a row is to be drawn again, of which this is the component. */
+/** Whether a row is to be drawn again, of which this is the component. @this {any} */
 function changed(next) {
   const { row, columns, class: its, still } = this.props;
   return next.row !== row || !(still || (next.columns === columns && next.class === its));

@@ -3,7 +3,7 @@
 /** What a template makes, and a component returns. */
 export type Drawn = any;
 
-export function html(parts: TemplateStringsArray, ...values: unknown[]): Drawn;
+export function h(...given: any[]): Drawn;
 export function render(what: Drawn, where: Element): void;
 
 /** What begins as null may become anything. */
