@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how the suites' redis is reached (default: %(default)s)",
     )
     group.addoption("--long", action="store_true", help="run the fault tests in their long form")
+    group.addoption("--report", metavar="FILE", help="write what the fault tests measured into this file, as JSON")
     group.addoption("--screenshots", action="store_true", help="write the pictures of the pages into docs/pages")
 
 
@@ -58,6 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
     unknown = set(_named_brokers(config)) - set(BROKERS)
     if unknown:
         message = f"--broker: {sorted(unknown)} not among {', '.join(BROKERS)}"
+        raise pytest.UsageError(message)
+    if config.getoption("--report") and config.getoption("numprocesses", None):
+        message = "--report: what is measured beside others says little; without -n"
         raise pytest.UsageError(message)
     if "rabbitmq" in _named_brokers(config) and not config.option.collectonly:
         shared_rabbit.start()  # before there are workers, which inherit where it is

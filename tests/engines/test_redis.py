@@ -11,6 +11,7 @@ import random
 import statistics
 import time
 import traceback
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -50,6 +51,8 @@ from wowevent.broker import (
 )
 from wowevent.brokers import open_broker
 from wowevent.brokers.redis import RedisBroker, session
+from wowevent.brokers.redis import dial as dialling
+from wowevent.brokers.redis import line as lines
 from wowevent.brokers.redis.dial import dial_client, dial_url
 from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.server import promise_of
@@ -751,8 +754,11 @@ async def test_a_publish_whose_answer_is_lost_was_sent_once_and_is_stored_once(l
         assert sent == 2  # the one that was lost, and ours
 
 
-async def test_the_driver_tries_nothing_again_by_itself() -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_the_driver_tries_nothing_again_by_itself(monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
     tried = 0
+    if not guarded:
+        monkeypatch.setattr(dialling, "once", lambda: DriverRetry(NoBackoff(), 7))
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal tried
@@ -766,7 +772,7 @@ async def test_the_driver_tries_nothing_again_by_itself() -> None:
         tried = 0
         with pytest.raises(BrokerUnavailable):
             await dial()
-        assert tried == 1
+        assert (tried == 1) is guarded
     await stubborn.aclose()
     server.close()
     await server.wait_closed()
@@ -871,6 +877,29 @@ async def test_cancelled_calls_never_mix_up_the_answers_of_others(log: Log) -> N
     stored = {each.event.payload["n"]: each.position for each in await read(broker)}
     assert len(places) > 50
     assert {n: stored[n] for n in places} == places
+
+
+class _Forgetful(deque[asyncio.Future[Any]]):
+    """What was sent, as who forgets the calls that were cancelled would have it."""
+
+    def popleft(self) -> asyncio.Future[Any]:
+        while self[0].cancelled():
+            super().popleft()
+        return super().popleft()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_cancelled_call_has_its_answer_still(log: Log, monkeypatch: pytest.MonkeyPatch, guarded: bool) -> None:
+    if not guarded:
+        monkeypatch.setattr(lines, "deque", _Forgetful)
+    line = Line(dial_url(f"redis://127.0.0.1:{log.port}", "key"))
+    assert await line.call("ECHO", "0") == b"0"
+    first, second = (asyncio.ensure_future(line.call("ECHO", word)) for word in ("a", "b"))
+    while len(line._sent) < 2:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0)
+    first.cancel()
+    assert await second == (b"b" if guarded else b"a")
+    await line.close()
 
 
 # ------------------------------------------------------------------------------------------------ deleted, trimmed

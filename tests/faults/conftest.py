@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Struct
 
+from benchmarks.machine import describe
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
-from tests.faults.rabbit import Rabbit
+from tests.faults.rabbit import UNANSWERED, Rabbit
+from tests.faults.report import Figures, Run, engine_of, line
 from tests.faults.router_lab import RouterLab
 from tests.servers import Server, nats_running, redis_running
 
-_FIGURES = pytest.StashKey[list[str]]()
+_RUN = pytest.StashKey[Run]()
 
 
 @pytest.fixture
@@ -68,6 +72,7 @@ def mortal_rabbit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 def rabbit(mortal_rabbit: Rabbit, lab: Lab) -> Iterator[Rabbit]:
     """That server, which runs, with an empty virtual host; the lab's log is there."""
     lab.url = mortal_rabbit.empty()
+    lab.forgiven = UNANSWERED
     yield mortal_rabbit
     lab.close()  # first: who is connected would only be cut off
     mortal_rabbit.start()
@@ -106,25 +111,57 @@ def _restart(server: Server) -> None:
     server.start()
 
 
+@pytest.fixture(autouse=True)
+def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
+    """A module's `FOR_LONG` names the tests that others show in a short time, and that take long there."""
+    if not long_form and request.node.name in getattr(request.module, "FOR_LONG", ()):
+        pytest.skip("for the long form")
+
+
+# --- what was measured ----------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`measured(rounds, report, **facts)`: a line of the table in docs/reliability.md, shown when the run ends."""
-    figures = request.config.stash.setdefault(_FIGURES, [])
+    """`measured(rounds, report, **facts)`: a line of what the run ends with, and of what `--report` writes."""
+    run = _run(request.config)
 
     def note(rounds: int, report: Report | None = None, **facts: Any) -> None:
         numbers: dict[str, Any] = {"rounds": rounds}
         if report is not None:
             names = ("ok", "lost", "unexpected", "recovered", "duplicates", "inversions")
             numbers |= {name: len(getattr(report, name)) for name in names}
-        numbers |= {name: f"{fact:.2f}" if isinstance(fact, float) else fact for name, fact in facts.items()}
-        told = "  ".join(f"{name} {number}" for name, number in numbers.items())
-        figures.append(f"{request.node.name}\n    {told}")
+        numbers |= {name: round(fact, 3) if isinstance(fact, float) else fact for name, fact in facts.items()}
+        parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+        engine = engine_of(request.fixturenames, parameters)
+        run.figures.append(Figures(engine=engine, test=request.node.name, facts=numbers))
 
     return note
 
 
+def _run(config: pytest.Config) -> Run:
+    return config.stash.setdefault(_RUN, Run(long=config.getoption("--long")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Figures of a run in which something failed are none that a page may show."""
+    report = yield
+    run = _run(item.config)
+    if report.failed:
+        run.failed.append(f"{report.nodeid} ({report.when})")
+    run.skipped += report.skipped
+    run.passed += report.passed and report.when == "call"
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table."""
-    if figures := terminalreporter.config.stash.get(_FIGURES, []):
+    """The table, and its JSON where that is asked for."""
+    run = _run(terminalreporter.config)
+    if run.figures:
         terminalreporter.section("faults: what was measured")
-        terminalreporter.write_line("\n".join(figures))
+        terminalreporter.write_line("\n".join(map(line, run.figures)))
+    if path := terminalreporter.config.getoption("--report"):
+        run.at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        run.machine = describe(Path(path).absolute().parent)
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(run)))

@@ -40,6 +40,8 @@ class Disk:
         """Syncs of the database file itself."""
         self.room: int | None = None
         """Bytes by which files may still grow; None is no limit."""
+        self.failing: bool = False
+        """Whether each sync fails. What it was to bring to the platter never gets there: the kernel forgets it, too."""
         self.before_change: Callable[[], None] = lambda: None
         """Called before each write and each sync."""
 
@@ -103,6 +105,9 @@ class Disk:
         """Around one sync."""
         with self._lock:
             self.before_change()
+            if self.failing:
+                self._unsynced.pop(path, None)
+                raise apsw.IOError("the test's disk fails")
             yield
             self.syncs += 1
             self.checkpoints += path.endswith(".db")

@@ -58,6 +58,8 @@ class Lab:
         self.url = f"sqlite:///{self.path}"
         self.journals = folder / "journals"
         self.journals.mkdir()
+        self.forgiven: frozenset[str] = frozenset()
+        """What its engine does not promise, by the checker's names."""
         self._tail = Tail(self.journals)
         self._programs: list[Program] = []
         self._count = 0
@@ -190,6 +192,10 @@ class Lab:
             return True
         last = {entry.id: entry.what for entry in sorted(self.history("acked", "retried", "buried"), key=_time)}
         return "retried" not in last.values()
+
+    def broken(self, report: Report) -> dict[str, frozenset[str]]:
+        """The promises of this engine that were."""
+        return {name: found for name, found in report.broken().items() if name not in self.forgiven}
 
     async def dead(self) -> list[str]:
         """The ids of the dead letters, one for each letter."""

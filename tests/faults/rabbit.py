@@ -9,6 +9,8 @@ from tests.servers import Server, rabbitmq_says, rabbitmq_server
 
 YOUNG = 1.5
 """Seconds that a queue must be old for its server to know it after a SIGKILL (see `rabbitmq_server`)."""
+UNANSWERED = frozenset({"settled_twice", "revived"})
+"""What an acknowledgement that did not arrive looks like to the checker: nobody answers one."""
 
 
 class Rabbit:

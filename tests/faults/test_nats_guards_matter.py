@@ -33,13 +33,10 @@ from wowevent.testing import ManualClock
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("nats")]
 
+FOR_LONG = {"test_acknowledging_behind_it_does_not"}
+"""test_consumers_killed_at_each_point_lose_nothing says it, too."""
+
 SOURCE = Publisher(url="", journal="", name="p")
-
-
-@pytest.fixture(autouse=True)
-def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
-    if not long_form and request.node.name == "test_acknowledging_behind_it_does_not":
-        pytest.skip("for the long form: test_consumers_killed_at_each_point_lose_nothing says it, too")
 
 
 async def publish(lab: Lab, *numbers: int) -> None:

@@ -24,7 +24,10 @@ from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by
     test_sigterm_drains,
     test_two_processes_share_a_file,
 )
-from tests.faults.test_redis_kills import all_go_on
+from tests.faults.test_redis_kills import (  # noqa: F401
+    all_go_on,
+    test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter,
+)
 from tests.faults.test_semantics import (  # noqa: F401
     test_a_ledger_is_exact_after_kills,
     test_a_replay_is_the_original,
@@ -38,7 +41,8 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("nats")]
 
-_FOR_LONG = {
+FOR_LONG = {
+    "test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter",
     "test_a_ledger_is_exact_after_kills",
     "test_a_replay_is_the_original",
     "test_an_innocent_keeps_its_own_attempts",
@@ -54,12 +58,6 @@ _FOR_LONG = {
 }
 """Each kill costs them 12 s."""
 _LATER = 6.0  # seconds: longer than a server takes to be there again
-
-
-@pytest.fixture(autouse=True)
-def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
-    if not long_form and request.node.name in _FOR_LONG:
-        pytest.skip("for the long form")
 
 
 async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:

@@ -24,6 +24,8 @@ from wowevent.errors import BrokerUnavailable, StorageFull
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("nats")]
 
+FOR_LONG = {"test_lines_that_died_in_silence"}
+
 SOURCE = Publisher(url="", journal="", name="test")
 LARGE = Publisher(url="", journal="", name="large", padding=50_000)
 _ENOUGH = 500  # of these no small disk holds
@@ -93,10 +95,8 @@ async def test_a_bad_line_is_no_dead_one(lab: Lab, nats: Server, long_form: bool
     assert not report.duplicates
 
 
-async def test_lines_that_died_in_silence(lab: Lab, nats: Server, long_form: bool, measured):
+async def test_lines_that_died_in_silence(lab: Lab, nats: Server, measured):
     """Who only waits is told by nobody: it asks, and has what came meanwhile."""
-    if not long_form:
-        pytest.skip("for the long form")
     handled: list[str] = []
     async with line_to(nats) as (proxy, url), EventBus(url) as bus, EventBus(lab.url) as other:
         await bus.subscribe("load.#", lambda event: handled.append(event.event_id), SUBSCRIPTION, lease=LEASE)

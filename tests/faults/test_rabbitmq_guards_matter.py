@@ -83,6 +83,24 @@ async def test_without_awaiting_confirms_what_was_sent_is_lost(
 
 
 @pytest.mark.parametrize("guarded", [True, False])
+async def test_without_known_ids_what_is_published_again_is_handled_twice(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """The server stores what comes again: who has settled it drops it."""
+    if not guarded:
+        monkeypatch.setattr(Serving, "_note_settled", lambda *_: None)
+    handled: list[str] = []
+    async with EventBus(lab.url) as bus:
+        await bus.subscribe("load.#", lambda event: handled.append(event.event_id), "it", subscription=SUBSCRIPTION)
+        await publish(lab, lab.url, *range(20))
+        await lab.until(lambda: len(handled) == 20)
+        await publish(lab, lab.url, *range(20), 20)
+        await lab.until(lambda: "p-20" in handled)
+        await bus.join()
+    assert len(handled) == (21 if guarded else 41)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
 async def test_without_mandatory_what_goes_nowhere_is_confirmed(
     lab: Lab, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool
 ):

@@ -16,14 +16,19 @@ import pytest
 from tests.faults import test_kills
 from tests.faults.checker import Report
 from tests.faults.lab import SUBSCRIPTION, Lab
-from tests.faults.rabbit import YOUNG, Rabbit
+from tests.faults.rabbit import UNANSWERED, YOUNG, Rabbit
 from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by this engine
     test_killed_publishers_lose_nothing_that_was_confirmed,
     test_sigterm_drains,
     test_two_processes_share_a_file,
 )
-from tests.faults.test_redis_kills import all_go_on
+from tests.faults.test_redis_kills import (  # noqa: F401
+    all_go_on,
+    test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter,
+)
 from tests.faults.test_semantics import (  # noqa: F401
+    test_a_ledger_is_exact_after_kills,
+    test_a_replay_is_the_original,
     test_an_innocent_keeps_its_own_attempts,
     test_backoff_survives_restarts,
     test_poison_gets_its_attempts_and_innocents_none_of_the_blame,
@@ -33,7 +38,9 @@ from wowevent import Event, EventBus, Reject, RetryPolicy, current
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("rabbit")]
 
-_FOR_LONG = {
+FOR_LONG = {
+    "test_a_ledger_is_exact_after_kills",
+    "test_a_replay_is_the_original",
     "test_backoff_survives_restarts",
     "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[1-1]",
     "test_poison_gets_its_attempts_and_innocents_none_of_the_blame[3-4]",
@@ -42,21 +49,12 @@ _FOR_LONG = {
     "test_two_processes_share_a_file",
 }
 """What the others show in a short time: this server writes each event to three logs, and takes its own time."""
-_AGAIN = {"settled_twice", "revived"}
-"""What an acknowledgement that did not arrive looks like."""
-
 _LATER = 10.0  # seconds: longer than a server takes to be there again
-
-
-@pytest.fixture(autouse=True)
-def _not_all(request: pytest.FixtureRequest, long_form: bool) -> None:
-    if not long_form and request.node.name in _FOR_LONG:
-        pytest.skip("for the long form")
 
 
 def promises(report: Report) -> dict[str, frozenset[str]]:
     """Those that were broken."""
-    return {name: found for name, found in report.broken().items() if name not in _AGAIN}
+    return {name: found for name, found in report.broken().items() if name not in UNANSWERED}
 
 
 async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
@@ -137,7 +135,7 @@ async def test_a_killed_server_loses_nothing(lab: Lab, rabbit: Rabbit, long_form
     assert slowest < 15
 
 
-async def test_events_through_two_restarts(lab: Lab, rabbit: Rabbit, long_form: bool, measured):
+async def test_ten_thousand_events_through_two_restarts(lab: Lab, rabbit: Rabbit, long_form: bool, measured):
     """One in good order at a third, one by SIGKILL at a half."""
     count, began = 10_000 if long_form else 1_500, time.monotonic()
     await lab.declare()
@@ -153,6 +151,27 @@ async def test_events_through_two_restarts(lab: Lab, rabbit: Rabbit, long_form: 
     assert await lab.ended(consumer) == 0
     await judge(lab, measured, 2, seconds=time.monotonic() - began)
     assert len(lab.history("ok", "unknown")) == count
+
+
+async def test_what_is_published_again_is_handled_once(lab: Lab, long_form: bool, measured):
+    """The same ids by another process, which cannot know them: who settled them drops them where they are fetched."""
+    count = 10_000 if long_form else 1_000
+    await lab.declare(lease=30.0)
+    consumer = lab.consumer(concurrency=4, lease=30.0)
+    await lab.written(1, "ready", process=consumer.name)
+    first = lab.publisher(name="same", count=count, tasks=4, many=100)
+    assert await lab.ended(first, timeout=120) == 0
+    await lab.written(count, "acked", timeout=120)
+    again = lab.publisher(name="same", count=count, tasks=4, many=100)
+    assert await lab.ended(again, timeout=120) == 0
+    await lab.drain(lease=30.0)
+    consumer.signal(signal.SIGTERM)
+    assert await lab.ended(consumer) == 0
+    report = await lab.verdict()
+    measured(1, report)
+    assert not promises(report)
+    assert len(lab.history("ok")) == 2 * count
+    assert not report.duplicates
 
 
 async def test_what_waits_survives_a_kill_of_the_server(lab: Lab, rabbit: Rabbit, measured):

@@ -29,6 +29,8 @@ from wowevent.errors import BrokerUnavailable, StorageFull
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("rabbit")]
 
+FOR_LONG = {"test_a_bad_line_is_no_dead_one[chopped]"}
+
 SOURCE = Publisher(url="", journal="", name="test")
 
 
@@ -124,6 +126,24 @@ async def test_a_reset_each_second(lab: Lab, rabbit: Rabbit, long_form: bool, me
         assert not lab.history("failed", "unknown")
         await load.judge(measured, rounds, connections=proxy.connections, recovery=slowest)
     assert slowest < 10
+
+
+@pytest.mark.parametrize("kind", ["slow", "chopped"])
+async def test_a_bad_line_is_no_dead_one(lab: Lab, rabbit: Rabbit, long_form: bool, kind: str, measured):
+    """100 ms each way, or pieces of 1 to 7 bytes: no connection is given up, with a heartbeat of a second."""
+    async with line_to(rabbit) as (proxy, url):
+        proxy.delay, proxy.chopped = (0.1, False) if kind == "slow" else (0.0, True)
+        load = Load(lab, f"{url}?heartbeat=1")
+        await load.start()
+        connections = proxy.connections
+        began, before = time.monotonic(), len(lab.history("ok"))
+        await asyncio.sleep(60 if long_form else 5)
+        await load.goes_on(5)
+        rate = (len(lab.history("ok")) - before) / (time.monotonic() - began)
+        assert proxy.connections == connections
+        assert not lab.history("failed", "unknown", "stale")
+        await load.judge(measured, 1, confirmed_a_second=rate)
+    assert not (await lab.verdict()).duplicates
 
 
 async def test_lines_that_died_in_silence(lab: Lab, rabbit: Rabbit, measured):

@@ -7,10 +7,12 @@ survives it, with `appendfsync no` too.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.proxy import Proxy
 from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard above this engine
     test_acknowledging_before_the_handler_loses,
     test_acknowledging_behind_it_does_not,
@@ -18,10 +20,10 @@ from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard abo
 from tests.faults.test_redis_forgets import KEY, say
 from tests.faults.worker import Publisher, build, publish_noted
 from tests.servers import Server
-from wowevent import EventBus
-from wowevent.broker import Ack
+from wowevent import Event, EventBus
+from wowevent.broker import Ack, Appended
 from wowevent.brokers import open_broker
-from wowevent.brokers.redis import session
+from wowevent.brokers.redis import RedisBroker, session
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("redis")]
 
@@ -47,6 +49,36 @@ async def test_without_known_ids_an_event_is_stored_twice(lab: Lab, redis: Serve
     assert bool(report.broken()) is not guarded
     assert len(report.duplicates) == (0 if guarded else 20)
     assert len(report.conflicts) == (0 if guarded else 20)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_awaiting_confirms_what_was_sent_is_lost(
+    lab: Lab, redis: Server, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """What is written into a line that is dead is with nobody."""
+    await lab.declare()
+    real, sent = RedisBroker.publish, []
+
+    async def hasty(self: RedisBroker, events: Sequence[Event]) -> list[Appended]:
+        sent.append(asyncio.create_task(real(self, events)))
+        return [Appended(None)] * len(events)
+
+    async with Proxy(redis.port, plain=True) as proxy, EventBus(f"redis://127.0.0.1:{proxy.port}") as bus:
+        with lab.journal("test") as journal:
+            await publish_noted(bus, journal, [build(SOURCE, 0)])
+            if not guarded:
+                monkeypatch.setattr(RedisBroker, "publish", hasty)
+            proxy.stop_passing()
+            publishing = asyncio.create_task(publish_noted(bus, journal, [build(SOURCE, 1)]))
+            await asyncio.sleep(0.5)
+            proxy.strand()
+            proxy.reset()
+            await publishing
+            monkeypatch.undo()
+            await asyncio.gather(*sent, return_exceptions=True)
+    await lab.drain()
+    report = await lab.verdict()
+    assert bool(report.lost) is not guarded
 
 
 @pytest.mark.parametrize("guarded", [True, False])

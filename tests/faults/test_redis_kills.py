@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from random import Random
 
 import pytest
@@ -23,14 +24,21 @@ from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by
     test_two_processes_share_a_file,
 )
 from tests.faults.test_semantics import (  # noqa: F401
+    plain,
+    publish,
+    test_a_ledger_is_exact_after_kills,
     test_a_replay_is_the_original,
+    test_an_innocent_keeps_its_own_attempts,
     test_backoff_survives_restarts,
     test_poison_gets_its_attempts_and_innocents_none_of_the_blame,
+    test_poisons_side_by_side,
     test_ten_thousand_ids_are_known_after_a_restart,
 )
 from tests.servers import Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600), pytest.mark.usefixtures("redis")]
+
+FOR_LONG = {"test_poisons_side_by_side"}
 
 
 async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
@@ -97,3 +105,27 @@ async def test_ten_thousand_events_through_two_restarts(lab: Lab, redis: Server,
     assert await lab.ended(consumer) == 0
     await judge(lab, measured, 2, seconds=time.monotonic() - began)
     assert len(lab.history("ok")) == count
+
+
+async def test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter(lab: Lab, long_form: bool, measured):
+    """The letter is sent, it is confirmed, the delivery is acknowledged: SIGKILL before and after each of these."""
+    rounds = 4 if long_form else 1
+    between: list[int] = []
+    letters = number = 0
+    while number < 9 * rounds or (not between and number < 9 * 4):  # a heartbeat among the messages shifts the others
+        await publish(lab, [plain(number)])
+        consumer = lab.consumer(reject=True, die_talking=number % 9, lease=0.5)
+        buried = len(lab.history("buried"))
+        await lab.until(lambda c, before: c.ended or len(lab.history("buried")) > before, consumer, buried)
+        consumer.kill()
+        before, letters = letters, len(await lab.dead())
+        if letters > before and len(lab.history("buried")) == buried:
+            between.append(number % 9)
+        number += 1
+    took = await lab.drain(reject=True, lease=0.5)
+    report = await lab.verdict()
+    dead = await lab.dead()
+    measured(number, report, recovery=took, between=len(between), dead=len(dead))
+    assert Counter(dead) == Counter(f"plain-{each}" for each in range(number))
+    assert not report.broken()
+    assert between, "none died when the letter was there and the delivery was not acknowledged"

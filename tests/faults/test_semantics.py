@@ -171,7 +171,7 @@ async def test_a_ledger_is_exact_after_kills(lab: Lab, long_form: bool, measured
     await lab.drain(ledger=ledger, timeout=600)
     report = await lab.verdict()
     measured(rounds, report)
-    assert not report.broken()
+    assert not lab.broken(report)
     names = {entry.process for entry in lab.history("invoked")}
     events = {
         id: build(Publisher(url="", journal="", name=name), int(number))
@@ -195,6 +195,7 @@ async def test_a_replay_is_the_original(lab: Lab, long_form: bool):
     await lab.written(100, "ok", process=killed.name)
     killed.kill()
     async with EventBus(lab.url) as bus:
+        placed = bus.capabilities.positions
         original = sum_of([stored async for stored in bus.history()])
         before = await bus.info(SUBSCRIPTION)
     consumer = lab.consumer(die="effect", die_at=100)
@@ -215,10 +216,17 @@ async def test_a_replay_is_the_original(lab: Lab, long_form: bool):
         assert sum_of(replayed) == original
         assert await bus.info(SUBSCRIPTION) == moved
     assert before is not None
-    assert before.ready == len(replayed) == len(await lab.stored())
+    assert len(replayed) == len(await lab.stored())
     told = {entry.id: (entry.position, entry.digest) for entry in lab.history("delivered")}
-    assert told == {s.event.event_id: (str(s.position), fingerprint(s.event)) for s in replayed}
-    assert not (await lab.verdict()).broken()
+    again = {s.event.event_id: (str(s.position) if placed else "", fingerprint(s.event)) for s in replayed}
+    report = await lab.verdict()
+    # Where an event goes to the log and to each subscription by itself, what nobody confirmed may be in one of them.
+    unconfirmed = set() if placed else report.invoked - report.ok
+    assert {id: each for id, each in told.items() if id not in unconfirmed} == {
+        id: each for id, each in again.items() if id not in unconfirmed
+    }
+    assert placed <= (before.ready == len(replayed))
+    assert not lab.broken(report)
 
 
 def sum_of(log: list[Stored]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -13,16 +14,17 @@ from unittest import mock
 import apsw
 import pytest
 
+from tests.faults.checker import check
 from tests.faults.disk import Disk
 from tests.faults.journal import digest
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.recorder import fingerprint
-from tests.faults.worker import Publisher, build, publish_noted
+from tests.faults.worker import Publisher, build, publish_noted, waiting
 from wowevent import EventBus
-from wowevent.broker import Reason
+from wowevent.broker import Ack, Reason
 from wowevent.brokers import open_broker
 from wowevent.brokers.sqlite.schema import FORMAT, checksum
-from wowevent.errors import BrokerError, FormatTooNew, StorageDamaged, StorageFull
+from wowevent.errors import BrokerError, BrokerUnavailable, FormatTooNew, StorageDamaged, StorageFull
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
@@ -94,6 +96,49 @@ async def test_a_disk_without_a_byte_left(lab: Lab):
     assert not report.broken()
     assert not report.duplicates
     assert report.handled == report.ok
+
+
+# ---------------------------------------------------------------------------------------------------- failing
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_disk_that_fails_confirms_nothing(lab: Lab, guarded: bool):
+    """Each sync fails, and what it was to write is gone: no answer is yes until one succeeds. `off` asks for none."""
+    source = Publisher(url="", journal="", name="p")
+    with Disk(lab.folder) as disk, lab.journal("test") as journal:
+        await lab.declare(lease=60.0)
+        broker = open_broker(lab.url if guarded else f"{lab.url}?synchronous=off")
+        bus = EventBus(broker)
+        await bus.start()
+        if guarded:
+            await publish_noted(bus, journal, [build(source, number) for number in range(20)])
+            leases = await broker.fetch(SUBSCRIPTION, limit=20, wait=1.0)
+        disk.failing = True
+        if guarded:
+            began = time.monotonic()
+            for call in (broker.publish([build(source, 20)]), broker.settle(SUBSCRIPTION, [Ack(leases[0].token)])):
+                with pytest.raises(BrokerUnavailable):
+                    await call
+            assert time.monotonic() - began < 5
+            assert len([stored async for stored in bus.history()]) == 20
+        else:
+            await publish_noted(bus, journal, [build(source, 20)])
+        disk.failing = False
+        if guarded:  # the very next calls work, and bring to the platter what the failed ones did not
+            await publish_noted(bus, journal, [build(source, 21)])
+            assert await broker.settle(SUBSCRIPTION, [Ack(lease.token) for lease in leases]) == 20
+        folder = lab.folder / "cut"
+        folder.mkdir()
+        disk.cut(folder, 0.0, Random(5))
+        await bus.stop()
+        await broker.close()
+    async with EventBus(f"sqlite:///{folder / lab.path.name}") as after:
+        kept = [stored.event.event_id async for stored in after.history()]
+        left = await after.info(SUBSCRIPTION)
+    assert bool(check(lab.history(), retained=kept).lost) is not guarded
+    if guarded:
+        assert left is not None
+        assert waiting(left) == 1
 
 
 # ---------------------------------------------------------------------------------------------------- damaged

@@ -9,13 +9,14 @@ Where a program is to die, it kills itself with SIGKILL at exactly that point: n
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 import hashlib
 import os
 import signal
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -75,6 +76,8 @@ class Consumer(Struct, kw_only=True):
     """At the how-manieth of these."""
     die_writing: int = -1
     """Die at this write or sync (from 0) of the transaction that buries."""
+    die_talking: int = -1
+    """Die at this message (from 0) to or from the engine's server, since the first burial was asked for."""
 
 
 class Filler(Struct, kw_only=True):
@@ -305,7 +308,7 @@ async def consume(settings: Consumer) -> None:
         broker = Recorder(
             open_broker(settings.url),
             journal,
-            before=_arm(settings.die_writing) if settings.die_writing >= 0 else None,
+            before=_arm(settings),
             after=handling.settled if settings.die == "acked" else None,
         )
         bus = EventBus(broker)
@@ -328,25 +331,47 @@ async def consume(settings: Consumer) -> None:
         journal.write("stopped")
 
 
-def _arm(at: int) -> Any:
-    """From the first burial on, count what the engine writes, and die at the `at`-th time."""
-    from tests.faults.disk import Disk
-
-    disk = Disk(Path("/"))
-    disk.install()
-    count = -1
+def _arm(settings: Consumer) -> Callable[[Settlement], None] | None:
+    """From the first burial on, count what the engine writes, or says and hears, and die when that is so much."""
+    at = max(settings.die_writing, settings.die_talking)
+    if at < 0:
+        return None
+    count, burying = -1, False
 
     def strike() -> None:
         nonlocal count
-        count += 1
+        count += burying
         if count == at:
             die()
 
     def before(settlement: Settlement) -> None:
-        if isinstance(settlement, Bury):
-            disk.before_change = strike
+        nonlocal burying
+        burying = burying or isinstance(settlement, Bury)
 
+    (_watch_disk if settings.die_writing >= 0 else _watch_lines)(strike)
     return before
+
+
+def _watch_disk(strike: Callable[[], None]) -> None:
+    """Before each write and sync."""
+    from tests.faults.disk import Disk
+
+    disk = Disk(Path("/"))
+    disk.before_change = strike
+    disk.install()
+
+
+def _watch_lines(strike: Callable[[], None]) -> None:
+    """Before anything is sent, and when something has come that nobody has read yet."""
+    line: Any = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined] # noqa: SLF001 - each line of the process
+    for name in ("write", "_read_ready"):
+        real = getattr(line, name)
+
+        def struck(self: Any, *arguments: Any, _real: Callable[..., None] = real) -> None:
+            strike()
+            _real(self, *arguments)
+
+        setattr(line, name, struck)
 
 
 def main() -> None:

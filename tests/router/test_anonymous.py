@@ -299,6 +299,20 @@ async def test_a_client_that_does_not_read_stalls_nobody_and_is_cut_with_its_pos
     assert max(waits) < 1.0
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_a_cap_a_client_that_does_not_read_is_kept_with_all_that_waits(
+    serve: Serve, join: Join, guarded: bool
+):
+    router = await serve(max_outbox=256 * 1024 if guarded else 2**30)
+    slow, writer = await join(router), await join(router)
+    await slow.subscribe()
+    slow.socket.transport.pause_reading()
+    for n in range(100):
+        await writer.publish(n=n, payload={"n": n, "text": "x" * 100_000})
+    assert (await writer.health())["slow_clients"] == (1 if guarded else 0)
+    slow.socket.transport.resume_reading()
+
+
 async def eventually_cut(more) -> None:
     async with asyncio.timeout(30):
         while not await more():

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wowevent import codec
 from wowevent.codec import decode, encode, from_cloudevent, from_fields, loads, parse, to_cloudevent, to_fields
 from wowevent.errors import BusError, FormatTooNew, InvalidEvent, StorageDamaged
 from wowevent.event import MAX_DEPTH, Event, EventMetadata
@@ -315,6 +316,20 @@ def test_json_that_is_not_strict_is_refused_on_one_short_line(door, data: bytes)
         door(data)
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["lone surrogate, escaped", "NaN", "Infinity", "1e999", "duplicate", "100,000 levels"])
+def test_pythons_own_decoder_takes_it_or_runs_out_of_stack(name: str):
+    with suppress(RecursionError):
+        assert json.loads(BAD_JSON[name])["topic"] == "a"
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_without_a_second_look_duplicates_pass(monkeypatch: pytest.MonkeyPatch, guarded: bool):
+    if not guarded:
+        monkeypatch.setattr(codec, "_refuse_duplicates", lambda *_: None)
+    with pytest.raises(InvalidEvent) if guarded else nullcontext():
+        loads(BAD_JSON["duplicate"])
 
 
 @pytest.mark.parametrize("text", ["\ufeff{}", '{"x":"\ud800"}'], ids=["byte order mark", "lone surrogate"])

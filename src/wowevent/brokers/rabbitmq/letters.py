@@ -1,4 +1,10 @@
-"""Dead letters: a queue for each subscription that has some. To look into it is to take all, under its lock."""
+"""Dead letters: a queue for each subscription that has some. To look into it is to take all, under its lock.
+
+    letter sent ──► confirmed ──► delivery acknowledged
+
+Who dies between the last two leaves a letter, and the event in its queue: it is buried again. Both letters have one id,
+since it is made of the message that was buried, and who looks next leaves one of them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +25,7 @@ from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Made
-from wowevent.brokers.rabbitmq.tags import number_of, properties, reason_of, tag_of
+from wowevent.brokers.rabbitmq.tags import name_of, number_of, properties, reason_of, tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError, printable
@@ -70,14 +76,16 @@ class Letters:
         """The queue of a subscription, if it was made."""
         return [self._names.dead(id)] if id in self._made() else []
 
-    def message(self, id: str, event: Event, tag: Tag, bury: Bury) -> Message:
-        """How an event becomes a dead letter."""
+    def message(self, id: str, dead: DeliveredMessage, event: Event, tag: Tag, bury: Bury) -> Message:
+        """How an event becomes a dead letter; `dead` is the message that it came in."""
+        named = dead.header.properties.message_id  # strangers need not: two of theirs may be alike
+        letter = f"{_digest(id)}-{_digest(name_of(dead, tag)) if named else uuid4().hex[:16]}"
         if bury.error is not None:
             tag = tag.failed(self._clock.time(), bury.error)
         error = bury.error if bury.error is not None else (tag.attempts[-1].error if tag.attempts else "")
         tag = structs.replace(
             tag,
-            letter=f"{_digest(id)}-{uuid4().hex[:16]}",
+            letter=letter,
             reason=bury.reason.value,
             error=printable(error),
             traceback=printable(bury.traceback),
@@ -90,7 +98,7 @@ class Letters:
         return [id for id, known in self._control.registry.known.items() if DEAD in known.made]
 
     async def count(self, id: str) -> int:
-        """How many letters a subscription has."""
+        """How many letters a subscription has; a second one of a killed process counts until somebody looks."""
         if id not in self._made():
             return 0
         queue = self._names.dead(id)
@@ -149,10 +157,12 @@ class Letters:
         link, queue = self._link, self._names.dead(id)
         async with link.lock(self._names.lock(queue)):
             channel = await link.open_channel()
-            settled: list[int] = []
             try:
                 messages = await self._taken(channel, queue, min(await self._ready(queue), _ALL))
-                yield [_found(id, message) for message in messages], settled
+                letters = [_found(id, message) for message in messages]
+                newest = {each.letter.id: each for each in letters}
+                settled = [each.delivery_tag for each in letters if newest[each.letter.id] is not each]
+                yield list(newest.values()), settled
                 for tag in settled:
                     await link.call(channel.basic_ack(tag, wait=False))
             finally:

@@ -396,7 +396,7 @@ class Serving:
         now, tag, message = self._context.clock.time(), held.tag, held.here.message
         if isinstance(order, Bury):
             await self._context.letters.make(self.id)
-            return self._context.letters.message(self.id, held.event, tag, order)
+            return self._context.letters.message(self.id, message, held.event, tag, order)
         if order.charge:
             tag = tag.failed(now, order.error)
         queue = self.lanes.queues[0 if tag.crashes else held.lane]
@@ -422,9 +422,8 @@ class Serving:
     async def _bury_damaged(self, lane: int, here: Here, tag: Tag, error: BusError) -> None:
         await self._context.letters.make(self.id)
         id = given_id(here.message) or f"{self._prefix}.{here.number}"
-        letter = self._context.letters.message(
-            self.id, Event(topic="damaged", event_id=id), tag, Bury("", Reason.DESERIALIZATION_ERROR, str(error))
-        )
+        bury = Bury("", Reason.DESERIALIZATION_ERROR, str(error))
+        letter = self._context.letters.message(self.id, here.message, Event(topic="damaged", event_id=id), tag, bury)
         await self._context.link.publish([structs.replace(letter, body=here.message.body)])
         await self.lanes.ack([here.number])
         logger.error("an event cannot be read, it is a dead letter", subscription=self.id, lane=lane, error=error)

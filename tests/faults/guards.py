@@ -1,0 +1,144 @@
+"""The guards that a test takes out by itself, to show what becomes of the promise then."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.faults.wanted import SHARED, Promise
+
+_HANDS: Final = "What is in hand"
+
+GUARDS: Final = (
+    Promise(
+        area="The disk",
+        says="No sync at all (`synchronous=off`): a power cut takes all that was confirmed",
+        tests=("test_the_guard_matters_without_sync_a_power_cut_loses",),
+        on=("sqlite",),
+    ),
+    Promise(
+        area="The disk",
+        says="No sync at each commit (`synchronous=normal`): it takes what came since the last checkpoint",
+        tests=("test_the_guard_matters_normal_loses_the_last_moments",),
+        on=("sqlite",),
+    ),
+    Promise(
+        area="The disk",
+        says="Confirmed though the disk failed to sync: lost",
+        tests=("test_a_disk_that_fails_confirms_nothing",),
+        on=("sqlite",),
+    ),
+    Promise(
+        area="The disk",
+        says="No checksums: a wrong payload is served",
+        tests=("test_the_guard_matters_without_checksums_a_wrong_payload_is_served",),
+        on=("sqlite",),
+    ),
+    Promise(
+        area="The disk",
+        says="No append-only file: a restart goes back",
+        tests=("test_a_log_that_is_not_written_is_lost_with_its_server",),
+        on=("redis",),
+    ),
+    Promise(
+        area="Publishing",
+        says="No known ids: what is published again is stored, or handled, twice",
+        tests=(
+            "test_without_known_ids_an_event_is_stored_twice",
+            "test_without_known_ids_what_is_published_again_is_handled_twice",
+            "test_without_known_ids_a_lost_answer_stores_twice",
+        ),
+        on=(*SHARED, "router"),
+    ),
+    Promise(
+        area="Publishing",
+        says="Not awaiting the engine's answer: what went into a dead line is lost",
+        tests=("test_without_awaiting_confirms_what_was_sent_is_lost",),
+        on=("redis", "rabbitmq", "nats"),
+    ),
+    Promise(
+        area="Publishing",
+        says="The driver's own retries: a command goes out again, unasked",
+        tests=("test_the_driver_tries_nothing_again_by_itself",),
+        on=("redis",),
+    ),
+    Promise(
+        area="Publishing",
+        says="Not `mandatory`: what goes to no queue is confirmed, and lost",
+        tests=("test_without_mandatory_what_goes_nowhere_is_confirmed",),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area="Publishing",
+        says="The history without a channel of its own: a new leader's log lacks what was confirmed",
+        tests=("test_without_a_channel_of_its_own_the_history_loses_what_follows_a_new_leader",),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area=_HANDS,
+        says="Acknowledging before the handler: SIGKILL in it loses the event",
+        tests=(
+            "test_acknowledging_before_the_handler_loses",
+            "test_acknowledging_before_the_handler_loses_with_the_client",
+        ),
+        on=(*SHARED, "router"),
+    ),
+    Promise(
+        area=_HANDS,
+        says="A token that does not name the attempt, or a holder that does not know it is late: settled twice",
+        tests=(
+            "test_without_attempts_in_tokens_an_event_is_settled_twice",
+            "test_tokens_that_do_not_name_the_attempt_settle_what_another_one_holds",
+            "test_without_the_holders_clock_an_event_is_settled_twice",
+        ),
+        on=SHARED,
+        lacks={"rabbitmq": "a token is a delivery of one channel, which the server knows no other of"},
+    ),
+    Promise(
+        area=_HANDS,
+        says="Acknowledging before the copy that goes on is there: a failed event is lost",
+        tests=(
+            "test_an_acknowledgement_before_its_copy_is_confirmed_loses",
+            "test_an_acknowledgement_before_its_copy_is_stored_loses",
+        ),
+        on=("rabbitmq", "nats"),
+    ),
+    Promise(
+        area=_HANDS,
+        says="No note of what was given back untouched: an innocent is charged",
+        tests=("test_without_its_note_what_is_given_back_is_charged",),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area=_HANDS,
+        says="A copy that does not name what it follows: two of it",
+        tests=("test_without_the_name_of_its_predecessor_a_message_has_two_successors",),
+        on=("nats",),
+    ),
+    Promise(
+        area="Clients of a router",
+        says="A client that does not say how far it came: what passed meanwhile is lost",
+        tests=("test_without_a_position_a_break_loses",),
+        on=("router",),
+    ),
+    Promise(
+        area="Clients of a router",
+        says="No cap on what waits for a client: one that does not read is kept, with all of it",
+        tests=("test_without_a_cap_a_client_that_does_not_read_is_kept_with_all_that_waits",),
+        on=("router",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="A cancelled call that forgets its answer: the next one gets it",
+        tests=("test_a_cancelled_call_has_its_answer_still",),
+        on=("redis",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="JSON that is read once, or by Python's own decoder: duplicates, NaN and lone surrogates pass",
+        tests=(
+            "test_without_a_second_look_duplicates_pass",
+            "test_pythons_own_decoder_takes_it_or_runs_out_of_stack",
+        ),
+        on=("router",),
+    ),
+)
