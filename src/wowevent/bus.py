@@ -38,6 +38,7 @@ from wowevent.consumer import Consumer, Options
 from wowevent.conversation import Conversation
 from wowevent.dead_letter import DeadLetters
 from wowevent.directory import Directory
+from wowevent.errands import Errands
 from wowevent.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -142,6 +143,7 @@ class EventBus:
         """Says that this process is there, for who builds on the bus."""
         process = self.attendance.process
         self._pulses = Pulses(self._broker, self._directory, self._clock, process, self.metrics)
+        self._errands = Errands(self._pulses, self._directory, self._clock, process)
         self._trails = Trails(self._broker, self._directory, self._clock, process)
         self.storms: Storms = Storms(self._directory, self._clock, _storm_policy(storms, settings))
         """The conversations that went too far and are parked."""
@@ -207,6 +209,11 @@ class EventBus:
         return self._pulses
 
     @property
+    def errands(self) -> Errands:
+        """What goes on in the background of all processes, for who begins such jobs, as the service does."""
+        return self._errands
+
+    @property
     def holds(self) -> Holds:
         """Which events are paused, as far as this bus knows by now: for who hands them out otherwise."""
         return self._pauses.holds
@@ -263,6 +270,7 @@ class EventBus:
         await self._subscribers.end(0)
         await self.tellings.close()
         await self.attendance.close()
+        await self._errands.close()
         await self._pulses.close()
         await self._trails.close()
         await self._census.close()

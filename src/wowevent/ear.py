@@ -38,7 +38,7 @@ class Ear:
     async def start(self, knock: Callable[[], Awaitable[object]]) -> None:
         """Begin to read, and return once what is said is heard: until then it would be lost.
 
-        `knock()` says something there. Raises what that raises; who calls has a timeout.
+        `knock()` says something there. Raises what that raises, Closed after `close`; who calls has a timeout.
         """
         if self._reader is None:
             head = (await self._broker.ping()).head
@@ -46,11 +46,18 @@ class Ear:
                 self._reader = asyncio.create_task(self._read(head), name=f"wowevent:{self._what}")
         pause, longest = _TRY
         while not self.hears:
+            if self._reader.done():
+                raise Closed(f"{self._what}: nobody listens here any more")
             await knock()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._heard.wait()
             pause = min(2 * pause, longest)
+
+    async def still(self, knock: Callable[[], Awaitable[object]]) -> None:
+        """Return once something that is said from now on is heard; as `start` otherwise."""
+        self._heard.clear()
+        await self.start(knock)
 
     async def close(self) -> None:
         """Listen no more."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
-from typing import Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from wowevent.metrics import Lately, added, percentiles
 
@@ -29,15 +29,22 @@ NAMED: Final = 1_000
 ROOM: Final = 200_000
 """Characters of their names, at most: a pulse is a small event."""
 
+_SLOT: Final = 1.0  # seconds: counts are said of no shorter time
+
+# What others say is held against these: one number that cannot be would take the overview from everybody.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Mark = Annotated[int, Meta(ge=0, lt=0x7F80)]  # the upper half of a float that is finite
+
 
 class RouterPulse(Struct, frozen=True):
     """What a router says of itself."""
 
-    clients: int
+    clients: Count
     """Those that are connected."""
-    named: int
+    named: Count
     """Named subscriptions that it serves."""
-    events_processed: int
+    events_processed: Count
     """Published by its clients since it serves."""
     since: float
     """When it began to serve, Unix seconds by its own clock."""
@@ -68,23 +75,50 @@ class Router(Protocol):
         ...
 
 
+class JobPulse(Struct, frozen=True):
+    """What goes on in the background of a process, or ended there lately."""
+
+    kind: str
+    """Such as `replay`."""
+    id: str
+    owner: str | None
+    """Who began it, where that is known."""
+    shown: dict[str, Any]
+    """How it is, as who has it shows it."""
+    order: str = ""
+    """Of what others asked of it, the last that was carried out."""
+
+
+class Desk(Protocol):
+    """Jobs of a kind of this process, as others see and steer them."""
+
+    def pulses(self) -> Sequence[JobPulse]:
+        """Those that are worth telling."""
+        ...
+
+    async def carry_out(self, id: str, what: str, order: str) -> None:
+        """Do this to one of them, if it is here, and tell by its pulse that the order was carried out."""
+        ...
+
+
 class Pulse(Struct, frozen=True, omit_defaults=True):
     """What a process did in some seconds."""
 
     process: str
     host: str = ""
     pid: int = 0
-    seconds: float = 0.0
-    published: int = 0
-    delivered: int = 0
-    failed: int = 0
-    marks: tuple[tuple[int, int], ...] = ()
+    seconds: Seconds = 0.0
+    published: Count = 0
+    delivered: Count = 0
+    failed: Count = 0
+    marks: tuple[tuple[Mark, Count], ...] = ()
     """How long its deliveries of the last ten seconds took: a mark, and how many."""
-    longest: float = 0.0
+    longest: Seconds = 0.0
     routers: tuple[RouterPulse, ...] = ()
+    jobs: tuple[JobPulse, ...] = ()
     gone: bool = False
     """It leaves."""
-    subscriptions: tuple[tuple[str, float, float], ...] = ()
+    subscriptions: tuple[tuple[str, Seconds, Seconds], ...] = ()
     """Those at work within its last five to ten seconds: which, delivered a second, failed a second."""
     more: bool = False
     """There are more than it names."""
@@ -95,13 +129,13 @@ class Pulse(Struct, frozen=True, omit_defaults=True):
         return self.published, self.delivered, self.failed
 
 
-def pulse_of(process: str, host: str, pid: int, lately: Lately, *, routers: Sequence[Router], gone: bool) -> Pulse:
-    """What there is to say."""
+def pulse_of(
+    process: tuple[str, str, int], lately: Lately, *, routers: Sequence[Router], desks: Sequence[Desk], gone: bool
+) -> Pulse:
+    """What there is to say of a process: its id, its host, its pid."""
     named = _busiest(lately.subscribers)
     return Pulse(
-        process,
-        host,
-        pid,
+        *process,
         seconds=lately.seconds,
         published=lately.published,
         delivered=lately.delivered,
@@ -109,6 +143,7 @@ def pulse_of(process: str, host: str, pid: int, lately: Lately, *, routers: Sequ
         marks=tuple(lately.marks.items()),
         longest=lately.longest,
         routers=tuple(router.pulse() for router in routers),
+        jobs=tuple(job for desk in desks for job in desk.pulses()),
         gone=gone,
         subscriptions=named,
         more=len(named) < len(lately.subscribers),
@@ -168,6 +203,8 @@ class Sample(Struct, frozen=True):
     delivered: float
     failed: float
     latency: Latency
+    whole: bool = True
+    """The other processes could be heard; else it is of this one, and nobody knows what they do."""
 
 
 class _Heard:
@@ -216,14 +253,17 @@ class Vitals:
         """How much each subscription gets. Who has left counts no longer."""
         return Rates(self.there(now))
 
-    def sample(self, now: float, time: float) -> Sample:
-        """How it is now; `time` is now as well, in Unix seconds. Who has left counts once more, and no longer."""
+    def sample(self, now: float, time: float, *, whole: bool = True) -> Sample:
+        """How it is now; `time` is now as well, in Unix seconds. Who has left counts once more, and no longer.
+
+        `whole`: all can be heard.
+        """
         for id in [id for id, heard in self._heard.items() if now - heard.at >= SILENT]:
             del self._heard[id]
         pulses = [heard.pulse for heard in self._heard.values()]
         rates = [_rates(pulse) for pulse in pulses]
         published, delivered, failed = (sum(each[place] for each in rates) for place in range(3))
-        sample = Sample(time, published, delivered, failed, _latency(pulses))
+        sample = Sample(time, published, delivered, failed, _latency(pulses), whole)
         for heard in list(self._heard.values()):
             heard.sampled = True
             if heard.pulse.gone:
@@ -235,8 +275,8 @@ class Vitals:
 
 def _rates(pulse: Pulse) -> Sequence[float]:
     """Its counts a second; last words are of a part of a period, and shown for all of it."""
-    span = max(pulse.seconds, PERIOD if pulse.gone else 0.0)
-    return [count / span if span else 0.0 for count in pulse.counts]
+    span = max(pulse.seconds, PERIOD if pulse.gone else _SLOT)
+    return [count / span for count in pulse.counts]
 
 
 def _with_rates_of(before: Pulse, pulse: Pulse) -> Pulse:

@@ -4,7 +4,8 @@
     everybody    ──pulse, every 2 s──>      live path   ──> whoever looks, who takes a sample every 2 s
 
 Nobody says anything where nobody looks, and nothing is counted for this that is not counted anyway. Who has looked
-goes on for ten minutes, so that who comes again finds no gap.
+goes on for ten minutes, so that who comes again finds no gap. Who looks says something, too: whoever does not hear
+itself any more hears nobody, and does not take that for silence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from wowevent.errors import BrokerError, BrokerUnavailable, BusError, Closed
 from wowevent.event import Event
 from wowevent.log import logger
 from wowevent.metrics import EventMetrics, Lately
-from wowevent.pulse import PERIOD, Pulse, Router, Vitals, pulse_of
+from wowevent.pulse import PERIOD, Desk, Pulse, Router, Vitals, pulse_of
 
 TOPIC: Final = f"{LIVE}pulse"
 """Where processes say how much they do."""
@@ -41,6 +42,7 @@ _FIRST: Final = 3.0  # seconds that the first who looks waits at most
 _OLD: Final = 600.0  # seconds, clocks that differ included: a look that is older when we start is nobody's any more
 _YOUNG: Final = 1.0  # seconds before a process that starts says something: many do no more than one thing, and end
 _GOODBYE: Final = 1.0  # seconds that a goodbye may take at most
+_TOGETHER: Final = 0.05  # seconds: what changes at about the same time is said together
 
 
 class Pulses:
@@ -50,6 +52,8 @@ class Pulses:
         """`process` is what this one goes by."""
         self.routers: list[Router] = []
         """Those in front of this bus."""
+        self.desks: list[Desk] = []
+        """Who has jobs in the background here; `change` when one begins, ends, or is held."""
         self._broker = broker
         self._directory = directory
         self._clock = clock
@@ -63,11 +67,14 @@ class Pulses:
         never = float("-inf")  # monotonic seconds, here and below:
         self._wanted = never  # when somebody wanted to see them last,
         self._asked = never  # and when somebody said so to all;
-        self._until = never  # up to when others want to hear this process
+        self._until = never  # up to when others want to hear this process,
+        self._heard = never  # when something was heard last, be it what this process said,
+        self._back = never  # and when it was after a time without
         self._told: Lately | None = None  # what they were told last
         self._own: Lately | None = None  # what the last sample has of this process
         self._answered = asyncio.Event()  # all who are there have had the time to say something
         self._ready = asyncio.Event()  # there is a sample
+        self._news = asyncio.Event()  # there is something to say at once
         self._looking: asyncio.Task[None] | None = None
         self._speaking: asyncio.Task[None] | None = None
         self._started = self._left = False
@@ -104,18 +111,34 @@ class Pulses:
     async def look(self) -> Vitals:
         """What all processes did of late; the first look takes a second and a half, in which they begin to say so.
 
-        While the engine is away it is what this process did, and what was heard before.
+        While the engine is away it is what this process did, and what was heard before; its samples say so (`whole`).
         """
         self._wanted = self._clock.monotonic()
         if not self._left and (self._looking is None or self._looking.done()):
             self._ready.clear()
             self._answered.clear()
             self._vitals, self._own = Vitals(), None
+            self._heard = self._back = float("-inf")
             self._looking = asyncio.create_task(self._look_on(), name="wowevent:pulses")
         with suppress(TimeoutError):
             async with asyncio.timeout(_FIRST + _ANSWERS):  # longer than the task that is waited for takes
                 await self._ready.wait()
         return self._vitals
+
+    @property
+    def whole(self) -> bool:
+        """Whether the other processes can be heard; else nobody knows which there are, and what they do."""
+        now, deaf = self._clock.monotonic(), 2 * PERIOD
+        return self._private or (now - self._heard < deaf <= now - self._back)
+
+    @property
+    def alone(self) -> bool:
+        """No other process has this log."""
+        return self._private
+
+    def change(self) -> None:
+        """Something changed that others want to know soon."""
+        self._news.set()
 
     @property
     def now(self) -> float:
@@ -142,9 +165,9 @@ class Pulses:
         trouble = False
         while True:
             try:
-                await self._ask()
+                asked = await self._ask()
                 if not self._answered.is_set():
-                    await asyncio.sleep(_ANSWERS)
+                    await asyncio.sleep(_ANSWERS if asked else max(_ANSWERS, PERIOD))
                     self._answered.set()
                 trouble = False
             except BrokerError as error:
@@ -155,16 +178,17 @@ class Pulses:
                 return
             await asyncio.sleep(PERIOD)
 
-    async def _ask(self) -> None:
-        """See to it that all who are there say something, and that it is heard."""
+    async def _ask(self) -> bool:
+        """See to it that all who are there say something, and that it is heard; False if they do so already."""
         if self._ear.hears and self._clock.monotonic() - self._asked < _AGAIN:
-            return
+            return False
         try:
             async with asyncio.timeout(_HEARS):
                 await self._ear.start(self._knock)
         except TimeoutError:
             raise BrokerUnavailable(f"nothing is heard on the live path within {_HEARS:.0f} s") from None
         await self._directory.put(_KIND, _LOOK, {"from": self._process, "at": self._clock.time(), "seconds": _FOR})
+        return True
 
     async def _knock(self) -> None:
         """Say something of nobody, to hear it."""
@@ -174,16 +198,20 @@ class Pulses:
         now = self._clock.monotonic()
         self._own = self._metrics.lately(self._own)
         self._vitals.hear(self._pulse(self._own), now)
-        self._vitals.sample(now, self._clock.time())
+        self._vitals.sample(now, self._clock.time(), whole=self.whole)
 
     def _hear(self, event: Event) -> None:
+        now = self._clock.monotonic()
+        if float("-inf") < self._heard <= now - 2 * PERIOD:
+            self._back = now  # the others come back, too: in a moment
+        self._heard = now
         try:
             pulse = msgspec.convert(event.payload, Pulse)
         except msgspec.ValidationError as error:  # of another version, or a stranger's
             logger.warning("a pulse that is none of ours is left out", event_id=event.event_id, error=error)
             return
         if pulse.process not in {"", self._process}:
-            self._vitals.hear(pulse, self._clock.monotonic())
+            self._vitals.hear(pulse, now)
 
     # --- what is said -------------------------------------------------------------------------------------------
 
@@ -197,12 +225,15 @@ class Pulses:
         self._until = now + min(_number(look.get("seconds")), _FOR)
         if self._speaking is None or self._speaking.done():
             self._speaking = asyncio.create_task(self._speak(_YOUNG if young else 0.0), name="wowevent:pulse")
+        elif look.get("from") != self._process:
+            self.change()  # who looks anew waits for no longer than all need to see that
 
     async def _speak(self, first: float) -> None:
         """Until nobody wants to hear it. A pulse that gets lost is lost: the next one tells of other seconds."""
         trouble = False
         await asyncio.sleep(first)
         while self._clock.monotonic() < self._until:
+            self._news.clear()
             self._told = self._metrics.lately(self._told)
             try:
                 await self._say(self._pulse(self._told))
@@ -213,11 +244,19 @@ class Pulses:
                 trouble = True
             except Closed:
                 return
-            await asyncio.sleep(PERIOD)
+            await self._pause()
         self._told = None
 
+    async def _pause(self) -> None:
+        """Until the next pulse is due, or there are news; these are said together."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PERIOD):
+                await self._news.wait()
+                await asyncio.sleep(_TOGETHER)
+
     def _pulse(self, lately: Lately, *, gone: bool = False) -> Pulse:
-        return pulse_of(self._process, self.host, os.getpid(), lately, routers=self.routers, gone=gone)
+        process = (self._process, self.host, os.getpid())
+        return pulse_of(process, lately, routers=self.routers, desks=() if gone else self.desks, gone=gone)
 
     async def _say(self, pulse: Pulse) -> None:
         await self._broker.publish([Event(topic=TOPIC, payload=msgspec.to_builtins(pulse))])

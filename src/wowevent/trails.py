@@ -2,6 +2,7 @@
 
     question   an entry of the control log, where everybody looks once a second
     answers    by the live path, from those that know something, to a topic that only the asker hears
+    a knock    by the same way, at the end: who does not hear itself heard no answers either, and says so
 
 Nothing is stored for this but the questions, and nobody reads more for it than before.
 """
@@ -9,7 +10,7 @@ Nothing is stored for this but the questions, and nobody reads more for it than 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -86,21 +87,27 @@ class Trails:
     # --- asking -------------------------------------------------------------------------------------------------
 
     async def _ask(self, event_id: str) -> list[Delivered]:
-        try:
-            async with asyncio.timeout(_HEARS):
-                await self._ear.start(self._knock)
-        except TimeoutError:
-            raise BrokerUnavailable(f"nothing is heard on the live path within {_HEARS:.0f} s") from None
+        await self._listen(self._ear.start)
         question = new_id()
         answers = self._open[question] = []
         try:
             await self._roll.add(question, msgspec.to_builtins(_Question(event_id, self._topic)))
             await asyncio.sleep(_ANSWERS)
+            if not self._closed:
+                await self._listen(self._ear.still)
         finally:
             del self._open[question]
         if self._closed:
             raise Closed("this bus was stopped")
         return answers
+
+    async def _listen(self, until: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]]) -> None:
+        """Return when what is said is heard; BrokerUnavailable if it is not."""
+        try:
+            async with asyncio.timeout(_HEARS):
+                await until(self._knock)
+        except TimeoutError:
+            raise BrokerUnavailable(f"nothing is heard on the live path within {_HEARS:.0f} s") from None
 
     async def _knock(self) -> None:
         """Say something, to hear it."""

@@ -83,8 +83,13 @@ class Engine(Struct, frozen=True):
     """One engine that processes share."""
 
     url: str
-    restart: Callable[[], None] | None
-    """SIGKILL of its server, and a start on the same port and directory; None where there is no server."""
+    server: Server | None
+    """What tests may kill, and start again on the same port and directory; None where there is no server."""
+
+    @property
+    def restart(self) -> Callable[[], None] | None:
+        """Both at once."""
+        return None if self.server is None else partial(_restart, self.server)
 
 
 @pytest.fixture
@@ -96,9 +101,9 @@ def engine(request: pytest.FixtureRequest, broker_name: str, tmp_path: Path) -> 
         return Engine(f"sqlite:///{tmp_path / 'events.db'}", None)
     if broker_name == "rabbitmq":
         rabbit: Rabbit = request.getfixturevalue("rabbit")
-        return Engine(rabbit.url, rabbit.restart)
+        return Engine(rabbit.url, rabbit.server)
     server: Server = request.getfixturevalue(broker_name)
-    return Engine(request.getfixturevalue("lab").url, partial(_restart, server))
+    return Engine(request.getfixturevalue("lab").url, server)
 
 
 def _restart(server: Server) -> None:

@@ -603,7 +603,7 @@ async def test_a_replay_is_its_owners_and_ends_with_their_token(guarded: Guarded
         replay = (await owner.post("/replays", json=order)).json()["id"]
         for method, path in (("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("DELETE", "")):
             assert (await other.request(method, f"/replays/{replay}{path}")).status_code == 404
-        assert (await other.get("/replays")).json() == {"replays": []}
+        assert (await other.get("/replays")).json() == {"replays": [], "complete": True}
         async with guarded.having("boss", replay=["#"], admin=["#"]) as boss:
             assert (await boss.get(f"/replays/{replay}")).json()["state"] == "running"
             guarded.revoke(secret)

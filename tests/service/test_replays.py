@@ -150,7 +150,9 @@ async def test_one_is_held_before_its_first_event(client: httpx.AsyncClient, bus
     app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
     config = ReplayConfig(speed_multiplier=0)
     shown = replays.begin(app.state.replays, bus, ReplayOrder(topic="again"), config, (await bus.broker.ping()).head)
-    assert app.state.replays.pause(shown.id, None).state == "paused"  # in the same turn: it has not begun
+    assert (
+        await app.state.replays.steer(shown.id, "pause", None)
+    ).state == "paused"  # in the same turn: it has not begun
     await asyncio.sleep(0.05)
     assert await copies(bus) == []
     await steer(client, shown.id, "resume")
@@ -201,7 +203,7 @@ async def test_one_that_fails_says_why(client: httpx.AsyncClient, bus: EventBus)
     began = await order(client, topic="again", pattern="task.*", speed_multiplier=100_000)
     await bus.stop()
     bus_is_there = client._transport.app.state  # type: ignore[attr-defined]  # noqa: SLF001 - the application
-    failed = await until_ended(bus_is_there.replays.get(began["id"], None))
+    failed = await until_ended(await bus_is_there.replays.get(began["id"], None))
     assert (failed.state, failed.failure.error) == ("failed", "closed")
 
 
@@ -219,7 +221,7 @@ async def test_draining_cancels_it(client: httpx.AsyncClient, bus: EventBus) -> 
     app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
     began = await order(client, **SLOW)
     await drain(app)
-    assert app.state.replays.get(began["id"], None).state == "cancelled"
+    assert (await app.state.replays.get(began["id"], None)).state == "cancelled"
     assert (await client.post("/replays", json=SLOW)).status_code == 503
 
 
@@ -256,7 +258,7 @@ async def test_what_cannot_be_replayed_is_refused(client: httpx.AsyncClient, bod
         assert answer.status_code == 202
         return
     assert (answer.status_code, answer.json()["error"]) == (400, error)
-    assert (await client.get("/replays")).json() == {"replays": []}
+    assert (await client.get("/replays")).json() == {"replays": [], "complete": True}
 
 
 async def test_a_form_may_not_replay(client: httpx.AsyncClient) -> None:

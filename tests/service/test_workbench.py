@@ -171,7 +171,7 @@ async def test_at_a_rate(engine_client: httpx.AsyncClient, engine_bus: EventBus)
     assert (done["state"], done["redelivered"], done["gone"], done["failure"]) == ("done", 3, 0, None)
     assert done["ended_at"] >= done["started_at"]
     await eventually(lambda: sorted(worker.seen) == [0, 1, 2])
-    assert (await engine_client.get("/redeliveries")).json() == {"redeliveries": [done]}
+    assert (await engine_client.get("/redeliveries")).json() == {"redeliveries": [done], "complete": True}
 
 
 async def test_one_is_cancelled_and_the_rest_stays(client: httpx.AsyncClient, bus: EventBus) -> None:
@@ -211,7 +211,7 @@ async def test_so_many_at_a_time_and_no_more(client: httpx.AsyncClient, bus: Eve
     answer = await client.post("/dead-letters/redeliver", json={"ids": ids, "rate": 1})
     assert (answer.status_code, answer.json()["error"]) == (429, "too_many_redeliveries")
     app = client._transport.app  # type: ignore[attr-defined]  # noqa: SLF001 - the application
-    running = app.state.redeliveries.all(None)
+    running, _ = await app.state.redeliveries.all(None)
     await drain(app)
     assert {each.state for each in running} == {"cancelled"}
 
@@ -335,7 +335,7 @@ async def test_a_redelivery_ends_with_its_token(bus: EventBus, tmp_path: Path) -
         began = await redelivering(client, 0.01, reason="rejected")
     watching = asyncio.create_task(watch(guarded.app))
     guarded.revoke(secret)
-    shown = guarded.app.state.redeliveries.get(began["id"], None)
+    shown = await guarded.app.state.redeliveries.get(began["id"], None)
     await eventually(lambda: shown.state == "cancelled")
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

@@ -15,6 +15,8 @@ from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.pulse import Vitals
 from wowevent.testing import ManualClock
 
+PERIOD = 0.02  # seconds
+
 
 class Line:
     """An engine behind a line that can be cut, and the pulses and looks that were said on it."""
@@ -22,6 +24,7 @@ class Line:
     def __init__(self, log: MemoryLog | None, clock: ManualClock) -> None:
         self.broker = MemoryBroker(log, clock=clock)
         self.down = False
+        self.mute = False
         self.pulses: list[dict[str, Any]] = []
         self.looks: int = 0
 
@@ -33,6 +36,8 @@ class Line:
             raise BrokerUnavailable("the line is cut")
         self.pulses += [event.payload for event in events if event.topic == pulses.TOPIC and event.payload["process"]]
         self.looks += sum(event.topic.startswith("_bus.pulse.") for event in events)
+        if self.mute:  # what is said is heard by nobody
+            events = [event for event in events if event.topic != pulses.TOPIC]
         return await self.broker.publish(events)
 
 
@@ -42,7 +47,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directory, "_LOOK", 0.02)
     monkeypatch.setattr(pulses, "_ANSWERS", 0.1)
     monkeypatch.setattr(pulses, "_YOUNG", 0.1)
-    monkeypatch.setattr(pulses, "PERIOD", 0.02)
+    monkeypatch.setattr(pulses, "PERIOD", PERIOD)
 
 
 @pytest.fixture
@@ -80,6 +85,10 @@ async def looking(eye: Line, clock: ManualClock) -> AsyncIterator[EventBus]:
 
 async def nothing(event: Event) -> None:
     """A handler."""
+
+
+def whole(vitals: Vitals) -> bool:
+    return vitals.samples[-1].whole
 
 
 def last(vitals: Vitals) -> tuple[float, float]:
@@ -196,6 +205,7 @@ async def test_an_engine_that_is_away_keeps_nobody_from_what_is_done_here(  # no
     line.down = True
     vitals = await bus.pulses.look()
     assert last(vitals)[0] == 4.0
+    assert not vitals.samples[-1].whole
     await eventually(lambda: len(vitals.samples) > 5, 1)
     assert caplog.text.count("nobody can be asked now") == 1
     line.down = False
@@ -217,10 +227,70 @@ async def test_a_pulse_that_none_of_ours_wrote_is_left_out(
     looking: EventBus, line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
     vitals = await looking.pulses.look()
-    for payload in ({}, {"process": 5}, {"process": "p", "published": "x"}, {"process": "p", "marks": [[1]]}):
+    damaged: list[dict[str, Any]] = [
+        {},
+        {"process": 5},
+        {"process": "p", "published": "x"},
+        {"process": "p", "published": -1},
+        {"process": "p", "delivered": 2**60},
+        {"process": "p", "seconds": -2.0},
+        {"process": "p", "longest": 1e300},
+        {"process": "p", "marks": [[1]]},
+        {"process": "p", "marks": [[70_000, 1]]},  # would be no number of 32 bits,
+        {"process": "p", "marks": [[0x7FC0, 1]]},  # and this would be none at all
+        {"process": "p", "marks": [[1, -1]]},
+        {"process": "p", "routers": [{"clients": -1, "named": 0, "events_processed": 0, "since": 1.0}]},
+        {"process": "p", "jobs": [{"kind": "replay"}]},
+    ]
+    for payload in damaged:
         await line.broker.publish([Event(topic=pulses.TOPIC, payload=payload)])
-    await eventually(lambda: caplog.text.count("a pulse that is none of ours") == 4, 1)
+    await eventually(lambda: caplog.text.count("a pulse that is none of ours") == len(damaged), 1)
+    taken = len(vitals.samples)
+    await eventually(lambda: len(vitals.samples) > taken, 1)
     assert len(vitals.there(looking.pulses.now)) == 1
+
+
+async def test_who_does_not_hear_itself_knows_nothing_of_the_others(
+    bus: EventBus, line: Line, looking: EventBus, eye: Line, clock: ManualClock
+) -> None:
+    vitals = await looking.pulses.look()
+    assert whole(vitals)
+    line.mute = eye.mute = True
+    await asyncio.sleep(0.05)  # what was under way is heard
+    await clock.advance(2 * PERIOD)
+    await eventually(lambda: not whole(vitals), 1)
+    assert not looking.pulses.whole
+    line.mute = eye.mute = False
+    heard = clock.monotonic()
+    await eventually(lambda: looking.pulses._heard == heard, 1)  # noqa: SLF001 - the moment
+    assert not looking.pulses.whole  # the others need a moment to come back, too
+    await clock.advance(PERIOD)
+    await asyncio.sleep(0.05)
+    assert not whole(vitals)
+    await clock.advance(PERIOD)
+    await eventually(lambda: whole(vitals), 1)
+    assert len(vitals.there(looking.pulses.now)) == 2
+
+
+async def test_who_looks_again_much_later_does_not_take_the_time_between_for_trouble(
+    bus: EventBus, looking: EventBus, clock: ManualClock
+) -> None:
+    await looking.pulses.look()
+    await clock.advance(700)
+    await asyncio.sleep(0.1)
+    vitals = await looking.pulses.look()
+    assert vitals.samples[0].whole
+    assert len(vitals.there(looking.pulses.now)) == 2
+
+
+async def test_who_looks_anew_is_answered_by_those_who_speak_already(
+    bus: EventBus, looking: EventBus, log: MemoryLog, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulses, "PERIOD", 5.0)
+    await looking.pulses.look()
+    async with EventBus(MemoryBroker(log, clock=clock), clock=clock) as another:
+        vitals = await another.pulses.look()
+        assert len(vitals.there(another.pulses.now)) == 3
 
 
 async def test_after_the_end_nothing_begins(clock: ManualClock) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
 from tests.conformance.engines import eventually
 from wowevent import BrokerUnavailable, Closed, Event, EventBus, directory, trails
-from wowevent.broker import LIVE
+from wowevent.broker import LIVE, Appended
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.directory import Directory
 from wowevent.roll import Roll
@@ -91,6 +91,37 @@ async def test_questions_of_strangers_are_not_answered(
     await roll.close()
     await mouth.close()
     await broker.close()
+
+
+async def test_who_does_not_hear_itself_says_so(
+    bus: EventBus, working: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would say of an event that nobody got it."""
+    assert len(await bus.deliveries("e1")) == 1
+    publish = bus.broker.publish
+
+    async def nothing_arrives(events: Sequence[Event]) -> Sequence[Appended]:
+        return await publish([event for event in events if not event.topic.startswith(LIVE)])
+
+    async def refuse(_events: object) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(trails, "_HEARS", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(bus.broker, "publish", nothing_arrives)
+        patch.setattr(working.broker, "publish", refuse)
+        with pytest.raises(BrokerUnavailable):
+            await bus.deliveries("e1")
+    assert len(await bus.deliveries("e1")) == 1
+
+
+async def test_nobody_knocks_where_nobody_listens_any_more(bus: EventBus, working: EventBus) -> None:
+    await bus.deliveries("e1")
+    ear = bus._trails._ear  # noqa: SLF001 - what ends it
+    await ear.close()
+    async with asyncio.timeout(1):
+        with pytest.raises(Closed):
+            await ear.still(bus._trails._knock)  # noqa: SLF001
 
 
 async def test_stopping_ends_the_waiting(bus: EventBus, working: EventBus) -> None:

@@ -34,6 +34,7 @@ from wowevent.access.rates import Rates
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger
+from wowevent.service.answers import RedeliveryShown, ReplayShown
 from wowevent.service.failures import (
     Refusal,
     answer_bus_error,
@@ -46,6 +47,7 @@ from wowevent.service.idempotency import Keys
 from wowevent.service.jobs import Jobs
 from wowevent.service.openapi import DESCRIPTION
 from wowevent.service.pages import ROUTES
+from wowevent.service.replays import brief
 from wowevent.service.routes import OPERATIONS, make_routes
 from wowevent.service.stream import Streams
 
@@ -90,8 +92,9 @@ def create_app(
     app.state.rates = Rates()
     app.state.keys = Keys()
     app.state.streams = Streams()
-    app.state.replays = Jobs("replay", "replays")
-    app.state.redeliveries = Jobs("redelivery", "redeliveries")
+    errands = None if bus is None else bus.errands
+    app.state.replays = Jobs("replay", "replays", ReplayShown, errands, brief)
+    app.state.redeliveries = Jobs("redelivery", "redeliveries", RedeliveryShown, errands)
     return app
 
 

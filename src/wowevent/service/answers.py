@@ -122,24 +122,30 @@ class SampleShown(Struct):
     """Events a second of all processes at one moment, and the p95 of seconds that handlers took."""
 
     at: UnixSeconds
-    published: float
-    delivered: float
-    failed: float
-    p95: float
+    published: Annotated[float | None, Meta(description="Null, as the others: the other processes were not heard.")]
+    delivered: float | None
+    failed: float | None
+    p95: float | None
 
 
 class Overview(Struct):
-    """All processes of the namespace together; a number of the engine's is null where it is not known."""
+    """All processes of the namespace together.
+
+    Null is what is not known: numbers of the engine's if it does not answer, and those of the processes while they
+    cannot be heard.
+    """
 
     engine: str
     url: Annotated[str | None, Meta(description="Without credentials; for who administers.")]
     health: Literal["healthy", "unhealthy"]
-    processes: Annotated[int, Meta(description="Those that were heard of in the last 6 seconds, this one included.")]
+    processes: Annotated[
+        int | None, Meta(description="Those that were heard of in the last 6 seconds, this one included.")
+    ]
     since: Annotated[float | None, Meta(description="When samples began to be taken, Unix seconds.")]
-    published_per_second: float
-    delivered_per_second: float
-    failed_per_second: float
-    latency: LatencyShown
+    published_per_second: float | None
+    delivered_per_second: float | None
+    failed_per_second: float | None
+    latency: LatencyShown | None
     subscriptions: int | None
     ready: int | None
     leased: int | None
@@ -174,6 +180,7 @@ class Routers(Struct):
     """The routers of the namespace, by process."""
 
     routers: list[RouterShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 class TopicShown(Struct):
@@ -369,6 +376,7 @@ class RedeliveryShown(Struct):
     """Dead letters that are handed to their subscriptions again at a rate, as far as that is now."""
 
     id: str
+    process: Annotated[str, Meta(description="The id of the process that has it; it ends with that.")]
     state: JobState
     order: Annotated[RedeliverOrder, Meta(description="Without the ids, of which `total` says how many there were.")]
     total: Annotated[int, Meta(description="How many fitted when it began; those that come later are left alone.")]
@@ -381,9 +389,10 @@ class RedeliveryShown(Struct):
 
 
 class Redeliveries(Struct):
-    """The redeliveries of this process, the newest first."""
+    """The redeliveries of all processes, the newest first."""
 
     redeliveries: list[RedeliveryShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 class ResendOrder(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -457,6 +466,7 @@ class ReplayShown(Struct):
     """One replay as it is now."""
 
     id: str
+    process: Annotated[str, Meta(description="The id of the process that has it; it ends with that.")]
     state: JobState
     order: ReplayOrder
     replayed: Annotated[int, Meta(description="How many events were published again.")]
@@ -468,9 +478,10 @@ class ReplayShown(Struct):
 
 
 class Replays(Struct):
-    """The replays of this process, the newest first."""
+    """The replays of all processes, the newest first."""
 
     replays: list[ReplayShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 class SchemaOrder(Struct, forbid_unknown_fields=True):

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from wowevent.errors import BusError
-from wowevent.pulse import Latency
 from wowevent.service.access import asker
 from wowevent.service.answers import (
     ConnectionShown,
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
     from wowevent.access.rights import Identity
     from wowevent.broker import SubscriptionInfo
     from wowevent.bus import EventBus
-    from wowevent.pulse import Connected
+    from wowevent.pulse import Connected, Sample
 
 _PATIENCE: Final = 3.0  # seconds for the engine to answer; the rates are there without it
 
 
 async def overview(request: Request) -> Response:
-    """Rates and latencies of all processes, with the last ten minutes, and what waits; numbers null if unknown.
+    """Rates and latencies of all processes, with the last ten minutes, and what waits; null what is not known.
 
     Who does not administer is told of the subscriptions that it may hear, and not where the log is.
     """
@@ -44,28 +43,24 @@ async def overview(request: Request) -> Response:
     vitals = await bus.pulses.look()
     infos, health = await asyncio.gather(_subscriptions(bus), _health(bus))
     seen = None if infos is None else [info for info in infos if sees(request, info)]
-    last = vitals.samples[-1] if vitals.samples else None
-    latency = Latency() if last is None else last.latency
+    last = _known(vitals.samples[-1]) if vitals.samples else None
     return answer(
         Overview(
             engine=bus.capabilities.name,
             url=bus.url if _administers(identity) else None,
             health=health,
-            processes=len(vitals.there(bus.pulses.now)),
+            processes=None if last is None else len(vitals.there(bus.pulses.now)),
             since=vitals.since,
-            published_per_second=0.0 if last is None else last.published,
-            delivered_per_second=0.0 if last is None else last.delivered,
-            failed_per_second=0.0 if last is None else last.failed,
-            latency=LatencyShown(latency.p50, latency.p95, latency.p99),
+            published_per_second=None if last is None else last.published,
+            delivered_per_second=None if last is None else last.delivered,
+            failed_per_second=None if last is None else last.failed,
+            latency=None if last is None else LatencyShown(last.latency.p50, last.latency.p95, last.latency.p99),
             subscriptions=None if seen is None else len(seen),
             ready=_sum(seen, "ready"),
             leased=_sum(seen, "leased"),
             delayed=_sum(seen, "delayed"),
             dead=_sum(seen, "dead"),
-            series=[
-                SampleShown(each.at, each.published, each.delivered, each.failed, each.latency.p95)
-                for each in vitals.samples
-            ],
+            series=[_point(each) for each in vitals.samples],
         )
     )
 
@@ -102,7 +97,18 @@ async def routers(request: Request) -> Response:
                 connections=[_shown(each) for each in router.connected() if _may_see(identity, each)],
             )
         )
-    return answer(Routers(sorted(shown, key=_process)))
+    return answer(Routers(sorted(shown, key=_process), complete=bus.pulses.whole))
+
+
+def _known(sample: Sample) -> Sample | None:
+    """A sample of all processes; of this one alone it would pass for one in which the others do nothing."""
+    return sample if sample.whole else None
+
+
+def _point(sample: Sample) -> SampleShown:
+    if not sample.whole:
+        return SampleShown(sample.at, None, None, None, None)
+    return SampleShown(sample.at, sample.published, sample.delivered, sample.failed, sample.latency.p95)
 
 
 async def _subscriptions(bus: EventBus) -> Sequence[SubscriptionInfo] | None:

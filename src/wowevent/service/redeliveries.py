@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 def begin(request: Request, order: RedeliverOrder, ids: Sequence[str], rate: float) -> RedeliveryShown:
     """Begin to redeliver these; Refusal if too many run."""
+    bus = bus_of(request)
     shown = RedeliveryShown(
-        id=new_id(), state="running", order=structs.replace(order, ids=None), total=len(ids), redelivered=0, gone=0,
-        rate=rate, started_at=time.time(), ended_at=None, failure=None,
+        id=new_id(), process=bus.errands.process, state="running", order=structs.replace(order, ids=None),
+        total=len(ids), redelivered=0, gone=0, rate=rate, started_at=time.time(), ended_at=None, failure=None,
     )  # fmt: skip
-    work = partial(bus_of(request).dead_letters.redeliver, ids, rate=rate, progress=partial(_note, shown))
+    work = partial(bus.dead_letters.redeliver, ids, rate=rate, progress=partial(_note, shown))
     return _redeliveries(request).start(shown, work, owner=asker(request))
 
 
@@ -37,21 +38,22 @@ def _note(redelivery: RedeliveryShown, tried: int, done: int) -> None:
 
 
 async def redeliveries(request: Request) -> Response:
-    """`{"redeliveries": […]}`, the newest first."""
+    """`{"redeliveries": […]}` of all processes, the newest first."""
     bus_of(request)
-    return answer(answers.Redeliveries(_redeliveries(request).all(asker(request))))
+    found, complete = await _redeliveries(request).all(asker(request))
+    return answer(answers.Redeliveries(found, complete))
 
 
 async def redelivery(request: Request) -> Response:
     """One of them."""
     bus_of(request)
-    return answer(_redeliveries(request).get(request.path_params["id"], asker(request)))
+    return answer(await _redeliveries(request).get(request.path_params["id"], asker(request)))
 
 
 async def cancel(request: Request) -> Response:
     """The redelivery, which has ended; one that had ended already is left as it is."""
     bus_of(request)
-    shown = await _redeliveries(request).cancel(request.path_params["id"], asker(request))
+    shown = await _redeliveries(request).steer(request.path_params["id"], "cancel", asker(request))
     note(request, "redelivery cancelled", redelivery=shown.id)
     return answer(shown)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from msgspec import structs
 
 from wowevent.event import check_name, new_id
 from wowevent.replay import ReplayConfig, ReplayControl, check_destination
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
     from wowevent.service.jobs import Jobs
 
 
+_TOLD: Final = 20  # patterns and ids of an order that other processes are told of
+
+
+def brief(shown: ReplayShown) -> ReplayShown:
+    """What other processes are told of one: its order may be as long as a request."""
+    order = shown.order
+    pattern = order.pattern[:_TOLD] if isinstance(order.pattern, list) else order.pattern
+    ids = None if order.event_ids is None else order.event_ids[:_TOLD]
+    return structs.replace(shown, order=structs.replace(order, pattern=pattern, event_ids=ids))
+
+
 def begin(
     jobs: Jobs[ReplayShown],
     bus: EventBus,
@@ -35,8 +48,8 @@ def begin(
 ) -> ReplayShown:
     """Begin one; what it publishes is its owner's. Refusal if too many run."""
     shown = ReplayShown(
-        id=new_id(), state="running", order=order, replayed=0, position=None, end=str(end),
-        started_at=time.time(), ended_at=None, failure=None,
+        id=new_id(), process=bus.errands.process, state="running", order=order, replayed=0, position=None,
+        end=str(end), started_at=time.time(), ended_at=None, failure=None,
     )  # fmt: skip
     control = ReplayControl()
     work = partial(
@@ -69,35 +82,36 @@ async def start(request: Request) -> Response:
 
 
 async def replays(request: Request) -> Response:
-    """`{"replays": […]}`, the newest first."""
+    """`{"replays": […]}` of all processes, the newest first."""
     bus_of(request)
-    return answer(answers.Replays(_replays(request).all(asker(request))))
+    found, complete = await _replays(request).all(asker(request))
+    return answer(answers.Replays(found, complete))
 
 
 async def replay(request: Request) -> Response:
     """One of them."""
     bus_of(request)
-    return answer(_replays(request).get(request.path_params["id"], asker(request)))
+    return answer(await _replays(request).get(request.path_params["id"], asker(request)))
 
 
 async def pause(request: Request) -> Response:
     """The replay, which is held; one that had ended is left as it is."""
     bus_of(request)
     await no_order(request, request.app.state.body_limit)
-    return answer(_replays(request).pause(request.path_params["id"], asker(request)))
+    return answer(await _replays(request).steer(request.path_params["id"], "pause", asker(request)))
 
 
 async def resume(request: Request) -> Response:
     """The replay, which goes on; one that had ended is left as it is."""
     bus_of(request)
     await no_order(request, request.app.state.body_limit)
-    return answer(_replays(request).resume(request.path_params["id"], asker(request)))
+    return answer(await _replays(request).steer(request.path_params["id"], "resume", asker(request)))
 
 
 async def cancel(request: Request) -> Response:
     """The replay, which has ended; one that had ended already is left as it is."""
     bus_of(request)
-    shown = await _replays(request).cancel(request.path_params["id"], asker(request))
+    shown = await _replays(request).steer(request.path_params["id"], "cancel", asker(request))
     note(request, "replay cancelled", replay=shown.id)
     return answer(shown)
 

@@ -337,14 +337,14 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="GET", path="/redeliveries", call=redeliveries.redeliveries, rights=_LETTERS,
-        about="The redeliveries at a rate of this process, the newest first.", content=_json(answers.Redeliveries),
+        about="The redeliveries at a rate of all processes, the newest first.", content=_json(answers.Redeliveries),
     ),
     Operation(
         method="GET", path=_REDELIVERY, call=redeliveries.redelivery, rights=_LETTERS, problems=(404,),
         about="How far a redelivery is.", content=_json(answers.RedeliveryShown),
     ),
     Operation(
-        method="DELETE", path=_REDELIVERY, call=redeliveries.cancel, rights=_LETTERS, problems=(404,),
+        method="DELETE", path=_REDELIVERY, call=redeliveries.cancel, rights=_LETTERS, problems=(404, 409),
         about="Cancel a redelivery; it has ended when this is answered. One that had ended stays as it is.",
         content=_json(answers.RedeliveryShown),
     ),
@@ -365,7 +365,7 @@ OPERATIONS: Final = (
         content=_json(answers.ReplayShown), problems=(413, 415, 429), headers={"Location": "Where to look at it."},
     ),
     Operation(
-        method="GET", path="/replays", call=replays.replays, about="The replays of this process, the newest first.",
+        method="GET", path="/replays", call=replays.replays, about="The replays of all processes, the newest first.",
         rights=("replay",),
         content=_json(answers.Replays),
     ),
@@ -374,18 +374,18 @@ OPERATIONS: Final = (
         content=_json(answers.ReplayShown), problems=(404,),
     ),
     Operation(
-        method="POST", path=f"{_REPLAY}/pause", call=replays.pause, body=_NOTHING, problems=(404, 413, 415),
+        method="POST", path=f"{_REPLAY}/pause", call=replays.pause, body=_NOTHING, problems=(404, 409, 413, 415),
         rights=("replay",),
         about="Hold a replay: the step that is under way is finished. One that had ended stays as it is.",
         content=_json(answers.ReplayShown),
     ),
     Operation(
-        method="POST", path=f"{_REPLAY}/resume", call=replays.resume, body=_NOTHING, problems=(404, 413, 415),
+        method="POST", path=f"{_REPLAY}/resume", call=replays.resume, body=_NOTHING, problems=(404, 409, 413, 415),
         rights=("replay",),
         about="Let it go on where it was held, at its own pace.", content=_json(answers.ReplayShown),
     ),
     Operation(
-        method="DELETE", path=_REPLAY, call=replays.cancel, rights=("replay",), problems=(404,),
+        method="DELETE", path=_REPLAY, call=replays.cancel, rights=("replay",), problems=(404, 409),
         about="Cancel a replay; it has ended when this is answered. One that had ended stays as it is.",
         content=_json(answers.ReplayShown),
     ),

@@ -151,7 +151,7 @@ async function* stream(path, last, signal, opened) {
       clearTimeout(timer);
       timer = setTimeout(() => quiet.abort(), SILENCE);
       const blocks = (rest + value).split("\n\n");
-      rest = blocks.pop();
+      rest = blocks.pop() ?? "";
       for (const block of blocks) yield message(block);
     }
   } finally {
@@ -219,7 +219,12 @@ const bounded = (signal, patience) => {
   return signal ? AbortSignal.any([signal, end]) : end;
 };
 
-/** Wait, no longer than until `signal` says so. */
+/**
+ * Wait, no longer than until `signal` says so.
+ * @param {number} milliseconds
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<void>}
+ */
 export const sleep = (milliseconds, signal) =>
   new Promise((resolve) => {
     const ended = () => {

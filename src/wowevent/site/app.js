@@ -44,7 +44,7 @@ function Shell() {
 
 function skip(event) {
   event.preventDefault(); // the fragment names a page
-  document.getElementById("main").focus();
+  document.getElementById("main")?.focus();
 }
 
 function Bar({ page, open, setOpen }) {
@@ -142,7 +142,7 @@ function Shown({ page, route }) {
   useEffect(() => {
     if (!found || !arrived) return void (arrived = arrived || Boolean(found));
     scrollTo(0, 0);
-    document.querySelector("main h1")?.focus({ preventScroll: true }); // a screen reader says where we are now
+    /** @type {HTMLElement | null} */ (document.querySelector("main h1"))?.focus({ preventScroll: true }); // a screen reader says where we are now
   }, [found]);
   if (!page) return html`<${Page} title="No such page"><${Empty} title="The link leads nowhere"><a href=${at("overview")}>To the overview</a></${Empty}></${Page}>`;
   const trouble = broken ? { message: `This page has a fault: ${broken.message}` } : problem;

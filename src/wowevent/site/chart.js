@@ -14,7 +14,7 @@ const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4,
  * @param {string} its.label What is shown, for who does not see it.
  * @param {number[]} its.times Unix seconds, ascending.
  * @param {{name: string, tone: string, values: (number | null)[]}[]} its.lines `tone` is accent, good, warn or bad.
- * @param {(value: number) => string} its.show A value as the legend and the axis have it.
+ * @param {(value: number | null) => string} its.show A value as the legend and the axis have it.
  * @param {boolean} [its.whole] The values are counts.
  */
 export function Chart({ label, times, lines, show, whole = false }) {

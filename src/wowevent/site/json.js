@@ -8,10 +8,9 @@ const NAME = /^[A-Za-z_$][\w$-]*$/; // a key that needs no quotes in a path
  * @throws {SyntaxError}
  */
 export function exact(text) {
-  if (!JSON.rawJSON) return JSON.parse(text);
-  return JSON.parse(text, (_, value, { source }) =>
-    typeof value === "number" && String(value) !== source ? JSON.rawJSON(source) : value,
-  );
+  const { rawJSON } = JSON;
+  if (!rawJSON) return JSON.parse(text);
+  return JSON.parse(text, (_, value, { source }) => (typeof value === "number" && String(value) !== source ? rawJSON(source) : value));
 }
 
 /** Whether this browser would send a value back as it came: one without `JSON.rawJSON` rounds what is beyond 2**53. */

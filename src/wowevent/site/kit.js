@@ -13,6 +13,7 @@ export { render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useSt
  */
 export const html = htm.bind(element);
 
+/** @this {any} */
 function element(...given) {
   this[0] = 3; // to htm: this one may change
   return h(...given);
@@ -145,6 +146,7 @@ export function Button({ kind = "", icon, busy = false, disabled = false, childr
  * @param {any[] | null} its.rows Null while they are not known.
  * @param {(row: any) => string} its.rowKey
  * @param {any} [its.empty] What is said where there is none.
+ * @param {(row: any) => string} [its.rowClass]
  * @param {boolean} [its.still] A row that was drawn stays as it is: so many new ones a second cost no more than they have to.
  */
 export function Table({ label, columns, rows, rowKey, empty, rowClass = () => "", still = false }) {
@@ -166,12 +168,13 @@ export function Table({ label, columns, rows, rowKey, empty, rowClass = () => ""
 }
 
 // Not by useMemo: what that keeps goes on to hold the page as it was when the row was new, with the rows of then, and they theirs.
+/** @this {any} */
 function Row({ row, columns, class: its }) {
   this.shouldComponentUpdate = changed;
   return drawn(row, columns, its);
 }
 
-/** Whether a row is to be drawn again, of which this is the component. */
+/** Whether a row is to be drawn again, of which this is the component. @this {any} */
 function changed(next) {
   const { row, columns, class: its, still } = this.props;
   return next.row !== row || !(still || (next.columns === columns && next.class === its));
@@ -277,7 +280,7 @@ let fields = 0;
 
 /**
  * One field with its label: `type` is that of an input, or textarea, select or checkbox.
- * @param {{label: string, type?: string, value: any, onChange: (value: any) => void, options?: (string | [string, string])[], hint?: any, error?: string}} its
+ * @param {{label: string, type?: string, value: any, onChange: (value: any) => void, options?: (string | [string, string])[], hint?: any, error?: string, mono?: boolean, hidden?: boolean}} its
  *   `options` of a select are values, or [value, title].
  */
 export function Field({ label, type = "text", value, onChange, options = [], hint, error, mono = false, hidden = false, ...rest }) {
@@ -314,7 +317,8 @@ export function Choice({ label, options, value, onChange }) {
 
 // ---------------------------------------------------------------- the dialog that asks first
 
-let question = null;
+/** @type {any} */
+let question = null; // that is asked now
 const asking = new EventTarget();
 
 /**
@@ -326,8 +330,8 @@ const asking = new EventTarget();
  * @param {boolean} [its.danger] It cannot be undone.
  * @param {boolean} [its.wide] There is much to see.
  * @param {object[]} [its.fields] As Field takes them, with a `name` and a first `value`; `when(values)` says whether one is shown.
- * @param {(values: object) => Promise<any>} its.run Does it.
- * @param {(result: any, values: object) => string} [its.done] What the toast says.
+ * @param {(values: any) => Promise<any>} its.run Does it.
+ * @param {(result: any, values: any) => string} [its.done] What the toast says.
  * @returns {Promise<any>} What `run` returned; undefined if it was not done.
  */
 export function ask(its) {
@@ -421,7 +425,7 @@ function useSaying(says, values) {
 
 // ---------------------------------------------------------------- toasts
 
-const toasts = Object.assign(new EventTarget(), { list: [] });
+const toasts = Object.assign(new EventTarget(), { list: /** @type {{text: string, tone: string, number: number}[]} */ ([]) });
 
 /** Say something that goes by itself; `tone` is good, bad or nothing. */
 export function toast(text, tone = "") {

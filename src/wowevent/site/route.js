@@ -11,7 +11,12 @@ import { url } from "./api.js";
  */
 export const at = (page, id = null, query = {}) => url(`#/${page}${id === null ? "" : `/${encodeURIComponent(id)}`}`, query);
 
-/** Go there; `replace` leaves no step to go back to, as for a filter that is typed. */
+/**
+ * Go there; `replace` leaves no step to go back to, as for a filter that is typed.
+ * @param {string} page
+ * @param {string | null} [id]
+ * @param {object} [query]
+ */
 export function go(page, id = null, query = {}, { replace = false } = {}) {
   const link = at(page, id, query);
   if (!replace) location.hash = link;

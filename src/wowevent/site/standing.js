@@ -5,7 +5,7 @@ import { many, span } from "./words.js";
 const BEHIND = 60; // seconds for which an event may wait before somebody should look
 
 /**
- * @param {object} its As GET /subscriptions shows it.
+ * @param {Record<string, any>} its As GET /subscriptions shows it.
  * @returns {{tone: string, word: string, why: string, look: boolean}} `look`: somebody should.
  */
 export function standing(its) {

@@ -81,6 +81,7 @@ function Listening({ state, held, waiting }) {
  * While `held` nothing moves: what comes is kept, the newest, and counted.
  */
 function useTail(path, held) {
+  /** @type {{rows: any[], skipped: number, lost: string, waiting: number, state: string, problem: Error | null}} */
   const first = { rows: [], skipped: 0, lost: "", waiting: 0, state: "", problem: null };
   const [shown, setShown] = useState(first);
   const tail = useRef(first);
@@ -91,11 +92,12 @@ function useTail(path, held) {
     const ending = new AbortController();
     tail.current = { ...first };
     setShown(first);
-    let drawing = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let drawing;
     const changed = (next) => {
       tail.current = { ...tail.current, ...next };
       drawing ??= setTimeout(() => {
-        drawing = null;
+        drawing = undefined;
         draw();
       }, DRAWN);
     };
@@ -106,7 +108,7 @@ function useTail(path, held) {
         if (name === "skipped") changed({ skipped: tail.current.skipped + data.skipped });
         if (name === "reset") changed({ lost: data.message });
       },
-      onState: (state, problem = null) => changed({ state, problem }),
+      onState: (state, problem) => changed({ state, problem: problem ?? null }),
     });
     return () => {
       ending.abort();

@@ -32,7 +32,7 @@ function Engine({ its }) {
   return html`<span class="row">
     <${Badge} tone=${well ? "good" : "bad"}>${its.health}</${Badge}>
     <span><b>${its.engine}</b>${its.url && html` at <code class="break">${its.url}</code>`}</span>
-    <span>${many(its.processes, "process", "processes")}</span>
+    <span>${its.processes === null ? html`<${Badge} tone="warn">other processes cannot be heard</${Badge}>` : many(its.processes, "process", "processes")}</span>
     ${its.since && html`<span>numbers since <${Time} at=${its.since} /></span>`}
   </span>`;
 }
@@ -44,7 +44,7 @@ function Numbers({ its }) {
       <${Stat} label="Published" value=${rate(its.published_per_second)} unit="/s" />
       <${Stat} label="Delivered" value=${rate(its.delivered_per_second)} unit="/s" />
       <${Stat} label="Failed" value=${rate(its.failed_per_second)} unit="/s" tone=${its.failed_per_second > 0 ? "bad" : ""} />
-      <${Stat} label="Handling, p95" value=${span(its.latency.p95)} hint=${`p50 ${span(its.latency.p50)}, p99 ${span(its.latency.p99)}`} />
+      <${Stat} label="Handling, p95" value=${span(its.latency?.p95)} hint=${its.latency && `p50 ${span(its.latency.p50)}, p99 ${span(its.latency.p99)}`} />
       <${Stat} label="Waiting" value=${compact(waiting)} hint=${its.delayed ? `${compact(its.delayed)} of them for later` : null} />
       <${Stat} label="In hand" value=${compact(its.leased)} />
       <${Stat} label="Dead letters" value=${html`<a href=${at("letters")}>${compact(its.dead)}</a>`} tone=${its.dead > 0 ? "bad" : ""} />

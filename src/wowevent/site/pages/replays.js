@@ -22,7 +22,8 @@ export default function Replays({ query }) {
     <${Page} title="Replays" lead="A part of the history, published again as new events: to see what a handler would make of it, send it to a topic of its own.">
       <${Order} query=${query} begun=${begun} />
       <${Failure} problem=${problem} retry=${refresh} />
-      <${Card} tight title="Under way, and ended" lead="Of the process that answers this page; it keeps the last hundred.">
+      <${Card} tight title="Under way, and ended" lead="Of all processes; one ends with the process that has it.">
+        ${data?.complete === false && html`<p class="note warn">Other processes cannot be heard now: these are the replays of the one that answers this page.</p>`}
         <${Table} label="Replays" rows=${data && data.replays} rowKey=${(row) => row.id} columns=${columns(counts, refresh)}
           empty=${html`<${Empty} title="No replays yet" icon="replays">One that is begun above stands here, with how far it is.</${Empty}>`} />
       </${Card}>
@@ -71,7 +72,7 @@ const question = (order, counted) => ({
     const [text, count] = await countOf(order);
     counted(count);
     return html`
-      <p><b>${text} will be published again into ${order.topic}</b>${order.speed_multiplier ? `, ${SPEEDS.find(([each]) => Number(each) === order.speed_multiplier)[1]}` : " at once"}.</p>
+      <p><b>${text} will be published again into ${order.topic}</b>${order.speed_multiplier ? `, ${SPEEDS.find(([each]) => Number(each) === order.speed_multiplier)?.[1]}` : " at once"}.</p>
       <p>They are new events, which name by <code>replay_of</code> the ones they repeat. ${order.topic.startsWith("sandbox.") ? "Only who subscribes to that topic gets them." : "All who subscribe to that topic handle them."}</p>
     `;
   },

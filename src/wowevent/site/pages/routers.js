@@ -14,6 +14,7 @@ export default function Routers() {
   return html`
     <${Page} title="Routers" lead="Agents that speak WebSocket come to a router. Each process that has one says who is connected.">
       <${Failure} problem=${problem} retry=${refresh} />
+      ${data?.complete === false && html`<p class="note warn">Other processes cannot be heard now: these are the routers of the one that answers this page.</p>`}
       ${routers?.length > 0 && html`<${Stats}>
         <${Stat} label="Routers" value=${number(routers.length)} />
         <${Stat} label="Clients" value=${number(sum("clients"))} />

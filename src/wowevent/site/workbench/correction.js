@@ -9,7 +9,7 @@ const KINDS = { added: ["good", "new"], removed: ["bad", "taken out"], changed: 
 
 /**
  * @param {object} its
- * @param {object} its.letter Read by `exact`.
+ * @param {Record<string, any>} its.letter Read by `exact`.
  * @param {(sent: {event_id: string, replaces: string}) => void} its.onSent
  */
 export function Correction({ letter, onSent }) {

@@ -14,7 +14,7 @@ const WANTED = 1;
  * @returns {{found: {event: object}[], problem: Error | null, looking: boolean}}
  */
 export function useOthers(group, letters) {
-  const [state, setState] = useState({ found: [], problem: null, looking: true });
+  const [state, setState] = useState(/** @type {{found: {event: object}[], problem: Error | null, looking: boolean}} */ ({ found: [], problem: null, looking: true }));
   const ready = Boolean(group && letters);
   useEffect(() => {
     if (!ready) return undefined;

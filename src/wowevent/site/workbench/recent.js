@@ -10,7 +10,7 @@ const SHOWN = 50; // conversations
 /** @returns {{rows: object[] | null, problem: Error | null, refresh: () => void}} */
 export function useRecent() {
   const [turn, setTurn] = useState(0);
-  const [state, setState] = useState({ rows: null, problem: null });
+  const [state, setState] = useState(/** @type {{rows: object[] | null, problem: Error | null}} */ ({ rows: null, problem: null }));
   useEffect(() => {
     const ending = new AbortController();
     recent(ending.signal).then(

@@ -15,7 +15,7 @@ export function Redeliveries() {
   const rows = (data?.redeliveries ?? []).filter((each) => !each.ended_at || each.ended_at > Date.now() / 1000 - LATELY);
   if (rows.length === 0) return null;
   return html`
-    <${Card} title="Redeliveries at a rate" lead="Of the process that answered this page." tight>
+    <${Card} title="Redeliveries at a rate" lead=${data.complete ? "Of all processes; one ends with the process that has it." : "Of the process that answers this page: the others cannot be heard now."} tight>
       <${Table} label="Redeliveries at a rate" rows=${rows} rowKey=${(row) => row.id} columns=${columns(refresh)} />
     </${Card}>
   `;

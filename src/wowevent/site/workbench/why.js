@@ -6,6 +6,9 @@ import { REASONS, clues, meaning, place } from "./diagnosis.js";
 
 /**
  * @param {object} its
+ * @param {string} its.error As the letter has it,
+ * @param {string} its.reason its class,
+ * @param {string} its.traceback and where that was raised; empty where nothing was.
  * @param {unknown[]} its.failed Payloads that failed so,
  * @param {unknown[]} its.others and of the same topic that did not.
  */
