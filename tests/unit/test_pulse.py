@@ -130,12 +130,12 @@ async def test_a_pulse_names_those_that_do_most_and_says_if_there_are_more(width
     for n in range(NAMED + 20):
         for _ in range(3 if n % 5 == 0 else 1):
             metrics.meter(f"{n}".rjust(width, "s")).took("a.b", 0.01)
-    said = pulse_of("p", "h", 1, metrics.lately(None), routers=(), gone=False)
+    said = pulse_of(("p", "h", 1), metrics.lately(None), routers=(), desks=(), gone=False)
     assert (len(said.subscriptions), said.more) == (named, True)
     assert {delivered for _, delivered, _ in said.subscriptions[: min(named, NAMED // 5)]} == {0.6}
     few = EventMetrics(clock=clock.monotonic)
     few.meter("w").took("a.b", 0.01)
-    said = pulse_of("p", "h", 1, few.lately(None), routers=(), gone=False)
+    said = pulse_of(("p", "h", 1), few.lately(None), routers=(), desks=(), gone=False)
     assert (said.subscriptions, said.more) == ((("w", 1.0, 0.0),), False)
 
 
