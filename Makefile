@@ -16,6 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
+MINUTES ?= 10
+TARGETS ?= $(patsubst tests/fuzz/test_%.py,%,$(wildcard tests/fuzz/test_*.py))
 ARGS ?=
 CODE := $(wildcard src tests examples benchmarks experiments scripts)
 TYPED := $(wildcard src tests examples benchmarks)
@@ -25,7 +27,7 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults nightly clusters bench check check-format check-lint check-types check-layers check-names \
+.PHONY: help run demo test servers faults fuzz nightly clusters bench check check-format check-lint check-types check-layers check-names \
         fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
@@ -58,6 +60,9 @@ nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, o
 clusters: $(VENV)/.dev ## kill nodes of clusters of the engines under load: NATS, RabbitMQ, Redis with Sentinels and in a cluster
 	scripts/servers.sh redis,rabbitmq
 	$(BIN)/python -m pytest tests/clusters $(ARGS)
+
+fuzz: $(VENV)/.dev ## look for what breaks them, MINUTES=10 each: TARGETS='address codec http router session topic wire'
+	$(BIN)/python -m pytest --minutes=$(MINUTES) $(TARGETS:%=tests/fuzz/test_%.py) $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how the suites' redis is reached (default: %(default)s)",
     )
     group.addoption("--long", action="store_true", help="run the fault tests in their long form")
+    group.addoption(
+        "--minutes", type=float, default=0.0, help="fuzz each target of tests/fuzz for so long (default: a short round)"
+    )
     group.addoption("--screenshots", action="store_true", help="write the pictures of the pages into docs/pages")
 
 

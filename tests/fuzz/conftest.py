@@ -43,7 +43,9 @@ def noted(request: pytest.FixtureRequest) -> Callable[[int, float], None]:
     figures = request.config.stash.setdefault(_FIGURES, [])
 
     def note(examples: int, seconds: float) -> None:
-        figures.append(f"{request.path.stem.removeprefix('test_')}: {request.node.name}\n    {examples:,} in {seconds:,.0f} s")
+        figures.append(
+            f"{request.path.stem.removeprefix('test_')}: {request.node.name}\n    {examples:,} in {seconds:,.0f} s"
+        )
 
     return note
 

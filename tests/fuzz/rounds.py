@@ -42,7 +42,7 @@ class Rounds:
         for how in self._rounds(short, _TOGETHER):
             given(**drawn)(how(counted))()
 
-    def walk(self, machine: type[RuleBasedStateMachine], *, short: int = 20, steps: int = 30) -> None:
+    def walk(self, machine: Callable[[], RuleBasedStateMachine], *, short: int = 20, steps: int = 30) -> None:
         """Let the machine go `short` ways of so many steps in the short round, and longer ones in others."""
 
         def begun() -> RuleBasedStateMachine:

@@ -1,4 +1,4 @@
-"""Where an engine is said to be: URLs of any kind, files of settings; and that nothing which is shown has a password."""
+"""Where an engine is said to be: URLs of any kind, files of settings; and that nothing that is shown has a password."""
 
 from __future__ import annotations
 
@@ -22,24 +22,31 @@ FIRST, LAST = "hunter", "zwei"
 """The two halves of every password."""
 
 SCHEMES = st.sampled_from(
-    ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "amqp", "amqps", "nats", "tls", "memory", "sqlite", "", "gopher")
+    ("redis", "rediss", "redis+sentinel", "redis+cluster", "unix", "amqp", "amqps", "nats", "tls", "memory", "sqlite",
+     "", "gopher")
 )  # fmt: skip
-BETWEEN = st.sampled_from(("", "", "/", "?", "#", "@", ":", "[", "]", "%", "%40", "&", "=", "\u2100", " ", "\n", "\\", "é"))
+BETWEEN = st.sampled_from(
+    ("", "", "/", "?", "#", "@", ":", "[", "]", "%", "%40", "&", "=", "\u2100", " ", "\n", "\\", "é")
+)
 LOGINS = st.builds(
     lambda form, between: form.format(FIRST + between + LAST),
     st.sampled_from(("u:{}@", ":{}@", "{}@", "u:{}:x@", "u@{}@")),
     BETWEEN,
 )
 HOSTS = st.sampled_from(
-    ("h", "localhost:6379", "127.0.0.1:5672", "[::1]:4222", "[::1", "h:0", "h:70000", "h:x", "h:٣", "a:1,b:2", ",", "", "a,,b", "h:" + "9" * 5_000)
+    ("h", "localhost:6379", "127.0.0.1:5672", "[::1]:4222", "[::1", "h:0", "h:70000", "h:x", "h:٣", "a:1,b:2", ",", "",
+     "a,,b", "h:" + "9" * 5_000)
 )  # fmt: skip
-PATHS = st.sampled_from(("", "/", "/0", "/x", "//x.db", "/a/b", "/%2F", "/service/1", "/service/x", "/" + "x" * 300, "/\0"))
+PATHS = st.sampled_from(
+    ("", "/", "/0", "/x", "//x.db", "/a/b", "/%2F", "/service/1", "/service/x", "/" + "x" * 300, "/\0")
+)
 OPTIONS = st.dictionaries(
     st.sampled_from(
-        (*Retention.__struct_fields__, "strict", "synchronous", "heartbeat", "name", "cafile", "ssl", "db", "creds", "replicas", "protocol",
-         "socket_timeout", "decode_responses", "health_check_interval", "unheard_of", "", "no_verify_ssl", "max_connections")
+        (*Retention.__struct_fields__, "strict", "synchronous", "heartbeat", "name", "cafile", "ssl", "db", "creds",
+         "replicas", "protocol", "socket_timeout", "decode_responses", "health_check_interval", "unheard_of", "",
+         "no_verify_ssl", "max_connections")
     ),
-    st.sampled_from(("", "1", "-1", "0", "1e9", "inf", "nan", "1_0", "9" * 400, "true", "x", "%00", "600", "full", "3")),
+    st.sampled_from(("", "1", "-1", "0", "1e9", "inf", "nan", "1_0", "9" * 400, "true", "x", "%00", "full", "3")),
     max_size=3,
 )  # fmt: skip
 
@@ -49,7 +56,9 @@ def urls(draw: st.DrawFn) -> str:
     """Right in most parts, and with a password that no message may show."""
     login = draw(st.just("") | LOGINS)
     options = "&".join(f"{name}={value}" for name, value in draw(OPTIONS).items())
-    secret = draw(st.sampled_from(("", "", f"password={FIRST}{LAST}", f"ssl_password={FIRST}/{LAST}", f"token={FIRST}")))
+    secret = draw(
+        st.sampled_from(("", "", f"password={FIRST}{LAST}", f"ssl_password={FIRST}/{LAST}", f"token={FIRST}"))
+    )
     query = "&".join(each for each in (options, secret) if each)
     return f"{draw(SCHEMES)}://{login}{draw(HOSTS)}{draw(PATHS)}{'?' if query else ''}{query}"
 
@@ -70,7 +79,7 @@ def test_any_url_is_an_engine_or_refused_without_a_word_of_the_password(fuzz: Ro
             return
         check_discreet(repr(Address(url).place), url)
         port = Address(url).place["port"]
-        assert port is None or 0 <= port
+        assert port is None or port >= 0
 
     fuzz.check(judged, short=300, url=urls())
 
@@ -97,7 +106,9 @@ def test_limits_of_a_log_are_numbers_above_nothing(fuzz: Rounds):
         else:
             assert 0 < number < float("inf")
 
-    numbers = st.sampled_from(("1", "0", "-1", "1e9", "1e400", "inf", "-inf", "nan", "infinity", "x", "0x1")) | st.integers().map(str)
+    numbers = st.sampled_from(
+        ("1", "0", "-1", "1e9", "1e400", "inf", "-inf", "nan", "infinity", "x", "0x1")
+    ) | st.integers().map(str)
     fuzz.check(judged, name=st.sampled_from(Retention.__struct_fields__), text=numbers)
 
 
@@ -107,13 +118,19 @@ def test_rabbitmqs_own_words_are_a_url_or_refused(fuzz: Rounds):
             found = address(None, {"port": None, **place}, 600)
             open_broker(found.url)
         except ValueError as error:
-            assert FIRST not in str(error)
+            check_discreet(str(error), "amqp://")
             return
         assert FIRST not in repr(found)
         assert found.place["port"] == int(place.get("port") or 5672)
 
     passwords = BETWEEN.map(lambda between: FIRST + between)
-    given = {"host": WICKED | HOSTS, "username": WICKED, "password": passwords, "vhost": WICKED, "port": st.integers(-1, 70_000)}
+    given = {
+        "host": WICKED | HOSTS,
+        "username": WICKED,
+        "password": passwords,
+        "vhost": WICKED,
+        "port": st.integers(-1, 70_000),
+    }
     fuzz.check(judged, place=st.fixed_dictionaries({"password": passwords}, optional=given))
 
 
@@ -126,7 +143,8 @@ def test_any_file_of_settings_is_read_or_refused_by_its_name(fuzz: Rounds, tmp_p
         try:
             said = read_config(path)
         except ValueError as error:
-            assert str(path) in str(error)
+            said = str(error)
+            assert str(path) in said
             return
         Settings(**said)
 
@@ -154,7 +172,11 @@ def test_any_host_and_origin_is_let_in_or_not(fuzz: Rounds):
         assert {name.lower(), host.lower()} & {"localhost", "127.0.0.1"} or "@" in host, host
         assert origin in {None, "https://page", f"http://{host}", f"https://{host}"}
 
-    hosts = st.sampled_from(("localhost", "LOCALHOST:1", "127.0.0.1:8080", "evil.example", "localhost.evil.example", "")) | HOSTS | WICKED
+    hosts = (
+        st.sampled_from(("localhost", "LOCALHOST:1", "127.0.0.1:8080", "evil.example", "localhost.evil.example", ""))
+        | HOSTS
+        | WICKED
+    )
     fuzz.check(judged, host=hosts, origin=st.none() | hosts.map(lambda host: f"http://{host}") | WICKED)
 
 
@@ -166,4 +188,9 @@ def test_a_token_in_a_url_is_noticed_whatever_stands_around_it(fuzz: Rounds):
             pytest.fail("a path is no reason to fail")
         assert noticed or "#" in before
 
-    fuzz.check(judged, before=WICKED, name=st.sampled_from(("token", "TOKEN", "access_token", "%74oken", "api_key")), value=WICKED)
+    fuzz.check(
+        judged,
+        before=WICKED,
+        name=st.sampled_from(("token", "TOKEN", "access_token", "%74oken", "api_key")),
+        value=WICKED,
+    )

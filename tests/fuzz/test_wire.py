@@ -27,14 +27,14 @@ SAID: dict[str, dict[str, Any]] = {
     "hello": {"batch": True, "agent": "me", "client": "mine", "token": "s3cr3t"},
     "publish": {"event": {"topic": "task.created", "payload": {"n": 1}}},
     "subscribe": {"subscription": {"topics": ["task.*"], "types": ["t"], "priorities": [1, "high"], "min_priority": 3,
-                                   "sources": ["s"], "name": "worker", "subscription": "own", "after": "4f2a-1", "start": "first",
-                                   "lease": 30, "max_retries": 5, "credit": 10, "held": ["t"]}},
+                                   "sources": ["s"], "name": "worker", "subscription": "own", "after": "4f2a-1",
+                                   "start": "first", "lease": 30, "max_retries": 5, "credit": 10, "held": ["t"]}},
     "unsubscribe": {"subscription_id": "sub-1"},
     "ack": {"subscription_id": "sub-1", "tokens": ["t"]},
-    "nack": {"subscription_id": "sub-1", "tokens": ["t"], "error": "e", "traceback": "t", "retry_after": 1, "reject": False,
-             "release": False, "pause": 5},
+    "nack": {"subscription_id": "sub-1", "tokens": ["t"], "error": "e", "traceback": "t", "retry_after": 1,
+             "reject": False, "release": False, "pause": 5},
     "request": {"event": {"topic": "agent.ask", "payload": {}}, "timeout": 5},
-    "reply": {"event": {"event_id": "e", "correlation_id": "c", "reply_to": "_reply.1"}, "reply": {"n": 1}, "error": None},
+    "reply": {"event": {"event_id": "e", "correlation_id": "c", "reply_to": "_reply.1"}, "reply": 1, "error": None},
     "ping": {"echo": [1]},
     "get_health": {},
 }  # fmt: skip
@@ -106,7 +106,10 @@ def test_the_event_of_any_frame_is_one_or_is_refused(fuzz: Rounds):
         except BusError as error:
             check_refused(error)
             return
-        named = isinstance(frame.event, Event) or {"source", "source_agent", "source_agent_id", "specversion"} & frame.event.keys()
+        named = (
+            isinstance(frame.event, Event)
+            or {"source", "source_agent", "source_agent_id", "specversion"} & frame.event.keys()
+        )
         assert named or event.source_agent == (agent or "")
         assert delivered_event(Raw(encode_event(event))) == event
 
@@ -129,7 +132,7 @@ def test_the_fast_way_in_makes_what_the_long_way_makes(fuzz: Rounds):
     fuzz.check(judged, short=400, data=torn(publishes()))
 
 
-# --- the other end ------------------------------------------------------------------------------------------------------
+# --- the other end ---------------------------------------------------------------------------------------------------
 
 
 def test_any_bytes_of_a_router_are_a_frame_or_a_protocol_error(fuzz: Rounds):
