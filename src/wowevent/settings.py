@@ -27,7 +27,7 @@ FORMATS: Final = ("text", "json")
 """What a line of the log can be: for people, or one JSON object."""
 
 _EMBEDDED: Final = ("sqlite:///", "memory://")
-_LOGIN: Final = re.compile(r"//.*@")
+_LOGIN: Final = re.compile(r"(?s)(?<=//).*@|^[^/\s]*@")
 _SECRET: Final = re.compile(r"(?i)([?&][^?&=\s]*(?:pass|pwd|token|secret|auth)[^?&=\s]*=)[^&\s]+")
 
 CONFIG: Final = "WOWEVENT_CONFIG"
@@ -198,7 +198,7 @@ def masked(url: str) -> str:
     """
     if url.startswith(_EMBEDDED):
         return url
-    return _SECRET.sub(r"\1***", _LOGIN.sub("//***@", url))
+    return _SECRET.sub(r"\1***", _LOGIN.sub("***@", url))
 
 
 def variables(name: str) -> list[str]:

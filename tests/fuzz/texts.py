@@ -75,8 +75,8 @@ def text_of(value: Any) -> bytes:
 
 _SPLINTERS: Final = st.sampled_from(
     (
-        b"", b" ", b"\n", b"\x00", b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b'"', b"'", b"\\", b",", b":",
-        b"{", b"}", b"[", b"]", b"{}", b"[]", b"null", b"true", b"-", b"0", b"01", b"1e999", b"-1e-999", b"NaN",
+        b"", b" ", b"\n", b"\x00", b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b'"', b"'", b"\\", b",",
+        b":", b"{", b"}", b"[", b"]", b"{}", b"[]", b"null", b"true", b"-", b"0", b"01", b"1e999", b"-1e-999", b"NaN",
         b"Infinity", b"9" * 30, b"9" * 5_000, b'"\\ud800"', b'"\\u0000"', b'"\\u003a"', b'"v":2,', b'"v":1,',
         b'"topic":"b",', b'"_unknown":{"topic":"b"},', b'"_decoded":{"n":2},', b'"retry_count":3,', b'"type":"ping",',
         b"[" * 40, b"[" * 2_000, b"]" * 40, b"/**/",
