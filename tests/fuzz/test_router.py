@@ -22,7 +22,7 @@ from tests.fuzz.rounds import Rounds
 from tests.fuzz.test_codec import is_sayable, levels
 from tests.fuzz.test_wire import CLIENT_BYTES, frames
 from tests.keys import Keys
-from tests.router.conftest import bus_of, desk_of, quiet  # noqa: F401 - a fixture
+from tests.router.conftest import bus_of, desk_of, eventually, quiet  # noqa: F401 - a fixture
 from tests.unit.test_topic import oracle
 from wowevent.event import MAX_DEPTH
 from wowevent.router import EventRouter
@@ -256,14 +256,16 @@ class RouterMachine(RuleBasedStateMachine):
         try:
             for peer in self.peers:
                 await self._ask(peer, "ping")
-            async with asyncio.timeout(PATIENCE):
-                while (await self.router.health())["clients"] != len(self.peers):
-                    await asyncio.sleep(0.01)  # who went without a word is noticed
+            await eventually(self._all_are_here)  # who went without a word is noticed
             for peer in self.peers:
                 await self._leave(peer, politely=True)
             await self._check_sums()
         finally:
             await self.router.stop(timeout=5)
+
+    async def _all_are_here(self) -> bool:
+        clients: int = (await self.router.health())["clients"]
+        return clients == len(self.peers)
 
     async def _check_sums(self) -> None:
         """What a queue was to get was acknowledged, is a dead letter, or waits."""
