@@ -56,7 +56,7 @@ def parse_config(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or thousands of brackets
         raise ValueError(f"{path}: {error}") from error
 
 

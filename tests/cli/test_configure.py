@@ -182,6 +182,7 @@ def test_a_file_elsewhere(home: Path) -> None:
         ("log_level = 'loud'", "log_level: 'loud' is not a log level"),
         ("port = ", "Invalid value (at "),
         ("port = 1\nport = 2", "(at "),
+        ("port = " + "[" * 2_000, "recursion"),
     ],
 )
 @pytest.mark.parametrize("command", [("serve", *PORTS), ("history",)])

@@ -124,13 +124,7 @@ def test_rabbitmqs_own_words_are_a_url_or_refused(fuzz: Rounds):
         assert found.place["port"] == int(place.get("port") or 5672)
 
     passwords = BETWEEN.map(lambda between: FIRST + between)
-    given = {
-        "host": WICKED | HOSTS,
-        "username": WICKED,
-        "password": passwords,
-        "vhost": WICKED,
-        "port": st.integers(-1, 70_000),
-    }
+    given = {"host": WICKED | HOSTS, "username": WICKED, "vhost": WICKED, "port": st.integers(-1, 70_000)}
     fuzz.check(judged, place=st.fixed_dictionaries({"password": passwords}, optional=given))
 
 

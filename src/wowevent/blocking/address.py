@@ -71,7 +71,8 @@ class Address(Struct, frozen=True):
         """`host` and `port` of a server; of an engine without one, its file or its name as the host."""
         parts = urlsplit(self.url)
         if parts.scheme in {"memory", "sqlite", "unix"}:
-            return {"host": unquote(parts.netloc + parts.path).removeprefix("/") or parts.scheme, "port": None}
+            name = parts.netloc.rpartition("@")[2] if parts.scheme == "unix" else parts.netloc  # without who logs in
+            return {"host": unquote(name + parts.path).removeprefix("/") or parts.scheme, "port": None}
         host, _, port = parts.netloc.rpartition("@")[2].rpartition(":")
         if not port.isdecimal():  # several servers, an address of version 6, or no port
             host, port = parts.netloc.rpartition("@")[2], ""
