@@ -51,6 +51,7 @@ class Peer:
         self.answers: dict[str, Frame] = {}
         self.patterns: dict[str, list[str]] = {}
         self.credit: dict[str, int] = {}
+        self.queues: dict[str, str] = {}
         self.held: dict[str, dict[str, str]] = {}
         self.seen: Counter[tuple[str, str]] = Counter()
         self.heard = asyncio.Event()
@@ -77,6 +78,7 @@ class Peer:
             case "unsubscribed":
                 self.patterns.pop(frame["subscription_id"], None)
                 self.held.pop(frame["subscription_id"], None)
+                self.queues.pop(frame["subscription_id"], None)
             case "event":
                 self._deliver(frame)
             case "events":
@@ -155,12 +157,12 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(
         which=st.integers(0, 3),
         topic=st.sampled_from(TOPICS),
-        target=st.sampled_from((None, None, "alice", "bob")),
+        whom=st.sampled_from((None, None, "alice", "bob")),
         priority=st.integers(1, 10),
     )
-    def one_publishes(self, which: int, topic: str, target: str | None, priority: int) -> None:
+    def one_publishes(self, which: int, topic: str, whom: str | None, priority: int) -> None:
         peer = self.peers[which % len(self.peers)]
-        answer = self.ask(peer, "publish", event={"topic": topic, "target_agent": target, "priority": priority})
+        answer = self.ask(peer, "publish", event={"topic": topic, "target_agent": whom, "priority": priority})
         granted = any(oracle(each, topic) for each in RIGHTS[peer.agent]["publish"])
         assert answer["type"] == ("published" if granted else "error"), answer
 
@@ -179,16 +181,18 @@ class RouterMachine(RuleBasedStateMachine):
     )
     def one_serves_a_queue(self, which: int, queue: str, credit: int, retries: int) -> None:
         peer = self.peers[which % len(self.peers)]
-        topic = {name: topic for queues in QUEUES.values() for name, topic in queues.items()}[queue]
-        end = self.run(self._end_of_log())
-        wanted = {"topics": [topic], "subscription": queue, "credit": credit, "max_retries": retries, "lease": 30}
-        ref = self.say(peer, "subscribe", subscription=wanted)
-        answer = self.run(peer.until(ref))
         own = queue in QUEUES[peer.agent]
+        if not own and queue not in self.declared:
+            return  # whoever is there first may have it
+        topic = {name: topic for queues in QUEUES.values() for name, topic in queues.items()}[queue]
+        self.declared.setdefault(queue, self.run(self._end_of_log()))
+        wanted = {"topics": [topic], "subscription": queue, "credit": credit, "max_retries": retries, "lease": 30}
+        answer = self.ask(peer, "subscribe", subscription=wanted)
+        again = any(name == queue for name in peer.queues.values())
+        assert answer["type"] == ("subscribed" if own and not again else "error"), answer
         if answer["type"] == "subscribed":
-            assert own, "another agent's"
             peer.credit[answer["subscription_id"]] = credit
-            self.declared.setdefault(queue, end)
+            peer.queues[answer["subscription_id"]] = queue
 
     @rule(
         which=st.integers(0, 3),
@@ -274,8 +278,10 @@ class RouterMachine(RuleBasedStateMachine):
         wanted = there = 0
         for agent, queues in QUEUES.items():
             for queue, pattern in queues.items():
-                if (info := await bus.broker.info(queue)) is None:
+                if queue not in self.declared:
                     continue
+                info = await bus.broker.info(queue)
+                assert info is not None
                 mine = [stored for stored in published if stored.position.offset > self.declared[queue]]
                 wanted += sum(oracle(pattern, s.event.topic) and s.event.target_agent in {None, agent} for s in mine)
                 there += info.ready + (info.leased or 0) + (info.delayed or 0) + info.dead

@@ -154,7 +154,7 @@ SUBSCRIPTIONS = st.builds(
     keyed=st.booleans(),
 )
 EVENTS = st.builds(
-    lambda **fields: Event(**fields),  # of the class itself more would be drawn than is named here
+    lambda **fields: Event(**fields),  # noqa: PLW0108 - of the class itself more is drawn than is named here
     topic=TOPIC,
     event_type=st.none() | TOPIC | st.sampled_from(("a", "b.c", "task")),
     priority=st.integers(1, 10),
