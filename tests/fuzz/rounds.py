@@ -31,7 +31,7 @@ class Rounds:
         """How long it took so far."""
         return time.monotonic() - self._began
 
-    def check(self, property: Callable[..., None], *, short: int = 150, **drawn: SearchStrategy[Any]) -> None:
+    def check(self, property: Callable[..., None], *, short: int = 60, **drawn: SearchStrategy[Any]) -> None:
         """Call `property` with what is drawn for its parameters: `short` times in the short round."""
 
         @functools.wraps(property)
@@ -42,7 +42,7 @@ class Rounds:
         for how in self._rounds(short, _TOGETHER):
             given(**drawn)(how(counted))()
 
-    def walk(self, machine: Callable[[], RuleBasedStateMachine], *, short: int = 20, steps: int = 30) -> None:
+    def walk(self, machine: Callable[[], RuleBasedStateMachine], *, short: int = 10, steps: int = 30) -> None:
         """Let the machine go `short` ways of so many steps in the short round, and longer ones in others."""
 
         def begun() -> RuleBasedStateMachine:

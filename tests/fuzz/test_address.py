@@ -81,7 +81,7 @@ def test_any_url_is_an_engine_or_refused_without_a_word_of_the_password(fuzz: Ro
         port = Address(url).place["port"]
         assert port is None or port >= 0
 
-    fuzz.check(judged, short=300, url=urls())
+    fuzz.check(judged, short=120, url=urls())
 
 
 def test_whatever_is_shown_of_a_url_has_no_password(fuzz: Rounds):
@@ -90,7 +90,7 @@ def test_whatever_is_shown_of_a_url_has_no_password(fuzz: Rounds):
         for shown in (masked(url), given.shown, repr(given), masked(f"cannot reach {url}: refused\n")):
             check_discreet(shown, url)
 
-    fuzz.check(judged, short=300, url=urls())
+    fuzz.check(judged, short=120, url=urls())
 
 
 def test_limits_of_a_log_are_numbers_above_nothing(fuzz: Rounds):

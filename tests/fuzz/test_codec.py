@@ -136,7 +136,7 @@ def test_a_strangers_fields_are_an_event_exactly_if_the_rules_say_so(fuzz: Round
         assert from_fields(to_fields(event)) == parse(encode(event)) == decode(encode(event)) == event
         assert (event.unknown or {}) == {n: v for n, v in fields.items() if n not in RULES and n != "retry_count"}
 
-    fuzz.check(judged, short=400, fields=SENT)
+    fuzz.check(judged, short=150, fields=SENT)
 
 
 def test_the_other_names_of_a_field_say_the_same(fuzz: Rounds):
@@ -172,7 +172,7 @@ def test_any_fields_are_an_event_or_refused(fuzz: Rounds):
 
     names = (*ALIASES, "metadata", "timestamp", "not_before", "specversion", "_unknown", "_decoded", "data_base64",
              "ttlseconds", "traceid", "weheaders", "subject")  # fmt: skip
-    fuzz.check(judged, short=300, fields=changed(ENVELOPE, names))
+    fuzz.check(judged, short=100, fields=changed(ENVELOPE, names))
 
 
 def test_any_bytes_of_a_stranger_are_an_event_or_refused(fuzz: Rounds):
@@ -204,7 +204,7 @@ def test_any_bytes_of_a_log_are_an_event_that_stays_the_same_or_damage(fuzz: Rou
             to_fields(event)
             to_cloudevent(event)
 
-    fuzz.check(judged, short=400, data=st.binary(max_size=60) | torn(WRITTEN))
+    fuzz.check(judged, short=150, data=st.binary(max_size=60) | torn(WRITTEN))
 
 
 # --- CloudEvents -----------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_any_cloudevent_is_an_event_or_refused(fuzz: Rounds):
         assert is_topic(event.topic)
         check_as_cloudevent(event)
 
-    fuzz.check(judged, short=300, cloud=CLOUDS)
+    fuzz.check(judged, short=100, cloud=CLOUDS)
 
 
 def test_any_event_is_a_cloudevent_whatever_else_it_says(fuzz: Rounds):

@@ -53,11 +53,11 @@ A_SECOND = 5
 
 
 def test_any_frames_in_any_order_without_tokens(fuzz: Rounds):
-    fuzz.walk(SessionMachine)
+    fuzz.walk(SessionMachine, short=8)
 
 
 def test_any_frames_in_any_order_with_tokens(fuzz: Rounds):
-    fuzz.walk(GuardedMachine, short=30)
+    fuzz.walk(GuardedMachine, short=15)
 
 
 def code_of(effect: Effect) -> str | None:

@@ -83,7 +83,7 @@ def test_any_bytes_of_a_client_are_a_frame_or_are_told_what_is_wrong(fuzz: Round
             assert decode(encode(frame)) == frame
             assert frame == msgspec.convert(json.loads(data), type(frame)), "a field was read as another"
 
-    fuzz.check(judged, short=500, data=CLIENT_BYTES)
+    fuzz.check(judged, short=200, data=CLIENT_BYTES)
 
 
 def test_a_ref_comes_back_whatever_is_wrong_with_the_rest(fuzz: Rounds):
@@ -129,7 +129,7 @@ def test_the_fast_way_in_makes_what_the_long_way_makes(fuzz: Rounds):
         assert ref == fields.get("ref")
         assert fields.keys() <= {"type", "ref", "event"}
 
-    fuzz.check(judged, short=400, data=torn(publishes()))
+    fuzz.check(judged, short=100, data=torn(publishes()))
 
 
 # --- the other end ---------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_any_bytes_of_a_router_are_a_frame_or_a_protocol_error(fuzz: Rounds):
                 continue
             assert encode_event(delivered_event(Raw(encode_event(event)))) == encode_event(event)
 
-    fuzz.check(judged, short=300, data=torn(SERVER_FRAMES.map(encode) | events.map(delivery)))
+    fuzz.check(judged, short=80, data=torn(SERVER_FRAMES.map(encode) | events.map(delivery)))
 
 
 def delivery(event: Event) -> bytes:

@@ -73,6 +73,16 @@ def test_every_route_and_method_is_described_and_no_other() -> None:
     assert routes == set(METHODS)
 
 
+@pytest.mark.parametrize(("path", "methods"), document()["paths"].items())
+async def test_another_method_is_told_which_there_are(
+    client: httpx.AsyncClient, path: str, methods: dict[str, Any]
+) -> None:
+    """Of `/subscriptions/{id}/pause` those are not of `/subscriptions/{id}`, whose id may hold a slash."""
+    answer = await client.request("QUERY", named(path))
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].lower().split(", ")) - {"head"} == set(methods)
+
+
 @pytest.mark.parametrize(("path", "method"), METHODS)
 async def test_the_parameters_that_are_described_are_those_that_are_known(
     client: httpx.AsyncClient, path: str, method: str

@@ -231,7 +231,7 @@ def test_bytes_that_are_no_envelope_are_damage_not_an_event(data: bytes):
 @pytest.mark.parametrize(
     "look", [lambda event: event.payload, to_fields, to_cloudevent], ids=["payload", "fields", "cloud"]
 )
-@pytest.mark.parametrize("text", [b'"\xff"', rb'"\ud800"', b'"\xed\xa0\x80"'])
+@pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"'])
 def test_a_payload_that_cannot_be_read_is_damage_to_whoever_looks_at_it(look, text: bytes):
     event = decode(encode(Event(topic="a", payload={"x": "abc"})).replace(b'"abc"', text))
     assert event.topic == "a"
