@@ -28,7 +28,7 @@ _ESCAPED: Final = re.compile(rb"\\u003[aA]")
 
 def encode(event: Event) -> bytes:
     """The event as envelope v1 JSON. What a delivery adds (`retry_count`) is not part of it."""
-    if event.retry_count or event.unknown or event.decoded is not None:
+    if event.retry_count or event.unknown is not None or event.decoded is not None:
         return _encode_rare(event)
     return _encoder.encode(event)
 
@@ -70,7 +70,7 @@ def _decode_rare(data: bytes) -> Event:
         known = {name: value for name, value in fields.items() if name in _FIELDS}
         if local := LOCAL & known.keys():  # a payload beside the stored one, say
             raise StorageDamaged(f"these bytes are not an event: no envelope has {', '.join(sorted(local))}")
-        return structs.replace(_decoder.decode(_encoder.encode(known)), unknown=unknown)
+        return structs.replace(_decoder.decode(_encoder.encode(known)), unknown=unknown or None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StorageDamaged(f"these bytes are not an event: {error}") from error
 

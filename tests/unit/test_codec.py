@@ -182,6 +182,13 @@ def test_unknown_fields_survive_both_doors_in_their_order():
         assert msgspec.structs.replace(event, unknown=None) == FULL
 
 
+def test_an_event_without_unknown_fields_has_none_of_them_however_it_came():
+    twice = encode(FULL).replace(b'{"v":1,', b'{"v":2,"v":1,')
+    assert decode(twice) == FULL
+    for event in (decode(twice), Event(topic="a", unknown={}), msgspec.structs.replace(FULL, unknown={})):
+        assert b"_unknown" not in encode(event)
+
+
 def test_unknown_fields_and_retries_do_not_disturb_each_other():
     event = msgspec.structs.replace(parse(json.dumps(ENVELOPE | UNKNOWN)), retry_count=2)
     assert json.loads(encode(event)) == ENVELOPE | UNKNOWN
