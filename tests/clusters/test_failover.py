@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -43,15 +43,6 @@ ASYNCHRONOUS: dict[str, Make] = {
     "redis-sentinel-min-replicas": lambda folder: groups.sentinel(folder, *WRITE_TWICE),
     "redis-cluster": groups.slots,
 }
-
-
-@pytest.fixture
-def group(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Group]:
-    """The cluster that the test's parameter makes; the lab's log is there."""
-    with request.param(lab.folder / "cluster") as group:
-        lab.url = group.url
-        yield group
-        lab.close()  # first: who is connected would only be cut off
 
 
 def on(forms: dict[str, Make]) -> pytest.MarkDecorator:

@@ -130,6 +130,34 @@ def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
     return event(n=n, not_before=datetime.fromtimestamp(rig.clock.time(), UTC) + timedelta(seconds=seconds), **fields)
 
 
+# ------------------------------------------------------------------------------------------------ refused
+
+
+async def test_what_the_server_refuses_is_said_and_published_by_another_channel_next(rig: Rig) -> None:
+    """Refused once, a channel may be refused for ever: so of a leader that died. Here it is a full queue."""
+    broker = opened(rig)
+    await declare(broker)
+    async with stranger(rig) as channel:
+        await channel.queue_declare("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+        await channel.queue_bind("full", "agent_events", "task.full.#")
+        await broker.publish([event(n=0, topic="task.full")])
+        assert broker._session is not None
+        link = broker._session.link
+        channels = len(link._out.channels)
+        for n in range(1, 4):
+            before = link._outlets["history"]
+            others = asyncio.gather(*(broker.publish([event(n=100 * n + m)]) for m in range(50)))
+            with pytest.raises(BrokerUnavailable, match="Nack"):
+                await broker.publish([event(n=n, topic="task.full")])
+            await others  # who waited on that channel is answered
+            await eventually(lambda before=before: link._outlets["history"] is not before and before._writing.done())
+        await channel.queue_delete("full")
+    await broker.publish([event(n=4, topic="task.full")])
+    await eventually(lambda: len(link._out.channels) == channels)
+    assert link.error is None
+    assert {4, *(100 * n + m for n in range(1, 4) for m in range(50))} <= set(numbers(await take(broker, limit=500)))
+
+
 # ------------------------------------------------------------------------------------------------ strangers
 
 

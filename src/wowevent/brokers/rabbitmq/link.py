@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import aiormq
 from aiormq.abc import ChannelFrame, DeliveredMessage
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, PublishError
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic, Queue
 
 from wowevent.brokers.rabbitmq.faults import translate
@@ -52,10 +52,13 @@ class Link:
         self._feed = feed
         self._outlets = {stream: Outlet(channel) for stream, channel in publishing.items()}
         self._asking = asking
+        self._renewing: set[Stream] = set()
         self._jobs: set[asyncio.Future[Any]] = set()
         self._locks: set[str] = set()
-        for each in (out, feed, asking, *publishing.values()):
-            each.closing.add_done_callback(self._ended)
+        self._retired: set[object] = set()
+        parts: list[aiormq.Connection | Channel] = [out, feed, asking, *publishing.values()]
+        for each in parts:
+            self._watch(each)
 
     @classmethod
     async def dial(cls, nodes: list[str]) -> Link:
@@ -91,7 +94,13 @@ class Link:
                 raise translate(error) from error
             raise
 
-    def _ended(self, closing: asyncio.Future[Any]) -> None:
+    def _watch(self, part: aiormq.Connection | Channel) -> None:
+        part.closing.add_done_callback(partial(self._ended, part))
+
+    def _ended(self, part: aiormq.Connection | Channel, closing: asyncio.Future[Any]) -> None:
+        if part in self._retired:
+            self._retired.discard(part)
+            return
         error = None if closing.cancelled() else closing.exception()
         self.fail(translate(error) if isinstance(error, Exception) else BrokerUnavailable("rabbitmq: connection lost"))
 
@@ -133,9 +142,7 @@ class Link:
             if isinstance(work, Coroutine):
                 work.close()
             raise self._broken()
-        job = asyncio.ensure_future(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._done)
+        job = self._begin(work)
         await asyncio.wait([job], timeout=SILENCE)
         if not job.done():
             self.fail(BrokerUnavailable(f"rabbitmq: no answer within {SILENCE:g} s"))
@@ -221,9 +228,14 @@ class Link:
 
     def drop(self, channel: Channel) -> None:
         """Close a channel, and wait for nothing."""
-        job = asyncio.ensure_future(channel.close())
+        self._begin(channel.close())
+
+    def _begin(self, work: Awaitable[T]) -> asyncio.Future[T]:
+        """It ends with this link at the latest."""
+        job = asyncio.ensure_future(work)
         self._jobs.add(job)
         job.add_done_callback(self._done)
+        return job
 
     async def locked(self, name: str) -> Channel | None:
         """A channel that holds a lock until it is dropped by `unlock`, or None: another connection has it."""
@@ -293,7 +305,8 @@ class Link:
             raise StorageFull("rabbitmq: the server is short of memory or disk, and takes no messages")
         if not messages:
             return
-        answers = [self._outlets[message.stream].put(message) for message in messages]
+        outlets = [self._outlets[message.stream] for message in messages]
+        answers = [outlet.put(message) for outlet, message in zip(outlets, messages, strict=True)]
         try:
             _, late = await asyncio.wait(answers, timeout=SILENCE)
         finally:
@@ -301,9 +314,32 @@ class Link:
                 answer.add_done_callback(_seen)  # should nobody wait any more; the driver must find it as it left it
         if late:
             raise BrokerUnavailable(f"rabbitmq: {len(late)} messages were not confirmed within {SILENCE:g} s")
-        for answer in answers:
+        for message, outlet, answer in zip(messages, outlets, answers, strict=True):
             if (error := answer.exception()) is not None:
+                if refused(error):
+                    self._renew(message.stream, outlet)
                 raise translate(error) from error
+
+    def _renew(self, stream: Stream, worn: Outlet) -> None:
+        """Publish by another channel from now on: what the server refused on this one it may refuse on it for ever.
+
+        A channel that first published into a quorum queue when the node of its leader had just died goes on to ask that
+        node, and refuses all until it is back, whoever leads by then (RabbitMQ 3.10).
+        """
+        if self._outlets[stream] is worn and stream not in self._renewing:
+            self._renewing.add(stream)
+            self._begin(self._exchange(stream, worn))
+
+    async def _exchange(self, stream: Stream, worn: Outlet) -> None:
+        try:
+            channel = await self.call(_publishing(self._out))
+            self._watch(channel)
+            self._outlets[stream] = Outlet(channel)
+        finally:
+            self._renewing.discard(stream)
+        old = await worn.retire(SILENCE)  # what was put there before is answered there
+        self._retired.add(old)
+        self.drop(old)
 
 
 def nodes_of(url: str) -> list[str]:
@@ -362,3 +398,8 @@ def _seen(answer: asyncio.Future[Any]) -> None:
 def unrouted(error: BaseException) -> bool:
     """Whether a message that had to reach a queue reached none."""
     return isinstance(error.__cause__, PublishError)
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the server said that it did not store a message, which is the driver's error."""
+    return isinstance(error, DeliveryError) and isinstance(error.frame, Basic.Nack)

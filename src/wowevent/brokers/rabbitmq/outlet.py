@@ -20,6 +20,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from wowevent.errors import BrokerUnavailable
 from wowevent.wakeup import Wakeup
 
 AT_ONCE: Final = 500
@@ -59,14 +60,26 @@ class Outlet:
         self._news.notify()
         return answer
 
+    async def retire(self, patience: float) -> Channel:
+        """Nothing is put here any more: return the channel once all is answered, or that many seconds have passed."""
+        try:
+            if waiting := self._unanswered():
+                await asyncio.wait(waiting, timeout=patience)
+        finally:
+            self.fail(BrokerUnavailable("rabbitmq: the channel was given up"))
+        return self._channel
+
     def fail(self, error: Exception) -> None:
         """Nothing is written any more: what waits is told."""
         self._writing.cancel()
-        for answer in [*(answer for _, answer in self._queue), *self._channel.confirmations.values()]:
-            if isinstance(answer, asyncio.Future) and not answer.done():
-                answer.set_exception(error)
-                answer.exception()
+        for answer in self._unanswered():
+            answer.set_exception(error)
+            answer.exception()
         self._queue.clear()
+
+    def _unanswered(self) -> list[asyncio.Future[Any]]:
+        answers = [*(answer for _, answer in self._queue), *self._channel.confirmations.values()]
+        return [answer for answer in answers if isinstance(answer, asyncio.Future) and not answer.done()]
 
     async def ended(self) -> None:
         """Return once it has ended, behind `fail`."""
