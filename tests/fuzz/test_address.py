@@ -137,8 +137,8 @@ def test_any_file_of_settings_is_read_or_refused_by_its_name(fuzz: Rounds, tmp_p
         try:
             said = read_config(path)
         except ValueError as error:
-            said = str(error)
-            assert str(path) in said
+            told = str(error)
+            assert str(path) in told
             return
         Settings(**said)
 

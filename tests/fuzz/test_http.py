@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -71,7 +72,8 @@ def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]
     if engine == "sqlite":
         asyncio.run(fill(url))
     keys = Keys(tmp_path)
-    token = keys.token("ops", **dict.fromkeys(RIGHTS, ("#",))) if guarded else None
+    everything: dict[str, Any] = dict.fromkeys(RIGHTS, ("#",))
+    token = keys.token("ops", **everything) if guarded else None
     more = {"WOWEVENT_TOKENS": str(keys.path)} if guarded else {}
     with running(tmp_path, "wowevent.service", PORT="0", WOWEVENT_URL=url + BOUND, **more) as process:
         yield Service(tmp_path, process, token)

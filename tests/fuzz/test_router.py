@@ -30,7 +30,7 @@ from wowevent.router import EventRouter
 PATIENCE: Final = 20.0
 MINE: Final = "asked-"
 """How the refs of questions begin, that are waited for."""
-RIGHTS: Final[dict[str, dict[str, list[str]]]] = {
+RIGHTS: Final[dict[str, dict[str, Any]]] = {
     "alice": {"publish": ["#"], "subscribe": ["task.#", "a"], "replay": ["#"]},
     "bob": {"publish": ["task.*", "a"], "subscribe": ["#"]},
 }

@@ -47,7 +47,7 @@ def frames(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(sorted(SAID)))
     fields = dict(SAID[kind])
     inner = [name for name in fields if isinstance(fields[name], dict)]
-    if inner and draw(st.booleans()):
+    if draw(st.booleans()) and inner:
         fields[inner[0]] = draw(changed(fields[inner[0]], tuple(fields[inner[0]])))
     whole = {"type": kind, "ref": draw(st.none() | st.integers() | PLAIN), **fields}
     return draw(st.just(whole) | changed(whole, NAMES))

@@ -185,7 +185,7 @@ def test_unknown_fields_survive_both_doors_in_their_order():
 def test_an_event_without_unknown_fields_has_none_of_them_however_it_came():
     twice = encode(FULL).replace(b'{"v":1,', b'{"v":2,"v":1,')
     assert decode(twice) == FULL
-    for event in (decode(twice), Event(topic="a", unknown={}), msgspec.structs.replace(FULL, unknown={})):
+    for event in (decode(twice), msgspec.structs.replace(FULL, unknown={})):
         assert b"_unknown" not in encode(event)
 
 
