@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from hypothesis.strategies import SearchStrategy
 
-_TOGETHER: Final = 1_000  # examples of one of many rounds,
-_WALKS: Final = 50  # and walks, which are of many steps each
+_TOGETHER: Final = 300  # examples of one of many rounds,
+_WALKS: Final = 20  # and walks, which are of many steps each
 _MAY_BE: Final = (HealthCheck.too_slow, HealthCheck.data_too_large)  # the machine is busy; large ones are meant
 
 
@@ -34,12 +34,13 @@ class Rounds:
     def check(self, property: Callable[..., None], *, short: int = 60, **drawn: SearchStrategy[Any]) -> None:
         """Call `property` with what is drawn for its parameters: `short` times in the short round."""
 
-        @functools.wraps(property)
-        def counted(**values: Any) -> None:
-            self.examples += 1
-            property(**values)
-
         for how in self._rounds(short, _TOGETHER):
+
+            @functools.wraps(property)  # anew for each round: settings are given to a function once
+            def counted(**values: Any) -> None:
+                self.examples += 1
+                property(**values)
+
             given(**drawn)(how(counted))()
 
     def walk(self, machine: Callable[[], RuleBasedStateMachine], *, short: int = 10, steps: int = 30) -> None:
