@@ -35,13 +35,7 @@ class Rounds:
         """Call `property` with what is drawn for its parameters: `short` times in the short round."""
 
         for how in self._rounds(short, _TOGETHER):
-
-            @functools.wraps(property)  # anew for each round: settings are given to a function once
-            def counted(**values: Any) -> None:
-                self.examples += 1
-                property(**values)
-
-            given(**drawn)(how(counted))()
+            given(**drawn)(how(self._counted(property)))()
 
     def walk(self, machine: Callable[[], RuleBasedStateMachine], *, short: int = 10, steps: int = 30) -> None:
         """Let the machine go `short` ways of so many steps in the short round, and longer ones in others."""
@@ -53,6 +47,16 @@ class Rounds:
         for how in self._rounds(short, _WALKS):
             longer = settings(how, stateful_step_count=2 * steps if self._lasts else steps)
             run_state_machine_as_test(begun, settings=longer)  # type: ignore[arg-type]  # a function is as good
+
+    def _counted(self, property: Callable[..., None]) -> Callable[..., None]:
+        """The same anew: a function takes settings once."""
+
+        @functools.wraps(property)
+        def counted(**values: Any) -> None:
+            self.examples += 1
+            property(**values)
+
+        return counted
 
     def _rounds(self, short: int, together: int) -> Iterator[settings]:
         common = settings(deadline=None, suppress_health_check=_MAY_BE)
