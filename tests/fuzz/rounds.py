@@ -33,7 +33,6 @@ class Rounds:
 
     def check(self, property: Callable[..., None], *, short: int = 60, **drawn: SearchStrategy[Any]) -> None:
         """Call `property` with what is drawn for its parameters: `short` times in the short round."""
-
         for how in self._rounds(short, _TOGETHER):
             given(**drawn)(how(self._counted(property)))()
 
