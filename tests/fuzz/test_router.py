@@ -159,12 +159,14 @@ class RouterMachine(RuleBasedStateMachine):
         topic=st.sampled_from(TOPICS),
         whom=st.sampled_from((None, None, "alice", "bob")),
         priority=st.integers(1, 10),
+        count=st.integers(1, 4),
     )
-    def one_publishes(self, which: int, topic: str, whom: str | None, priority: int) -> None:
+    def one_publishes(self, which: int, topic: str, whom: str | None, priority: int, count: int) -> None:
         peer = self.peers[which % len(self.peers)]
-        answer = self.ask(peer, "publish", event={"topic": topic, "target_agent": whom, "priority": priority})
         granted = any(oracle(each, topic) for each in RIGHTS[peer.agent]["publish"])
-        assert answer["type"] == ("published" if granted else "error"), answer
+        for _ in range(count):
+            answer = self.ask(peer, "publish", event={"topic": topic, "target_agent": whom, "priority": priority})
+            assert answer["type"] == ("published" if granted else "error"), answer
 
     @rule(
         which=st.integers(0, 3),

@@ -16,6 +16,7 @@ from wowevent.errors import NotSupported
         "amqp://u:hunter[zwei@h",
         "redis://:hun?terzwei@h",
         "nats://u:hun?zwei&x@h",
+        "amqp://u:hunter?zwei@h?max_age=1",  # an option of which half a password is the name
     ],
 )
 def test_what_is_no_url_is_refused_without_a_part_of_it(url: str) -> None:

@@ -92,14 +92,18 @@ def open_broker(
 
 def _read(url: str) -> tuple[SplitResult, dict[str, str]]:
     """A URL and its options. What the library says of a wrong one may repeat a password, so it is not shown."""
+    parts = SplitResult("", "", "", "", "")
     try:
         parts = urlsplit(url)
-        return parts, dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
+        options = {"": ""}
+    if not all(map(str.isidentifier, options)):  # else half of a password is an option that is unknown
         raise ValueError(
             "not a URL: engine://user:password@host:port?option=value (in a password, / ? # @ [ ] are written "
             "%2F %3F %23 %40 %5B %5D)"
-        ) from None
+        )
+    return parts, options
 
 
 def embedded_path(url: str, namespace: str = "default") -> str:
