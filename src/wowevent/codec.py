@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
 from wowevent.errors import BusError, InvalidEvent, StorageDamaged, shown
-from wowevent.event import ALIASES, LOCAL, MAX_DEPTH, VERSION, Event, check_depth, too_new
+from wowevent.event import ALIASES, LOCAL, MAX_DEPTH, VERSION, Event, check_depth, damaged, too_new
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Event)
@@ -28,7 +28,7 @@ _ESCAPED: Final = re.compile(rb"\\u003[aA]")
 
 def encode(event: Event) -> bytes:
     """The event as envelope v1 JSON. What a delivery adds (`retry_count`) is not part of it."""
-    if event.retry_count or event.unknown or event.decoded is not None:
+    if event.retry_count or event.unknown is not None or event.decoded is not None:
         return _encode_rare(event)
     return _encoder.encode(event)
 
@@ -48,9 +48,12 @@ def decode(data: bytes | bytearray | memoryview) -> Event:
     if not isinstance(data, bytes):
         data = bytes(data)  # the payload stays a part of it, and must not change with a buffer
     try:
-        return _decoder.decode(data)
+        event = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_rare(data)
+    if event.decoded is not None or event.unknown is not None or event.retry_count:
+        return _decode_rare(data)  # which says what is wrong: no envelope has these
+    return event
 
 
 class _Versioned(Struct):
@@ -65,7 +68,9 @@ def _decode_rare(data: bytes) -> Event:
         fields = msgspec.json.decode(data, type=dict[str, Raw])
         unknown = {name: msgspec.json.decode(value) for name, value in fields.items() if name not in _FIELDS}
         known = {name: value for name, value in fields.items() if name in _FIELDS}
-        return structs.replace(_decoder.decode(_encoder.encode(known)), unknown=unknown)
+        if local := LOCAL & known.keys():  # a payload beside the stored one, say
+            raise StorageDamaged(f"these bytes are not an event: no envelope has {', '.join(sorted(local))}")
+        return structs.replace(_decoder.decode(_encoder.encode(known)), unknown=unknown or None)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StorageDamaged(f"these bytes are not an event: {error}") from error
 
@@ -129,7 +134,16 @@ _ACCEPTED: Final = _FIELDS - LOCAL | ALIASES.keys() | {"retry_count", "metadata"
 
 def to_fields(event: Event) -> dict[str, Any]:
     """The event as plain JSON values, complete: what an HTTP answer or a frame shows of it."""
-    return {**dict.fromkeys(_SHOWN), "hops": 0, "headers": {}, **msgspec.json.decode(encode(event))}
+    return {**dict.fromkeys(_SHOWN), "hops": 0, "headers": {}, **_plain(event)}
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """The fields as the envelope has them; StorageDamaged for a payload that is not what was written."""
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(encode(event))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise damaged(event.event_id, error) from error
+    return plain
 
 
 _SHOWN: Final = tuple(name for name in Event.__struct_encode_fields__ if name not in LOCAL)
@@ -154,13 +168,15 @@ _CE_EXTENSIONS: Final[Mapping[str, str]] = {
     "replayof": "replay_of",
     "weheaders": "headers",
 }
+_CE_OWN: Final = frozenset({"data_base64", *_CE_EXTENSIONS})
+"""Names that say something of a CloudEvent: an unknown field of that name would be read as what it is not."""
 _CE_SOURCE: Final = re.compile(r"[^A-Za-z0-9_\-.:/@]")
 _CE_JSON: Final = re.compile(r"[^/;]+/(?:[^/;]+\+)?json *(?:;.*)?", re.IGNORECASE)
 
 
 def to_cloudevent(event: Event) -> dict[str, Any]:
     """The event as a CloudEvents 1.0 object (structured JSON mode)."""
-    fields = msgspec.json.decode(encode(event))
+    fields = _plain(event)
     cloud: dict[str, Any] = {
         "specversion": "1.0",
         "id": fields["event_id"],
@@ -175,7 +191,7 @@ def to_cloudevent(event: Event) -> dict[str, Any]:
         cloud["ttlseconds"] = int(ttl) if ttl.is_integer() else str(ttl)
     if "weheaders" in cloud:
         cloud["weheaders"] = json.dumps(cloud["weheaders"])
-    return {**(event.unknown or {}), **cloud}
+    return {name: value for name, value in (event.unknown or {}).items() if name not in _CE_OWN} | cloud
 
 
 def from_cloudevent(cloud: Mapping[str, Any]) -> Event:

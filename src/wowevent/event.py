@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
-from wowevent.errors import FormatTooNew, InvalidEvent, shown
+from wowevent.errors import FormatTooNew, InvalidEvent, StorageDamaged, shown
 from wowevent.topic import check_topic
 
 VERSION: Final = 1
@@ -261,10 +261,16 @@ class Event(
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload, a JSON object; decoded at first sight and this event's own copy."""
+        """The payload, a JSON object; decoded at first sight and this event's own copy.
+
+        StorageDamaged for one that is not what was written: nobody looked into it before.
+        """
         found = self.decoded
         if found is None:
-            found = msgspec.json.decode(self.body)
+            try:
+                found = _decode_payload(self.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise damaged(self.event_id, error) from error
             structs.force_setattr(self, "decoded", found)
         return found
 
@@ -351,6 +357,14 @@ class Event(
     def __reduce__(self) -> tuple[Callable[[bytes], Event], tuple[bytes]]:
         """Pickled as it is encoded, with what a delivery added."""
         return _unpickled, (msgspec.json.encode(copy(self)),)
+
+
+_decode_payload: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def damaged(event_id: str, error: Exception) -> StorageDamaged:
+    """The error for an event whose payload is no JSON object."""
+    return StorageDamaged(f"the payload of event {event_id} is not what was written: {error}")
 
 
 def _unpickled(data: bytes) -> Event:

@@ -26,6 +26,10 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS: Final = ("text", "json")
 """What a line of the log can be: for people, or one JSON object."""
 
+_EMBEDDED: Final = ("sqlite:///", "memory://")
+_LOGIN: Final = re.compile(r"(?s)(?<=//).*@|^[^/\s]*@")
+_SECRET: Final = re.compile(r"(?i)([?&][^?&=\s]*(?:pass|pwd|token|secret|auth)[^?&=\s]*=)[^&\s]+")
+
 CONFIG: Final = "WOWEVENT_CONFIG"
 """The environment's word for a configuration file elsewhere than in the platform's place."""
 
@@ -52,7 +56,7 @@ def parse_config(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or thousands of brackets
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -187,8 +191,14 @@ class Settings(BaseSettings):
 
 
 def masked(url: str) -> str:
-    """A URL as it may be shown: without a password."""
-    return re.sub(r"//[^/]*@", "//***@", url)
+    """A URL as it may be shown, or a text with one in it: without a password.
+
+    One that is written wrongly may hold a `/`, `?` or `@`: all before the last `@` may be part of it. That of an
+    embedded log is shown as it is, since there an `@` is in a name.
+    """
+    if url.startswith(_EMBEDDED):
+        return url
+    return _SECRET.sub(r"\1***", _LOGIN.sub("***@", url))
 
 
 def variables(name: str) -> list[str]:

@@ -22,6 +22,7 @@ from tests.rabbitmq import PLACE as RUN
 from tests.servers import free_port, redis_running
 from wowevent import BrokerUnavailable, Closed, InvalidEvent, NotSupported
 from wowevent.blocking import EventBus
+from wowevent.blocking.address import Address
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,19 @@ def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch, caplog: pyte
             said = repr(bus) + repr(bus.__dict__) + str(bus.health_check()) + caplog.text + str(refused.value)
         for spelling in ("s/e@c:ret", "s%2Fe%40c%3Aret", "ret@"):
             assert spelling not in said.replace("'", "").replace("password=SecretStr(**********)", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("unix://me:s3cret@/run/redis.sock", "run/redis.sock"),
+        ("memory://a@b", "a@b"),
+        ("redis://me:s3cret@h:6379", "h"),
+        ("nats://me:s3cret@a:1,b:2", "a:1,b:2"),
+    ],
+)
+def test_a_place_is_without_who_logs_in(url: str, host: str) -> None:
+    assert Address(url).place["host"] == host
 
 
 def test_a_rabbitmq_that_is_not_there_is_waited_for_as_long_as_was_said() -> None:

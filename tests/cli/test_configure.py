@@ -182,6 +182,7 @@ def test_a_file_elsewhere(home: Path) -> None:
         ("log_level = 'loud'", "log_level: 'loud' is not a log level"),
         ("port = ", "Invalid value (at "),
         ("port = 1\nport = 2", "(at "),
+        ("port = " + "[" * 2_000, "recursion"),
     ],
 )
 @pytest.mark.parametrize("command", [("serve", *PORTS), ("history",)])
@@ -214,6 +215,26 @@ def test_passwords_are_not_shown(home: Path) -> None:
     assert b"s3cr" not in wowevent(home, "configure", "--show").stdout
     write(home, f"url = '{url}'\nport = 'x'\n")
     assert b"s3cr" not in wowevent(home, "history").stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "masked_as"),
+    [
+        ("redis://:hun/ter@h:6379/0", "redis://***@h:6379/0"),
+        ("amqp://u:hun?t#er@h/v", "amqp://***@h/v"),
+        ("nats://hun@ter@h", "nats://***@h"),
+        ("nats://u:hun\nter@h", "nats://***@h"),
+        ("u:hunter@h", "***@h"),
+        ("redis://h?password=hunter&db=0", "redis://h?password=***&db=0"),
+        ("rediss://h?db=0&ssl_password=hun/ter", "rediss://h?db=0&ssl_password=***"),
+        ("cannot reach redis://:hun/ter@h: refused", "cannot reach redis://***@h: refused"),
+        ("sqlite:////data/a@b.db", "sqlite:////data/a@b.db"),
+        ("memory://a@b", "memory://a@b"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+    ],
+)
+def test_a_url_that_is_written_wrongly_shows_no_password_either(url: str, masked_as: str) -> None:
+    assert masked(url) == masked_as
 
 
 # --- the dialogue ---------------------------------------------------------------------------------------------------

@@ -357,6 +357,8 @@ async def test_a_password_and_a_user_with_rights_to_our_keys_alone(tmp_path: Pat
         ("redis://h/prod", "number"),
         ("redis://h?strict=yes", "strict"),
         ("redis://h:port", "port"),
+        ("redis://:hun#ter@h", "no fragment"),
+        ("redis+cluster://:hun#ter@h", "no fragment"),
         ("redis://h?db=x", "db"),
         ("redis://h?appendonly=yes", "appendonly"),
         ("redis://h?ssl_ca_certs=x.pem", "ssl_ca_certs"),

@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openapi_spec_validator import validate
 
+from tests.keys import Keys
 from tests.service.described import Described
 from wowevent import Event, EventBus, Reject, SchemaRegistry
 from wowevent.broker import Subscription
@@ -41,6 +43,21 @@ async def test_it_is_served(client: httpx.AsyncClient) -> None:
     assert (await client.get("/openapi.json", headers={"origin": "https://evil.example"})).status_code == 403
 
 
+async def test_where_tokens_are_asked_for_it_says_so(bus: EventBus, tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    app = create_app(bus, keyring=keys.ring())
+    transport, headers = httpx.ASGITransport(app), {"authorization": f"Bearer {keys.all_of('alice')}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://bus", headers=headers) as client:
+        described = (await client.get("/openapi.json")).json()
+        validate(described)
+        for path, methods in described["paths"].items():
+            for method, operation in methods.items():
+                assert operation.get("security") in (None, [{"token": []}])
+                answer = await client.request(method, named(path), headers={"authorization": ""})
+                assert (answer.status_code == 401) is ("security" in operation)
+    await drain(app)
+
+
 def test_it_is_valid() -> None:
     validate(document())
     assert document()["openapi"].startswith("3.1.")
@@ -54,6 +71,16 @@ def test_every_route_and_method_is_described_and_no_other() -> None:
         for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }
     assert routes == set(METHODS)
+
+
+@pytest.mark.parametrize(("path", "methods"), document()["paths"].items())
+async def test_another_method_is_told_which_there_are(
+    client: httpx.AsyncClient, path: str, methods: dict[str, Any]
+) -> None:
+    """Of `/subscriptions/{id}/pause` those are not of `/subscriptions/{id}`, whose id may hold a slash."""
+    answer = await client.request("QUERY", named(path))
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].lower().split(", ")) - {"head"} == set(methods)
 
 
 @pytest.mark.parametrize(("path", "method"), METHODS)

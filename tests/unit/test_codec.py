@@ -183,6 +183,13 @@ def test_unknown_fields_survive_both_doors_in_their_order():
         assert msgspec.structs.replace(event, unknown=None) == FULL
 
 
+def test_an_event_without_unknown_fields_has_none_of_them_however_it_came():
+    twice = encode(FULL).replace(b'{"v":1,', b'{"v":2,"v":1,')
+    assert decode(twice) == FULL
+    for event in (decode(twice), msgspec.structs.replace(FULL, unknown={})):
+        assert b"_unknown" not in encode(event)
+
+
 def test_unknown_fields_and_retries_do_not_disturb_each_other():
     event = msgspec.structs.replace(parse(json.dumps(ENVELOPE | UNKNOWN)), retry_count=2)
     assert json.loads(encode(event)) == ENVELOPE | UNKNOWN
@@ -214,6 +221,11 @@ DAMAGED = {
     "a field of another type": json.dumps({**ENVELOPE, "hops": "3"}).encode(),
     "bad UTF-8": encode(FULL).replace(b"shop", b"\xff\xfe\xfd\xfc"),
     "bad UTF-8 in an unknown field": json.dumps({**ENVELOPE, "new": "abc"}).encode().replace(b"abc", b"\xff\xfe\xfd"),
+    "a payload beside the payload": encode(FULL)[:-1] + b',"_decoded":{"n":2}}',
+    "an empty payload beside the payload": encode(FULL)[:-1] + b',"_decoded":{}}',
+    "a topic beside the topic": encode(FULL)[:-1] + b',"_unknown":{"topic":"_bus.evil"}}',
+    "failures": encode(FULL)[:-1] + b',"retry_count":3}',
+    "failures, and an unknown field": encode(FULL)[:-1] + b',"retry_count":3,"new":1}',
     "100,000 levels": json.dumps(ENVELOPE).encode()[:-1] + b',"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 }
 
@@ -222,6 +234,24 @@ DAMAGED = {
 def test_bytes_that_are_no_envelope_are_damage_not_an_event(data: bytes):
     with pytest.raises(StorageDamaged, match="not an event"):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    "look", [lambda event: event.payload, to_fields, to_cloudevent], ids=["payload", "fields", "cloud"]
+)
+@pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"'])
+def test_a_payload_that_cannot_be_read_is_damage_to_whoever_looks_at_it(look, text: bytes):
+    event = decode(encode(Event(topic="a", payload={"x": "abc"})).replace(b'"abc"', text))
+    assert event.topic == "a"
+    with pytest.raises(StorageDamaged, match=f"payload of event {event.event_id}"):
+        look(event)
+
+
+@pytest.mark.parametrize("payload", [b"[1]", b"null", b'"text"', b"1e999"])
+def test_a_payload_that_is_no_object_is_damage(payload: bytes):
+    event = decode(encode(Event(topic="a", payload={"x": 1})).replace(b'{"x":1}', payload))
+    with pytest.raises(StorageDamaged, match="payload of event"):
+        assert event.payload
 
 
 @given(st.binary(max_size=200) | st.integers(0, len(encode(FULL))).map(lambda end: encode(FULL)[:end]))
@@ -597,6 +627,17 @@ def test_a_cloudevent_without_a_specversion_is_none():
 def test_unknown_fields_do_not_replace_the_attributes():
     event = parse(json.dumps(ENVELOPE | {"data": "x", "traceid": "x", "time": "x", "colour": "red"}))
     assert to_cloudevent(event) == to_cloudevent(FULL) | {"colour": "red"}
+
+
+def test_unknown_fields_mean_nothing_in_a_cloudevent_either():
+    more = {"ttlseconds": 5, "targetagent": "t", "notbefore": "2030-01-01", "replyto": "r", "data_base64": "AAE="}
+    event = parse(json.dumps({"topic": "a", "colour": "red", **more}))
+    assert event.unknown == {"colour": "red", **more}
+    cloud = to_cloudevent(event)
+    assert cloud["colour"] == "red"
+    assert not more.keys() & cloud.keys()
+    back = from_cloudevent(cloud)
+    assert (back.ttl_seconds, back.target_agent, back.not_before, back.reply_to) == (None, None, None, None)
 
 
 def test_numbers_beyond_a_double_stay_what_they_are():

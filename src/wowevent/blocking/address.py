@@ -71,10 +71,12 @@ class Address(Struct, frozen=True):
         """`host` and `port` of a server; of an engine without one, its file or its name as the host."""
         parts = urlsplit(self.url)
         if parts.scheme in {"memory", "sqlite", "unix"}:
-            return {"host": unquote(parts.netloc + parts.path).removeprefix("/") or parts.scheme, "port": None}
-        host, _, port = parts.netloc.rpartition("@")[2].rpartition(":")
-        if not port.isdecimal():  # several servers, an address of version 6, or no port
-            host, port = parts.netloc.rpartition("@")[2], ""
+            name = parts.netloc.rpartition("@")[2] if parts.scheme == "unix" else parts.netloc  # without who logs in
+            return {"host": unquote(name + parts.path).removeprefix("/") or parts.scheme, "port": None}
+        servers = parts.netloc.rpartition("@")[2]
+        host, _, port = servers.rpartition(":")
+        if "," in servers or not port.isdecimal():  # several servers, an address of version 6, or no port
+            host, port = servers, ""
         return {"host": unquote(host), "port": int(port) if port else None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
@@ -10,6 +11,7 @@ from wowevent.broker import Retention
 from wowevent.clock import SystemClock
 from wowevent.errors import NotSupported
 from wowevent.event import check_name
+from wowevent.settings import masked
 
 if TYPE_CHECKING:
     from wowevent.broker import Broker
@@ -47,8 +49,7 @@ def open_broker(
     `?cert=`, `?key=` (files of TLS), `?replicas=` (1, 3, 5), `?name=`.
     Raises ValueError for a URL that says something unknown, NotSupported for an unknown engine.
     """
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    parts, options = _read(url)
     retention = _retention(options, retention or Retention())
     clock = clock or SystemClock()
     check_name(namespace)
@@ -86,7 +87,23 @@ def open_broker(
         servers, given = _nats_options(parts, options)
         return nats(servers, given, namespace=namespace, retention=retention, clock=clock)
     known = "memory://, sqlite:///path, redis://, amqp:// and nats://"
-    raise NotSupported(f"{parts.scheme or url!r}: known here are {known}")
+    raise NotSupported(f"{parts.scheme or masked(url)!r}: known here are {known}")
+
+
+def _read(url: str) -> tuple[SplitResult, dict[str, str]]:
+    """A URL and its options. What the library says of a wrong one may repeat a password, so it is not shown."""
+    parts = SplitResult("", "", "", "", "")
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        options = {"": ""}
+    if not all(map(str.isidentifier, options)):  # else half of a password is an option that is unknown
+        raise ValueError(
+            "not a URL: engine://user:password@host:port?option=value (in a password, / ? # @ [ ] are written "
+            "%2F %3F %23 %40 %5B %5D)"
+        )
+    return parts, options
 
 
 def embedded_path(url: str, namespace: str = "default") -> str:
@@ -181,7 +198,9 @@ def _retention(options: dict[str, str], given: Retention) -> Retention:
     """The limits that the URL names, over those that were given; its names leave `options`."""
     limits = {name: getattr(given, name) for name in Retention.__struct_fields__}
     for name in limits.keys() & options.keys():
-        number = float(options.pop(name))
+        number = float(text := options.pop(name))
+        if not 0 < number < inf:
+            raise ValueError(f"{name}={text!r:.20}: a number above 0")
         limits[name] = number if name in {"max_age", "unserved_after"} else int(number)
     return Retention(**limits)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -73,9 +73,10 @@ _SCHEMAS: Final[dict[str, Any]] = {
 }
 
 
-async def openapi(_request: Request) -> Response:
+async def openapi(request: Request) -> Response:
     """This description, as JSON."""
-    return Response(msgspec.json.encode(document()), media_type=intake.JSON)
+    guarded = request.app.state.keyring is not None
+    return Response(msgspec.json.encode(document(guarded=guarded)), media_type=intake.JSON)
 
 
 DESCRIPTION: Final = Operation(
@@ -89,13 +90,15 @@ DESCRIPTION: Final = Operation(
 """The one route that is not in the table, since it is made of it."""
 
 
-@lru_cache(maxsize=1)
-def document() -> dict[str, Any]:
-    """The OpenAPI document."""
+@cache
+def document(*, guarded: bool = False) -> dict[str, Any]:
+    """The OpenAPI document; of a service that asks for tokens, if `guarded`."""
     operations = (*OPERATIONS, DESCRIPTION)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", operation.path), {})[operation.method.lower()] = _shown(operation)
+        paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", operation.path), {})[operation.method.lower()] = _shown(
+            operation, guarded
+        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -117,7 +120,7 @@ def _shapes(operations: Sequence[Operation]) -> dict[str, Any]:
     return msgspec.json.schema_components([*kinds, answers.Problem], ref_template=_REF)[1]
 
 
-def _shown(operation: Operation) -> dict[str, Any]:
+def _shown(operation: Operation, guarded: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": f"{operation.call.__module__.rpartition('.')[2]}.{operation.call.__name__}",
         "summary": operation.about,
@@ -134,7 +137,11 @@ def _shown(operation: Operation) -> dict[str, Any]:
     }
     if not operation.open:
         needs = f"Needs `{'` or `'.join(operation.rights)}`" if operation.rights else "Any valid token"
-        found |= {"security": [{}, {"token": []}], "description": f"{needs}, where tokens are asked for."}
+        token: dict[str, list[str]] = {"token": []}
+        found |= {
+            "security": [token] if guarded else [{}, token],
+            "description": f"{needs}, where tokens are asked for.",
+        }
     return found if operation.body is None else {**found, "requestBody": _body(operation.body)}
 
 

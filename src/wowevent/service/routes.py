@@ -260,15 +260,6 @@ OPERATIONS: Final = (
         content=_json(answers.Purged), problems=(404, 409, 413, 415),
     ),
     Operation(
-        method="GET", path=_SUBSCRIPTION, call=subscriptions.subscription, about="One subscription and its numbers.",
-        rights=_LOOK, parameters=(_RATES,),
-        content=_json(answers.SubscriptionShown), problems=(404,),
-    ),
-    Operation(
-        method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, rights=_ADMIN, status=204, problems=(404, 409),
-        about="Forget a subscription, with its backlog and its dead letters.",
-    ),
-    Operation(
         method="POST", path=f"{_SUBSCRIPTION}/pause", call=subscriptions.pause, rights=_ADMIN, body=_NOTHING,
         about="Give nobody its events until it is resumed; they wait. What is being handled is finished.",
         content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
@@ -277,6 +268,15 @@ OPERATIONS: Final = (
         method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, rights=_ADMIN, body=_NOTHING,
         about="Go on with a subscription that was paused by hand.",
         content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
+    ),
+    Operation(
+        method="GET", path=_SUBSCRIPTION, call=subscriptions.subscription, about="One subscription and its numbers.",
+        rights=_LOOK, parameters=(_RATES,),
+        content=_json(answers.SubscriptionShown), problems=(404,),
+    ),
+    Operation(
+        method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, rights=_ADMIN, status=204, problems=(404, 409),
+        about="Forget a subscription, with its backlog and its dead letters.",
     ),
     Operation(
         method="GET", path="/pauses", call=pauses.pauses, rights=_LOOK, content=_json(answers.Pauses),

@@ -64,6 +64,8 @@ def once() -> Retry:
 def dial_url(url: str, key: str) -> Dial:
     """How to reach the server of a URL; in a cluster, the one that has the slot of `key`. ValueError for a bad URL."""
     parts = urlsplit(url)
+    if parts.fragment:  # the driver would look for a host that is the first half of a password
+        raise ValueError("a redis URL has no fragment (in a password, # is written %23)")
     try:  # made, and not connected: the driver takes any option until a connection is made with it
         if parts.scheme == "redis+sentinel":
             return _sentinel(url)
