@@ -1,4 +1,4 @@
-"""Lines over time, as an SVG of our own: panels in a grid, each with axes, a legend and marks; readable in light and dark."""
+"""Lines over time, as an SVG: panels in a grid, each with axes, a legend and marks; readable in light and in dark."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`python -m tests.soak [ENGINES] [--minutes N | --hours N] [--seed N]`: hours of load and faults, and what is left of them.
+"""`python -m tests.soak [ENGINES] [--minutes N | --hours N] [--seed N]`: load and faults, and what is left of them.
 
-The exit code is 1 if anything was lost, invented or altered, if a series is not flat, or if the run did not come through.
+The exit code is 1 if anything was lost, invented or altered, if a series is not flat, or if the run broke off.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     told = _parser().parse_args(given)
     if unknown := set(told.engines) - set(NAMES):
-        print(f"no engine is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
+        print(f"no engine is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)  # noqa: T201 - to the terminal
         return 2
     engines = told.engines or list(NAMES)
     asked = Asked(
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report = asyncio.run(_run(engines, asked, told.directory, shlex.join(["python", "-m", "tests.soak", *given])))
     text = to_markdown(report)
-    print(text, end="")
+    print(text, end="")  # noqa: T201 - to the terminal
     for file, content in ((told.json, to_json(report)), (told.markdown, text.encode()), (told.chart, None)):
         if file is not None:
             file.write_bytes(chart(report).encode() if content is None else content)
@@ -49,7 +49,7 @@ async def _run(engines: Sequence[str], asked: Asked, directory: Path | None, com
     with tempfile.TemporaryDirectory(prefix="soak-", dir=directory) as folder:
         described = await asyncio.to_thread(machine.describe, Path(folder))
         for name in engines:
-            print(f"{name}: {asked.seconds / 60:g} minutes", file=sys.stderr)
+            print(f"{name}: {asked.seconds / 60:g} minutes", file=sys.stderr)  # noqa: T201 - to the terminal
             outcomes.append(await soak(name, Path(folder), asked))
     return Report(command=command, asked=asked, machine=described, outcomes=outcomes)
 

@@ -51,7 +51,8 @@ def to_markdown(report: Report) -> str:
     lines = [*_events(report.outcomes), "", *_series(report.outcomes), ""]
     lines += [f"- {outcome.engine}: {_faults(outcome)}" for outcome in report.outcomes]
     lines += [
-        f"- Command: `{report.command}`: {asked.rate:g} events/s for {asked.seconds:g} s on each engine, seed {asked.seed}",
+        f"- Command: `{report.command}`",
+        f"- Load: {asked.rate:g} events/s for {asked.seconds:g} s on each engine, seed {asked.seed}",
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}",
     ]
     lines += [f"- FAILED: {failure}" for failure in report.failures]

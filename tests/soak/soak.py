@@ -36,7 +36,7 @@ from tests.soak.faults import Fault, Strike, strike
 from tests.soak.ledger import PROMISES, Ledger
 from tests.soak.verdict import SHORTEST, Finding, Sample, judged
 from tests.soak.watch import PASSING, Watch, Watched
-from tests.soak.worker import FLAKY, PROGRAMS, SHARED
+from tests.soak.worker import FLAKY, PROGRAMS
 from wowevent import EventBus
 from wowevent.errors import BusError
 
@@ -191,9 +191,7 @@ class Soak:
 
     async def _load(self, bus: EventBus, watch: Watch, kinds: dict[str, Strike]) -> None:
         asked = self._asked
-        striking = strike(
-            kinds, asked.seed, every=asked.fault_every, until=_NEAR * asked.seconds, struck=self._struck
-        )
+        striking = strike(kinds, asked.seed, every=asked.fault_every, until=_NEAR * asked.seconds, struck=self._struck)
         tasks = [
             asyncio.create_task(job) for job in (watch.run(asked.sample_every), self._redeliver(bus), self._judge())
         ]
@@ -236,7 +234,7 @@ class Soak:
         await self._end("churn", "publisher", "clients")
         self._doubts()
         deadline = time.monotonic() + _DRAINED
-        while (left := await self._left(bus)) and time.monotonic() < deadline:
+        while (left := await self._left(bus)) and time.monotonic() < deadline:  # noqa: ASYNC110 - an engine is asked
             await asyncio.sleep(0.5)
         if left:
             self._failures.append(f"not empty after {_DRAINED:.0f} s: {left}")
@@ -251,11 +249,11 @@ class Soak:
 
     async def _left(self, bus: EventBus) -> str:
         """What is not settled yet; nothing if all is."""
-        await asyncio.to_thread(self._take, float("inf"))
-        if self._ledger.left.lost:
-            return f"{len(self._ledger.left.lost)} not handled"
         with suppress(BusError):
             self._redelivered += await bus.dead_letters.redeliver(subscription=FLAKY)
+            await asyncio.to_thread(self._take, float("inf"))
+            if lost := self._ledger.left.lost:
+                return f"{len(lost)} are not handled, such as {min(lost)}"
             infos = [info for info in await bus.subscriptions() if not info.subscription.id.startswith(PASSING)]
             wait = {info.subscription.id: waiting(info) + info.dead for info in infos if info.subscription.durable}
             return ", ".join(f"{count} of {name} wait" for name, count in wait.items() if count)
@@ -318,6 +316,3 @@ async def soak(name: str, folder: Path, asked: Asked) -> Outcome:
         lab = Lab(folder / name)
         lab.url = engine.url
         return await Soak(engine, lab, asked).run()
-
-
-__all__ = ["NAMES", "SHARED", "Asked", "Outcome", "soak"]

@@ -37,8 +37,8 @@ RULES: Final = {
     "disk": Rule("MiB", 72, max),
     "wal": Rule("MiB", 12, max),
 }
-"""By the first word of a series' name. `server` is the memory of an engine's server, which is killed now and then; `disk` is
-all of an engine's files, which redis-server (64 MiB) and RabbitMQ (32 MiB) rewrite whole."""
+"""By the first word of a series' name. `server` is the memory of an engine's server, which is killed now and then;
+`disk` is all of an engine's files, of which redis-server (64 MiB) and RabbitMQ (32 MiB) rewrite some whole."""
 
 
 class Sample(Struct, frozen=True, array_like=True):

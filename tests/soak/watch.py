@@ -1,4 +1,4 @@
-"""What a system under load takes of the machine, looked at again and again: its processes, its engine, what waits in it."""
+"""What a system under load takes, looked at again and again: its processes, its engine, what waits in it."""
 
 from __future__ import annotations
 

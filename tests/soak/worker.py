@@ -22,6 +22,7 @@ from msgspec import Struct, structs
 from tests.faults.journal import Journal
 from tests.faults.recorder import fingerprint
 from tests.faults.worker import Publisher, build, publish_noted
+from tests.soak.ledger import ORDERED
 from wowevent import Event, EventBus, RetryPolicy, current
 from wowevent.client import EventRouterClient
 from wowevent.errors import BusError
@@ -114,7 +115,7 @@ async def handle(settings: Handlers) -> None:
             noting = Noting(journal, told.counts, settings.drop)
             await noting.serve(bus, SHARED, concurrency=4, lease=5.0)
             if settings.steady:
-                await noting.serve(bus, "ordered", concurrency=8, order_by=lambda event: event.headers["key"])
+                await noting.serve(bus, ORDERED, concurrency=8, order_by=lambda event: event.headers["key"])
                 await noting.serve(
                     bus, FLAKY, concurrency=8, retry=RetryPolicy(max_retries=1, initial=0.2), breaker=False
                 )
