@@ -25,7 +25,7 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults nightly clusters bench check check-format check-lint check-types check-layers check-names \
+.PHONY: help run demo test servers faults nightly clusters soak bench check check-format check-lint check-types check-layers check-names \
         fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
@@ -58,6 +58,10 @@ nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, o
 clusters: $(VENV)/.dev ## kill nodes of clusters of the engines under load: NATS, RabbitMQ, Redis with Sentinels and in a cluster
 	scripts/servers.sh redis,rabbitmq
 	$(BIN)/python -m pytest tests/clusters $(ARGS)
+
+soak: $(VENV)/.dev ## load, faults and time on each engine: 30 minutes in all, or HOURS=4
+	scripts/servers.sh redis,rabbitmq
+	$(BIN)/python -m tests.soak $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
