@@ -13,8 +13,8 @@ from msgspec import Struct
 from tests.faults.rabbit import YOUNG, Rabbit
 from tests.servers import Server, nats_running, redis_running
 
-KEPT = 60
-"""Seconds that a log keeps its events: what is older is trimmed, so that nothing is meant to grow."""
+KEPT = 120
+"""Seconds that a log keeps its events: what is older is trimmed, unread or not, so that nothing is meant to grow."""
 _STREAM = 20_000_000  # bytes of RabbitMQ's history, which is trimmed by whole files: a quarter of that
 
 

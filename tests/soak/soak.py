@@ -44,6 +44,8 @@ NAMES = ("sqlite", "redis", "rabbitmq", "nats")
 _SETTLED = 60.0  # seconds after which what was written down of an event is judged
 _REDELIVERED = 10.0  # seconds between two redeliveries of all dead letters
 _DRAINED = 120.0  # seconds within which all is settled once nobody publishes
+_QUIET = {True: 5.0, False: 20.0}  # seconds without anything waiting after which nothing comes any more, if the engine
+#                                    can count what is leased and delayed, and if it cannot
 _STARTED = 60.0  # seconds within which all serve: a queue of RabbitMQ takes a moment to make
 _ENDED = 40.0  # seconds for a program to end in good order
 _NEAR = 0.95  # the share of a run after which nothing goes wrong any more: the end is about what is left
@@ -131,6 +133,8 @@ class Soak:
         tasks = max(1, round(half / 10))
         self._programs["clients"] = self._routed.publisher(name="clients", url=url, tasks=tasks, period=tasks / half)
         self._begin("churn", "churn", url=url, engine=self._lab.url)
+        notes, given = self._ledger.notes, self._ledger.given
+        await self._until(lambda: {"publisher", "churn"} <= notes.keys() and given["clients"] > 0, _STARTED)
 
     async def _handlers(self, name: str) -> None:
         steady = name == "steady"
@@ -233,11 +237,17 @@ class Soak:
         """Nobody publishes any more: all that was confirmed is handled, and nothing waits."""
         await self._end("churn", "publisher", "clients")
         self._doubts()
-        deadline = time.monotonic() + _DRAINED
-        while (left := await self._left(bus)) and time.monotonic() < deadline:  # noqa: ASYNC110 - an engine is asked
+        began = busy = time.monotonic()
+        while (wait := await self._waiting(bus)) or self._ledger.left.lost:
+            now = time.monotonic()
+            busy = now if wait else busy
+            if now - began > _DRAINED:
+                self._failures.append(f"not empty after {_DRAINED:.0f} s: {wait}")
+            if now - began > _DRAINED or now - busy > _QUIET[bus.capabilities.exact]:
+                break
             await asyncio.sleep(0.5)
-        if left:
-            self._failures.append(f"not empty after {_DRAINED:.0f} s: {left}")
+        if lost := self._ledger.left.lost:
+            self._failures.append(f"not handled, such as {', '.join(sorted(lost)[:5])}")
         await self._end("receiver", "mortal", "steady", SERVE)
         await asyncio.to_thread(self._take, float("inf"))
 
@@ -247,13 +257,11 @@ class Soak:
         if given != confirmed:
             self._failures.append(f"{given - confirmed} of {given} events that a client took were never confirmed")
 
-    async def _left(self, bus: EventBus) -> str:
-        """What is not settled yet; nothing if all is."""
+    async def _waiting(self, bus: EventBus) -> str:
+        """What the engine has left; nothing if it has nothing. Dead letters are handed out once more."""
         with suppress(BusError):
             self._redelivered += await bus.dead_letters.redeliver(subscription=FLAKY)
             await asyncio.to_thread(self._take, float("inf"))
-            if lost := self._ledger.left.lost:
-                return f"{len(lost)} are not handled, such as {min(lost)}"
             infos = [info for info in await bus.subscriptions() if not info.subscription.id.startswith(PASSING)]
             wait = {info.subscription.id: waiting(info) + info.dead for info in infos if info.subscription.durable}
             return ", ".join(f"{count} of {name} wait" for name, count in wait.items() if count)
@@ -270,6 +278,9 @@ class Soak:
                 await self._until(lambda program=program: program.ended, _ENDED)
             except AssertionError:
                 self._failures.append(f"{name} did not end within {_ENDED:.0f} s of SIGTERM")
+            else:
+                if status := program.process.returncode:
+                    self._failures.append(f"{name} ended with {status}: {self._lab.output()}")
         await asyncio.to_thread(self._ledger.update)
 
     async def _until(self, true: Callable[[], bool], timeout: float) -> None:

@@ -52,7 +52,7 @@ class Handlers(Settings, kw_only=True):
 
     steady: bool = True
     leak: float = 0.0
-    """MiB that are kept, and as many pipes and tasks, each two seconds: the soak has to notice."""
+    """MiB that are kept, as many pipes and four times as many tasks, each two seconds: the soak has to notice."""
     drop: int = 0
     """So many events of the shared subscription are acknowledged and not handled."""
 
@@ -183,7 +183,7 @@ def leaking(amount: float) -> Callable[[], None]:
     def leak() -> None:
         kept.append(b"x" * int(amount * 2**20))
         kept.extend(os.pipe() for _ in range(int(amount)))
-        kept.extend(asyncio.create_task(asyncio.sleep(3600)) for _ in range(int(amount)))
+        kept.extend(asyncio.create_task(asyncio.sleep(3600)) for _ in range(4 * int(amount)))
 
     return leak
 
