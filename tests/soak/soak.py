@@ -128,13 +128,14 @@ class Soak:
             name="receiver", url=url, named=True, lease=10.0, concurrency=8, within=_STARTED
         )
         await asyncio.sleep(self._engine.young)
+        notes, given = self._ledger.notes, self._ledger.given
+        self._begin("churn", "churn", url=url, engine=self._lab.url)
+        await self._until(lambda: "churn" in notes, _STARTED)
         half = self._asked.rate / 2
         self._begin("publisher", "publisher", url=self._lab.url, rate=half)
         tasks = max(1, round(half / 10))
         self._programs["clients"] = self._routed.publisher(name="clients", url=url, tasks=tasks, period=tasks / half)
-        self._begin("churn", "churn", url=url, engine=self._lab.url)
-        notes, given = self._ledger.notes, self._ledger.given
-        await self._until(lambda: {"publisher", "churn"} <= notes.keys() and given["clients"] > 0, _STARTED)
+        await self._until(lambda: "publisher" in notes and given["clients"] > 0, _STARTED)
 
     async def _handlers(self, name: str) -> None:
         steady = name == "steady"
@@ -160,7 +161,7 @@ class Soak:
 
     def _routers(self) -> list[dict[str, Any]]:
         """Their numbers, processes and addresses."""
-        (file,) = self._lab.folder.rglob("wowevent.pid")
+        (file,) = (self._lab.folder / ".local").rglob("wowevent.pid")
         found: list[dict[str, Any]] = json.loads(file.read_bytes())["workers"]
         return found
 

@@ -40,7 +40,7 @@ def test_a_short_one_comes_through(tmp_path: Path, capsys: pytest.CaptureFixture
 
 async def test_handlers_that_drop_events_and_leak_are_convicted(tmp_path: Path):
     """Three events of the shared subscription are acknowledged and not handled; memory, pipes and tasks are kept."""
-    asked = Asked(seconds=9.0, rate=100.0, fault_every=60.0, sample_every=0.4, shortest=0.0, leak=24.0, drop=3)
+    asked = Asked(seconds=9.0, rate=100.0, fault_every=60.0, sample_every=0.4, shortest=0.0, leak=16.0, drop=3)
     outcome = await soak("sqlite", tmp_path, asked)
     assert outcome.counts["lost"] == 3, outcome.failures
     assert {"lost: 3", "not flat: memory steady", "not flat: handles steady", "not flat: tasks steady"} <= {

@@ -36,6 +36,7 @@ FLAKY = "flaky"
 _TELLS = 2.0  # seconds
 _BURST = 0.05  # seconds from one burst of the publisher to the next
 _LATER = 2.0  # seconds that a delayed event is delayed
+_LEAKY = 300  # events after which handlers that leak do so
 _STAY = 5.0  # seconds that a client waits for its first event, then it goes
 
 
@@ -52,7 +53,7 @@ class Handlers(Settings, kw_only=True):
 
     steady: bool = True
     leak: float = 0.0
-    """MiB that are kept, as many pipes and four times as many tasks, each two seconds: the soak has to notice."""
+    """MiB that are kept, as many pipes and four times as many tasks, of 300 events each: the soak has to notice."""
     drop: int = 0
     """So many events of the shared subscription are acknowledged and not handled."""
 
@@ -77,14 +78,11 @@ class Told:
     def __init__(self, journal: Journal) -> None:
         self.counts: Counter[str] = Counter()
         self.end = ending()
-        self.each: Callable[[], None] = lambda: None
-        """Called each time."""
         self._journal = journal
 
     async def tell(self) -> None:
         """Until it is time to end."""
         while not self.end.is_set():
-            self.each()
             self._write("ready")
             try:
                 async with asyncio.timeout(_TELLS):
@@ -108,11 +106,9 @@ async def handle(settings: Handlers) -> None:
     """Serve until told to end, then drain."""
     with Journal(settings.journal, settings.name) as journal:
         told = Told(journal)
-        if settings.leak:
-            told.each = leaking(settings.leak)
         bus = EventBus(settings.url)
         async with bus:
-            noting = Noting(journal, told.counts, settings.drop)
+            noting = Noting(settings, journal, told.counts)
             await noting.serve(bus, SHARED, concurrency=4, lease=5.0)
             if settings.steady:
                 await noting.serve(bus, ORDERED, concurrency=8, order_by=lambda event: event.headers["key"])
@@ -128,10 +124,11 @@ async def handle(settings: Handlers) -> None:
 class Noting:
     """Handlers that write down what they did, each for a subscription to everything."""
 
-    def __init__(self, journal: Journal, counts: Counter[str], drop: int) -> None:
+    def __init__(self, settings: Handlers, journal: Journal, counts: Counter[str]) -> None:
         self._journal = journal
         self._counts = counts
-        self._drop = drop
+        self._drop = settings.drop
+        self._leak = leaking(settings.leak)
         self._failed: Counter[str] = Counter()
 
     async def serve(self, bus: EventBus, name: str, **settings: Any) -> None:
@@ -148,6 +145,8 @@ class Noting:
             facts = {"key": f"{name}|{event.headers['key']}", "position": position, "digest": fingerprint(event)}
             self._journal.write("effect", event.event_id, **facts)
             self._counts["handled"] += 1
+            if not self._counts["handled"] % _LEAKY:
+                self._leak()
 
         await bus.subscribe("load.#", handle, name, subscription=name, **settings)
         self._journal.write("ready", key=f"{name}|load.#")
