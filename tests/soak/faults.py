@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from random import Random
 
 from msgspec import Struct
@@ -22,11 +22,11 @@ class Fault(Struct, frozen=True):
     """How long it took until what was killed was there again."""
 
 
-def order(kinds: Mapping[str, Strike], seed: int) -> Iterator[str]:
+def order(kinds: Iterable[str], seed: int) -> Iterator[str]:
     """All of them in some order, then all of them in another one, without end: none is left out by chance."""
-    random = Random(seed)
+    random, names = Random(seed), sorted(kinds)
     while True:
-        yield from random.sample(sorted(kinds), len(kinds))
+        yield from random.sample(names, len(names))
 
 
 async def strike(kinds: Mapping[str, Strike], seed: int, *, every: float, until: float, struck: list[Fault]) -> None:

@@ -276,13 +276,16 @@ class Soak:
                 program.signal(signal.SIGTERM)
         for name, program in programs.items():
             try:
-                await self._until(lambda program=program: program.ended, _ENDED)
+                await self._gone(program)
             except AssertionError:
                 self._failures.append(f"{name} did not end within {_ENDED:.0f} s of SIGTERM")
             else:
                 if status := program.process.returncode:
                     self._failures.append(f"{name} ended with {status}: {self._lab.output()}")
         await asyncio.to_thread(self._ledger.update)
+
+    async def _gone(self, program: Program) -> None:
+        await self._until(lambda: program.ended, _ENDED)
 
     async def _until(self, true: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
