@@ -51,11 +51,11 @@ def flooded(tmp_path: Path) -> Iterator[str]:
         yield address(tmp_path)
 
 
-async def held_bytes(session: CDPSession) -> float:
-    """What the page's scripts hold, once what nobody holds any more is thrown away."""
+async def held(session: CDPSession) -> tuple[float, float]:
+    """What the page's scripts hold, once what nobody holds any more is thrown away: bytes, and nodes, shown or not."""
     await session.send("HeapProfiler.collectGarbage")
-    metrics = (await session.send("Performance.getMetrics"))["metrics"]
-    return next(each["value"] for each in metrics if each["name"] == "JSHeapUsedSize")
+    metrics = {each["name"]: each["value"] for each in (await session.send("Performance.getMetrics"))["metrics"]}
+    return metrics["JSHeapUsedSize"], metrics["Nodes"]
 
 
 async def use(tab: Tab) -> None:
@@ -95,13 +95,15 @@ async def test_many_events(open_tab: MakeTab, flooded: str, *, long_form: bool) 
     await session.send("Performance.enable")
     rows = tab.page.locator("tbody tr")
     await expect(rows).to_have_count(ROWS, timeout=20_000)
-    before = await held_bytes(session)
+    before, nodes = await held(session)
     await asyncio.sleep(600 if long_form else 5)
     assert await rows.count() == ROWS
-    after = await held_bytes(session)
+    after, still = await held(session)
     slowest = await least(tab)
     rate = (await (await tab.page.request.get(f"{flooded}/overview")).json())["published_per_second"]
-    print(f"{rate:.0f} events/s; the slowest: {slowest}; {before / 1e6:.1f} MB, then {after / 1e6:.1f} MB")  # noqa: T201 - figures
+    figures = f"{before / 1e6:.1f} MB, then {after / 1e6:.1f} MB; {nodes:.0f} nodes, then {still:.0f}"
+    print(f"{rate:.0f} events/s; the slowest: {slowest}; {figures}")  # noqa: T201 - figures
     assert slowest[0][0] < (AT_ONCE if long_form else CHOKED)
     assert after < GROWTH * before + BESIDE
+    assert still < GROWTH * nodes  # a row that is not shown any more is gone, and what it held
     tab.quiet()

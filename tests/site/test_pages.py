@@ -52,6 +52,8 @@ async def test_the_overview(tab: Tab) -> None:
     await expect(tab.page.get_by_role("img", name=re.compile("Published [0-9.]+, Delivered"))).to_be_visible()
     await tab.settle(20)
     await tab.check("overview")
+    await tab.page.get_by_role("link", name="KeyError: 'sum'").click()
+    await expect(tab.heading()).to_have_text("KeyError: 'sum'")
 
 
 async def test_events_as_they_come(tab: Tab, api: httpx.AsyncClient) -> None:

@@ -444,6 +444,16 @@ CASES: list[Case] = [
     (DIAGNOSIS, "headline", ["\nfirst\nsecond"], "first"),
     (DIAGNOSIS, "headline", [""], "No error was given"),
     (
+        "workbench/comparison", "compared",
+        [[{"event": {"payload": each}} for each in ({"a": 1, "b": "1,5", "c": 1}, {"a": 2, "b": 1.5, "d": 1})], 1],
+        [
+            {"path": "b", "values": ['"1,5"', "1.5"], "differs": True, "telling": "text, not number"},
+            {"path": "d", "values": ["", "1"], "differs": True, "telling": "missing"},
+            {"path": "a", "values": ["1", "2"], "differs": True, "telling": ""},
+            {"path": "c", "values": ["1", ""], "differs": True, "telling": ""},
+        ],
+    ),
+    (
         "workbench/again", "lettersFrom",
         [[{"depth": depth, "failures": [{"id": id} for id in ids]} for depth, ids in STEPS], 1], [2],
     ),

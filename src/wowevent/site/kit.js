@@ -1,10 +1,22 @@
 // The parts that pages are made of. A page imports them from here, and the toolkit with them.
 
-import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import { h, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import htm from "./vendor/htm.js";
 import { Problem, access, get, sleep, url } from "./api.js";
 import { ago, clock, full } from "./words.js";
 
-export { html, render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+export { render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+
+/**
+ * Elements, as in HTML. Those of a template that never change are made anew, too: htm would keep the first, which Preact links to the page that it was
+ * in, and that to all that was drawn since. So the live events held every row that was ever shown.
+ */
+export const html = htm.bind(element);
+
+function element(...given) {
+  this[0] = 3; // to htm: this one may change
+  return h(...given);
+}
 
 const LARGEST = 20_000; // characters of a JSON view, until all is asked for
 const TOAST = 6_000; // milliseconds for which a toast is seen
@@ -149,8 +161,16 @@ export function Table({ label, columns, rows, rowKey, empty, rowClass = () => ""
   `;
 }
 
-function Row({ row, columns, class: its, still }) {
-  return useMemo(() => drawn(row, columns, its), still ? [row] : [row, columns, its]);
+// Not by useMemo: what that keeps goes on to hold the page as it was when the row was new, with the rows of then, and they theirs.
+function Row({ row, columns, class: its }) {
+  this.shouldComponentUpdate = changed;
+  return drawn(row, columns, its);
+}
+
+/** Whether a row is to be drawn again, of which this is the component. */
+function changed(next) {
+  const { row, columns, class: its, still } = this.props;
+  return next.row !== row || !(still || (next.columns === columns && next.class === its));
 }
 
 function drawn(row, columns, its) {

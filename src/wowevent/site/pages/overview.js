@@ -101,7 +101,7 @@ const failing = (data) =>
     tone: "bad",
     what: group.error || group.reason,
     why: html`${many(group.count, "dead letter")} of ${group.subscriptions.join(", ")}, the last <${Time} at=${group.last} relative />`,
-    href: at("letters", group.fingerprint),
+    href: at("letters", null, { fingerprint: group.fingerprint }),
   }));
 
 const stopped = (data) =>

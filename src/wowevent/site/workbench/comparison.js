@@ -1,4 +1,4 @@
-// Payloads side by side: which field those that failed lack, and which differ.
+// Payloads side by side: which field those that failed lack, or have another kind of value in, and which differ.
 
 import { Badge, Card, Field, Id, html, useState } from "../kit.js";
 import { sideBySide } from "../json.js";
@@ -25,7 +25,7 @@ export function Comparison({ letters, others }) {
           <tbody>
             ${seen.map((row) => html`
               <tr key=${row.path} class=${row.telling ? "telling" : row.differs ? "differs" : ""}>
-                <th scope="row"><code>${row.path || "(all of it)"}</code>${row.telling && html`<${Badge} tone="bad">missing</${Badge}>`}</th>
+                <th scope="row"><code>${row.path || "(all of it)"}</code>${row.telling && html`<${Badge} tone="bad">${row.telling}</${Badge}>`}</th>
                 ${row.values.map((value, index) => html`<td key=${index}>${value === "" ? html`<span class="none">not there</span>` : html`<code>${value}</code>`}</td>`)}
               </tr>`)}
           </tbody>
@@ -40,13 +40,24 @@ function Head({ event, failed }) {
   return html`<th scope="col">${failed ? html`<${Badge} tone="bad">failed</${Badge}>` : html`<${Badge} tone="good">did not fail</${Badge}>`} <${Id} id=${event.event_id} href=${at("events", event.event_id)} /></th>`;
 }
 
-/** The rows, what tells most first: what all that failed lack and another has, then what differs. */
+/** The rows, what tells most first: what all that failed lack or have of another kind than all others, then what differs. */
 export function compared(columns, failed) {
-  const rows = sideBySide(columns.map((each) => each.event.payload)).map((row) => ({ ...row, telling: lacks(row.values, failed) }));
+  const rows = sideBySide(columns.map((each) => each.event.payload)).map((row) => ({ ...row, telling: told(row.values, failed) }));
   return rows.sort((a, b) => weight(b) - weight(a));
 }
 
-const lacks = (values, failed) => values.length > failed && values.every((value, index) => (value === "") === index < failed);
+/** What all that failed have in common, and none that did not; "" for nothing. */
+function told(values, failed) {
+  const [of, instead] = [values.slice(0, failed), values.slice(failed)].map((some) => new Set(some.map(kind)));
+  if (of.size !== 1 || instead.size !== 1) return "";
+  const [had, wanted] = [...of, ...instead];
+  if (had === wanted || wanted === "") return "";
+  return had === "" ? "missing" : `${had}, not ${wanted}`;
+}
+
+const KINDS = { '"': "text", "{": "object", "[": "list", t: "true or false", f: "true or false", n: "null" };
+
+const kind = (written) => written && (KINDS[written[0]] ?? "number");
 
 const weight = (row) => (row.telling ? 2 : row.differs ? 1 : 0);
 
