@@ -28,8 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no engine is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)  # noqa: T201 - to the terminal
         return 2
     engines = told.engines or list(NAMES)
+    seconds = 60 * (60 * told.hours if told.hours else told.minutes) / len(engines)
     asked = Asked(
-        seconds=60 * (60 * told.hours if told.hours else told.minutes) / len(engines),
+        seconds=seconds,
+        sample_every=min(Asked(seconds=seconds).sample_every, seconds / 20),
         rate=told.rate,
         seed=told.seed,
         fault_every=told.fault_every,
