@@ -31,7 +31,7 @@ help: ## show this help
 	@echo
 	@echo "  ARGS=... is handed on, as in: make test ARGS='tests/unit -k topic'"
 
-.PHONY: help run demo test servers faults fuzz nightly clusters bench bench-full peers check check-format check-lint \
+.PHONY: help run demo test servers faults fuzz nightly clusters soak bench bench-full peers check check-format check-lint \
         check-types check-js check-layers check-names fmt lock clean
 
 # ------------------------------------------------------------------------------------------------ to use it
@@ -64,6 +64,10 @@ nightly: $(VENV)/.dev ## run the conformance suite on Redis behind a Sentinel, o
 clusters: $(VENV)/.dev ## kill nodes of clusters of the engines under load: NATS, RabbitMQ, Redis with Sentinels and in a cluster
 	scripts/servers.sh redis,rabbitmq
 	$(BIN)/python -m pytest tests/clusters $(ARGS)
+
+soak: $(VENV)/.dev ## load, faults and time on each engine: 30 minutes in all, or HOURS=4
+	scripts/servers.sh redis,rabbitmq
+	$(BIN)/python -m tests.soak $(if $(HOURS),--hours $(HOURS)) $(ARGS)
 
 fuzz: $(VENV)/.dev ## look for what breaks them, MINUTES=10 each: TARGETS='address codec http router session topic wire'
 	$(BIN)/python -m pytest --minutes=$(MINUTES) $(TARGETS:%=tests/fuzz/test_%.py) $(ARGS)

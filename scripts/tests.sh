@@ -9,7 +9,7 @@ brokers=$1 coverage=$2
 few=5
 # Fault tests starve and stop processes, and measure how long it takes; the load tests are load enough; a browser has
 # processes of its own.
-alone=(tests/faults tests/conformance/test_bus_load.py tests/site tests/js)
+alone=(tests/faults tests/soak tests/conformance/test_bus_load.py tests/site tests/js)
 
 few_failed() { # says which; more than a few, or none at all (too little coverage, a broken collection), is final
   python - "$few" <<'PYTHON'

@@ -97,6 +97,13 @@ class Tail:
             return self._found[what[0], process, id]
         return [entry for kind in what for entry in self._found[kind, "", id] if process in ("", entry.process)]
 
+    def take(self) -> Sequence[Entry]:
+        """What is new since the last time, and is forgotten here: for a run whose lines do not fit into memory."""
+        self.update()
+        taken, self._entries = self._entries, []
+        self._found.clear()
+        return taken
+
     def update(self) -> None:
         """Take in what is new. A line without its end is left for later."""
         for path in sorted(self._folder.glob("*.jsonl")):

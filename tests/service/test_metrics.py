@@ -254,6 +254,7 @@ async def test_the_numbers(busy: EventBus, client: httpx.AsyncClient) -> None:
     assert of(found, "wowevent_live_subscriptions") == 1
     assert of(found, "wowevent_engine_up") == 1
     assert of(found, "wowevent_engine_latency_seconds") == 0.0, "memory answers at once"
+    assert (of(found, "wowevent_tasks") or 0) >= 1
     build = next(dict(labels) for name, labels in found if name == "wowevent_build_info")
     assert set(build) == {"version", "engine", "namespace"}
     assert (build["engine"], build["namespace"]) == ("memory", "default")

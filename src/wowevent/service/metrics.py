@@ -212,6 +212,8 @@ class _Seen(Struct, frozen=True):
     infos: Sequence[SubscriptionInfo]
     storms: tuple[int, int]
     """Conversations that were parked here since the start, and those that are parked now, by whomever."""
+    tasks: int
+    """Of the loop."""
     labels: Mapping[str, str]
     """Of every series: which of several processes on one port it is of."""
 
@@ -233,6 +235,7 @@ async def _look(bus: EventBus, labels: Mapping[str, str]) -> _Seen:
         latency=latency,
         infos=infos,
         storms=(bus.storms.tripped, len(bus.storms.list())),
+        tasks=len(asyncio.all_tasks()),
         labels=labels,
     )
 
@@ -253,6 +256,7 @@ class _Collector:
         seen = self._seen
         yield InfoMetricFamily("wowevent_build", "What runs here.", value=dict(seen.build))
         yield from _PROCESS.collect()
+        yield GaugeMetricFamily("wowevent_tasks", "Tasks of the event loop.", value=float(seen.tasks))
         yield _published(seen.published)
         yield _refused(seen.refused)
         yield from _handled(seen.subscribers)
