@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,6 +39,7 @@ from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
 from wowevent.brokers.rabbitmq.lanes import Lanes
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.live import Live
+from wowevent.brokers.rabbitmq.outlet import Outlet
 from wowevent.brokers.rabbitmq.registry import Registry, Returned
 from wowevent.brokers.rabbitmq.tags import number_of
 from wowevent.codec import encode
@@ -133,6 +135,10 @@ def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
 # ------------------------------------------------------------------------------------------------ refused
 
 
+def _given_up(link: Link, outlet: Outlet) -> bool:
+    return link._outlets["history"] is not outlet and outlet._writing.done()
+
+
 async def test_what_the_server_refuses_is_said_and_published_by_another_channel_next(rig: Rig) -> None:
     """Refused once, a channel may be refused for ever: so of a leader that died. Here it is a full queue."""
     broker = opened(rig)
@@ -150,7 +156,7 @@ async def test_what_the_server_refuses_is_said_and_published_by_another_channel_
             with pytest.raises(BrokerUnavailable, match="Nack"):
                 await broker.publish([event(n=n, topic="task.full")])
             await others  # who waited on that channel is answered
-            await eventually(lambda before=before: link._outlets["history"] is not before and before._writing.done())
+            await eventually(partial(_given_up, link, before))
         await channel.queue_delete("full")
     await broker.publish([event(n=4, topic="task.full")])
     await eventually(lambda: len(link._out.channels) == channels)
