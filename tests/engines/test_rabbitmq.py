@@ -135,7 +135,7 @@ def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
 # ------------------------------------------------------------------------------------------------ refused
 
 
-def _given_up(link: Link, outlet: Outlet) -> bool:
+def _exchanged(link: Link, outlet: Outlet) -> bool:
     return link._outlets["history"] is not outlet and outlet._writing.done()
 
 
@@ -156,7 +156,7 @@ async def test_what_the_server_refuses_is_said_and_published_by_another_channel_
             with pytest.raises(BrokerUnavailable, match="Nack"):
                 await broker.publish([event(n=n, topic="task.full")])
             await others  # who waited on that channel is answered
-            await eventually(partial(_given_up, link, before))
+            await eventually(partial(_exchanged, link, before))
         await channel.queue_delete("full")
     await broker.publish([event(n=4, topic="task.full")])
     await eventually(lambda: len(link._out.channels) == channels)

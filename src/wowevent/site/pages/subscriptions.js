@@ -144,7 +144,7 @@ function Wishes({ its }) {
 }
 
 function useSamples(its) {
-  const [samples, setSamples] = useState(/** @type {{at: number, ready: number, leased: number | null, delayed: number | null}[]} */ ([]));
+  const [samples, setSamples] = useState(/** @type {{at: number, ready: number, leased: number | null, delayed: number | null, delivered: number | null, failed: number | null}[]} */ ([]));
   useEffect(() => {
     if (its) setSamples((old) => [...old, { at: Date.now() / 1000, ready: its.ready, leased: its.leased, delayed: its.delayed, delivered: its.delivered_per_second, failed: its.failed_per_second }].slice(-SAMPLES));
   }, [its]);
