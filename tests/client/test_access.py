@@ -17,6 +17,8 @@ from tests.client.test_connecting import ours
 from tests.keys import Keys, hidden
 from wowevent import BrokerUnavailable, Event, EventBus, NotPermitted
 from wowevent.client import EventRouterClient
+from wowevent.client.connection import Connection
+from wowevent.client.link import Link
 from wowevent.errors import RateLimited, Unauthenticated
 from wowevent.router import EventRouter
 
@@ -138,6 +140,27 @@ async def test_a_client_whose_token_is_revoked_ends_for_good(keys: Keys, token: 
         await client.publish("a")
     with pytest.raises(Unauthenticated):
         await client.connect()
+
+
+async def test_who_connects_again_as_soon_as_it_is_over_keeps_nothing_of_the_connection_before(
+    keys: Keys, token: str, guarded: EventRouter, make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    again: list[asyncio.Future[None]] = []
+    real = Link._gone  # noqa: SLF001 - the moment when a connection ends, and nobody has heard of it
+
+    def gone(self: Link, connection: Connection) -> None:
+        real(self, connection)
+        if not again:
+            again.append(asyncio.ensure_future(client.connect()))
+
+    monkeypatch.setattr(Link, "_gone", gone)
+    client = make(guarded.url, token=token, reconnect_interval=0.01)
+    await client.connect()
+    keys.revoke(token)
+    await until(lambda: again)
+    with pytest.raises(Unauthenticated):
+        await again[0]
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "wowevent:client:link"]
 
 
 async def test_a_client_that_comes_back_with_a_token_that_ended_meanwhile_ends_for_good(

@@ -187,63 +187,6 @@ def test_the_load_test_loses_nothing(tmp_path: Path, server: tuple[subprocess.Po
     assert lines[4:] == [f"processed  {events}, says the router", "nothing was lost, nothing came twice"]
 
 
-# --- README -------------------------------------------------------------------------------------------------------
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-
-
-def test_the_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    code, *_ = blocks("python")
-    printed, *_ = blocks("text")
-    (tmp_path / "readme.py").write_text(code)
-    done = run(tmp_path, tmp_path / "readme.py")
-
-    assert (done.returncode, done.stdout) == (0, printed), done.stderr
-    assert (ROOT / "examples" / "quickstart.py").read_text().endswith(code)
-
-
-def test_the_websocket_code_of_the_readme_works_and_is_answered(tmp_path: Path) -> None:
-    _, code, *_ = blocks("python")
-    (tmp_path / "readme.py").write_text(code)
-    done = run(tmp_path, tmp_path / "readme.py")
-
-    assert (done.returncode, done.stdout.splitlines()) == (0, ["work 1", "work 2", "{'done': 2}"]), done.stderr
-
-
-def test_the_schema_code_of_the_readme_prints_what_the_readme_says(tmp_path: Path) -> None:
-    _, _, code, *_ = blocks("python")
-    _, printed, *_ = blocks("text")
-    (tmp_path / "readme.py").write_text(code)
-    done = run(tmp_path, tmp_path / "readme.py")
-
-    assert (done.returncode, done.stdout) == (0, printed), done.stderr
-
-
-def test_the_code_of_the_readme_for_agents_prints_what_the_readme_says(tmp_path: Path) -> None:
-    *_, code = blocks("python")
-    *_, printed = blocks("text")
-    (tmp_path / "readme.py").write_text(code)
-    done = run(tmp_path, tmp_path / "readme.py")
-
-    assert (done.returncode, done.stdout) == (0, printed), done.stderr
-
-
-def test_the_blocking_code_of_the_readme_sees_what_it_publishes(tmp_path: Path) -> None:
-    *_, code, _ = blocks("python")
-    (tmp_path / "readme.py").write_text(code)
-    done = run(tmp_path, tmp_path / "readme.py")
-
-    assert (done.returncode, done.stdout) == (0, "seen {'version': '1.0.0'}\n"), done.stderr
-
-
-def test_the_readme_links_to_what_is_there() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 # --- the demo -----------------------------------------------------------------------------------------------------
 
 

@@ -101,8 +101,10 @@ class Link:
 
     async def _begin(self) -> None:
         self._dialling = True
-        self.ended = self._keeper = None
+        self.ended = None
         try:
+            keeper, self._keeper = self._keeper, None
+            await _stopped(keeper)  # it may not have heard yet that its connection ended, nor why
             connection = await self._dial()
             self._keeper = asyncio.create_task(self._keep(connection), name="wowevent:client:link")
             await self._restored(connection)
@@ -142,9 +144,7 @@ class Link:
         if connection is not None:
             connection.abort()
             await connection.ended()
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        await _stopped(keeper)
         self.ended = None
         self.changed.notify()
 
@@ -251,3 +251,9 @@ class Link:
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
+
+
+async def _stopped(keeper: asyncio.Task[None] | None) -> None:
+    if keeper is not None:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
