@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import apsw
 
@@ -26,6 +26,9 @@ _SAFE = "-shm"
 
 class Disk:
     """The files below one folder."""
+
+    _installed: ClassVar[set[Disk]] = set()
+    """Kept alive until they are uninstalled: SQLite has only their names, and would go on with its own VFS."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` is watched; files elsewhere are none of its business."""
@@ -48,6 +51,7 @@ class Disk:
     def install(self) -> None:
         """Become the default VFS of this process."""
         self._vfs = _Vfs(self, f"faults-{id(self)}")
+        self._installed.add(self)
 
     def uninstall(self) -> None:
         """Give that back; every database must be closed."""
@@ -55,6 +59,7 @@ class Disk:
         apsw.set_default_vfs(_BASE)
         self._vfs.unregister()
         self._vfs = None
+        self._installed.discard(self)
 
     def __enter__(self) -> Self:
         """Install."""

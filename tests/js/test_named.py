@@ -242,14 +242,18 @@ async def test_what_comes_under_a_new_token_while_it_is_handled_is_handled_once(
             await tab.until("busy.length")
             await peer.socket.close(1011)
             return
+        await tab.until("came.some((data) => data.includes(token))", token='"t2"')
         await tab.run("go();")
         acks.append((await peer.expect("ack"))["tokens"])
         await peer.silent()
 
     async with scripted(script) as url:
         await tab.run(
-            "window.busy = []; window.gate = new Promise((resolve) => (window.go = resolve));"
-            "make(url); await client.subscribe('task.*', async (event) => { busy.push(1); await gate; keep(event); },"
+            "window.busy = []; window.gate = new Promise((resolve) => (window.go = resolve)); window.came = [];"
+            "class Heard extends WebSocket { constructor(...given) {"
+            "  super(...given); this.addEventListener('message', ({ data }) => came.push(data)); } }"
+            "make(url, { WebSocket: Heard });"
+            "await client.subscribe('task.*', async (event) => { busy.push(1); await gate; keep(event); },"
             "  { name: 'worker' }); await client.connect();",
             url=url,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Ledger:
     """Of the journals of one folder, whose events are called `{publisher}-{number}`."""
 
     def __init__(self, folder: Path) -> None:
+        self._lock = threading.Lock()
         self._tail = Tail(folder)
         self._declared: dict[str, Entry] = {}
         self._open: dict[str, list[Entry]] = {}
@@ -44,15 +46,20 @@ class Ledger:
         """Processes that ended in good order."""
 
     def update(self) -> None:
-        """Take in what was written since the last time."""
-        for entry in self._tail.take():
-            if entry.id:
-                self._event(entry)
-            else:
-                self._process(entry)
+        """Take in what was written since the last time. Threads may ask at once: each line is counted once."""
+        with self._lock:
+            for entry in self._tail.take():
+                if entry.id:
+                    self._event(entry)
+                else:
+                    self._process(entry)
 
     def sweep(self, before: float = math.inf) -> None:
         """Judge the events that were published before that moment, and forget those that are well."""
+        with self._lock:
+            self._sweep(before)
+
+    def _sweep(self, before: float) -> None:
         ripe = {id: entries for id, entries in self._open.items() if entries[0].time < before}
         self.left = self._judged(ripe)
         unwell = {each.partition("/")[2] for name in PROMISES for each in getattr(self.left, name)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,15 @@ def test_only_what_keeps_an_order_has_inversions(story: Story):
         story.handle(1, name)
         story.handle(0, name)
     assert story.judge()["inversions"] == 1
+
+
+def test_threads_that_look_at_once_count_each_line_once(story: Story):
+    """One looks while the run waits for a process to end, another judges every second."""
+    for number in range(2000):
+        story.publish(number)
+        story.handle(number)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: story.ledger.update(), range(8)))
+    found = story.judge()
+    assert (found["events"], found["ok"], found["duplicates"]) == (2000, 4000, 0)
+    assert story.ledger.given == {"p": 2000}

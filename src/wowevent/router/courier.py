@@ -16,6 +16,7 @@ to take, here or at another router. What nobody here may hear is left to others.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -42,6 +43,7 @@ _WAIT: Final = 5.0  # seconds that one fetch waits
 _MOST: Final = 512  # events of one fetch
 _PIECE: Final = 128 * 1024  # bytes of payloads that go to one client at a time
 _ELSEWHERE: Final = 1.0  # seconds for which what nobody with room here may hear is left to others
+_AHEAD: Final = 0.2  # seconds by which those may then ask for it before this router does
 _DONE: Final = Done()
 
 
@@ -189,6 +191,7 @@ class Courier:
         self._parked: dict[str, tuple[dict[str, Lease | None], Timer]] = {}
         self._suspects: dict[str, Lease] = {}  # on their way to a client that holds nothing else
         self._room = Wakeup()
+        self._left = -math.inf  # monotonic: when what was left to others is there for them
         self._turn = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._alone_tasks: set[asyncio.Task[None]] = set()
@@ -319,8 +322,13 @@ class Courier:
             if credit <= 0:
                 await self._room.wait()
                 continue
+            until = self._left - self._clock.monotonic()
+            if -_AHEAD < until <= 0:  # else it may be this router that gets it each time
+                await self._clock.sleep(until + _AHEAD)
+                continue
             try:
-                leases = await self._source.fetch(self.spec.id, limit=credit, wait=_WAIT)
+                wait = min(until, _WAIT) if until > 0 else _WAIT
+                leases = await self._source.fetch(self.spec.id, limit=credit, wait=wait)
             except Closed:
                 return
             except SubscriptionNotFound:
@@ -380,6 +388,9 @@ class Courier:
 
     def _leave_to_others(self, leases: Iterable[Lease]) -> None:
         """Who has room here may not hear them: after a while they are there for whoever may."""
+        now = self._clock.monotonic()
+        if self._left <= now - _AHEAD:
+            self._left = now + _ELSEWHERE
         for lease in leases:
             self._settler.put(Retry(lease.token, _ELSEWHERE, charge=False))
 
