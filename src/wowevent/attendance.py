@@ -22,6 +22,7 @@ from wowevent.broker import LIVE, Broker
 from wowevent.clock import Clock
 from wowevent.directory import Directory
 from wowevent.ear import Ear
+from wowevent.ending import end, seen
 from wowevent.errors import BrokerError, BrokerUnavailable, BusError, Closed
 from wowevent.event import Event, new_id
 from wowevent.log import logger
@@ -94,7 +95,7 @@ class Attendance:
 
     async def leave(self, timeout: float) -> None:
         """Say goodbye, and nothing behind it."""
-        await _end(self._beating)
+        await end(self._beating)
         if self._said:
             self._said = False
             with suppress(BusError, TimeoutError):  # then it is missed after some seconds
@@ -103,7 +104,7 @@ class Attendance:
 
     async def close(self) -> None:
         """Say nothing, and hear nobody any more."""
-        await _end(self._beating, self._meeting)
+        await end(self._beating, self._meeting)
         await self._ear.close()
 
     # --- what is said -------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class Attendance:
         """Return once those that are there have had the time to say so; whoever asks meanwhile waits along."""
         if self._meeting is None:
             self._meeting = asyncio.create_task(self._greet(), name="wowevent:roster")
-            self._meeting.add_done_callback(_seen)
+            self._meeting.add_done_callback(seen)
         meeting = self._meeting
         await asyncio.wait([meeting])
         if meeting.cancelled():
@@ -238,16 +239,3 @@ def _alike(beat: Beat, other: Beat) -> bool:
     """Whether both say the same, but for times."""
     said = [(each.agents, each.serves, [(one.agent, one.topics) for one in each.publishes]) for each in (beat, other)]
     return said[0] == said[1]
-
-
-async def _end(*tasks: asyncio.Task[None] | None) -> None:
-    there = [task for task in tasks if task is not None]
-    for task in there:
-        task.cancel()
-    await asyncio.gather(*there, return_exceptions=True)
-
-
-def _seen(meeting: asyncio.Task[None]) -> None:
-    """Whoever waited for it may be gone; then its error is nobody's."""
-    if not meeting.cancelled():
-        meeting.exception()

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 
 from wowevent.broker import Broker, Present
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed
 from wowevent.log import logger
 from wowevent.routing import Routes
@@ -82,9 +83,7 @@ class Census:
         """Ask no more."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await end(self._looking)
         await self._look.close()
         await self._glance.close()
 

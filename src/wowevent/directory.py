@@ -15,6 +15,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from wowevent.broker import CONTROL, Broker, Position, Query, Stored
+from wowevent.ending import end, seen
 from wowevent.errors import Closed, FormatTooNew, InvalidTopic, PositionLost, StorageDamaged
 from wowevent.event import Event
 from wowevent.log import logger
@@ -72,10 +73,7 @@ class Directory:
     async def close(self) -> None:
         """Look no more; what was folded stays."""
         self._closed = True
-        tasks = [task for task in (self._looking, self._look) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._looking, self._look)
 
     # --- what is known ------------------------------------------------------------------------------------------
 
@@ -123,7 +121,7 @@ class Directory:
         self._check_open()
         if self._look is before:  # else somebody who waited with us has begun the next
             self._look = asyncio.create_task(self._fold(), name="wowevent:directory:look")
-            self._look.add_done_callback(_seen)
+            self._look.add_done_callback(seen)
         look = self._look
         if look is not None:
             await asyncio.wait([look])
@@ -242,9 +240,3 @@ def _tell(changed: Changed, key: str, value: dict[str, Any] | None) -> None:
         changed(key, value)
     except Exception as error:  # noqa: BLE001 - one watcher's fault must not keep the others from knowing
         logger.error("what watches shared facts failed", key=key, error=error, exc_info=True)
-
-
-def _seen(look: asyncio.Task[None]) -> None:
-    """Whoever waited for it may be gone; then its error is nobody's."""
-    if not look.cancelled():
-        look.exception()

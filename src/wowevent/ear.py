@@ -9,6 +9,7 @@ from typing import Final
 
 from wowevent.broker import Broker, Position, Query
 from wowevent.clock import Clock
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, PositionLost
 from wowevent.event import Event
 from wowevent.log import logger
@@ -61,9 +62,7 @@ class Ear:
 
     async def close(self) -> None:
         """Listen no more."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        await end(self._reader)
 
     async def _read(self, head: Position | None) -> None:
         query = Query(patterns=(self._topic,))

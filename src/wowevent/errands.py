@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from wowevent.clock import Clock
 from wowevent.directory import Directory
+from wowevent.ending import end
 from wowevent.errors import BusError
 from wowevent.event import new_id
 from wowevent.log import logger
@@ -142,7 +143,5 @@ class Errands:
     async def close(self) -> None:
         """Carry out nothing more."""
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         await self._roll.close()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 from wowevent.delivery import current
+from wowevent.ending import finished
 from wowevent.errors import Closed
 
 State = Literal["new", "running", "draining", "stopped"]
@@ -49,9 +50,4 @@ class Life:
         """Carry out `shut()`, once, whoever asks for it and however often."""
         if self._ending is None:
             self._ending = asyncio.create_task(shut(), name="wowevent:stop")
-        try:
-            await asyncio.shield(self._ending)
-        except asyncio.CancelledError:  # whoever stops has no more time: wait for nothing, but leave nothing behind
-            self._ending.cancel()
-            await asyncio.gather(self._ending, return_exceptions=True)
-            raise
+        await finished(self._ending)

@@ -30,6 +30,7 @@ from wowevent.broker import (
     Subscription,
 )
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, FormatTooNew, PositionLost, StorageDamaged
 from wowevent.event import Event
 from wowevent.holds import Holds
@@ -187,9 +188,7 @@ class Feed:
         """End the reader."""
         if self._telling is not None:
             self._telling.cancel()
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        await end(self._reader)
 
     async def _read(self) -> None:
         pause = _BACKOFF[0]

@@ -22,6 +22,7 @@ from wowevent.breaker import Breaker
 from wowevent.broker import Subscription
 from wowevent.clock import Clock, Timer
 from wowevent.directory import Directory
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, InvalidEvent, printable, shown
 from wowevent.event import utc
 from wowevent.holds import Holds, Pause, Scope, said
@@ -76,9 +77,7 @@ class Pauses:
             self._timer.cancel()
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=_PATIENCE)
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await end(*self._jobs)
         await self._roll.close()
 
     # --- valves -------------------------------------------------------------------------------------------------

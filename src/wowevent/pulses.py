@@ -22,6 +22,7 @@ from wowevent.broker import LIVE, Broker
 from wowevent.clock import Clock
 from wowevent.directory import Directory
 from wowevent.ear import Ear
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, BusError, Closed
 from wowevent.event import Event
 from wowevent.log import logger
@@ -92,7 +93,7 @@ class Pulses:
         self._left = True
         if self._speaking is None or self._clock.monotonic() >= self._until:
             return
-        await _end(self._speaking)
+        await end(self._speaking)
         pulse = self._pulse(self._metrics.lately(self._told, ended=True), gone=True)
         if self._told is not None or any(pulse.counts):
             with suppress(BusError, TimeoutError):  # then it is missed after some seconds
@@ -102,7 +103,7 @@ class Pulses:
     async def close(self) -> None:
         """Say nothing, and hear nobody any more."""
         self._left = True
-        await _end(self._speaking, self._looking)
+        await end(self._speaking, self._looking)
         self._ready.set()
         await self._ear.close()
 
@@ -158,7 +159,7 @@ class Pulses:
                 self._ready.set()
                 await asyncio.sleep(PERIOD)
         finally:
-            await _end(asking)
+            await end(asking)
 
     async def _keep_asking(self) -> None:
         """Until cancelled. An engine that is away keeps nobody from taking samples."""
@@ -265,10 +266,3 @@ class Pulses:
 def _number(given: object) -> float:
     """What another process said, where a number belongs."""
     return float(given) if isinstance(given, int | float) else 0.0
-
-
-async def _end(*tasks: asyncio.Task[None] | None) -> None:
-    there = [task for task in tasks if task is not None]
-    for task in there:
-        task.cancel()
-    await asyncio.gather(*there, return_exceptions=True)

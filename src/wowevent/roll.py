@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from wowevent.clock import Clock
 from wowevent.directory import Changed, Directory
+from wowevent.ending import end
 from wowevent.errors import BusError
 from wowevent.log import logger
 
@@ -79,9 +80,7 @@ class Roll:
     async def close(self) -> None:
         """Say nothing again."""
         self._closed = True
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await end(*self._jobs)
 
     async def _say(self, key: str, value: dict[str, Any] | None) -> None:
         slot = _slot(key)

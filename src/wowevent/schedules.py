@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 
 from wowevent.clock import Clock
 from wowevent.directory import Directory
+from wowevent.ending import end
 from wowevent.errors import BusError, InvalidSchedule, ScheduleNotFound, shown
 from wowevent.event import Event
 from wowevent.log import logger
@@ -96,9 +97,7 @@ class Schedules:
 
     async def close(self) -> None:
         """Plan no more; what is planned is fired all the same."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        await end(self._keeping)
 
     # --- what users say -----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from wowevent.ending import end, seen
 from wowevent.errors import BrokerUnavailable
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Shared(Generic[T]):
         """An answer that was asked for after this call began."""
         if self._next is None:
             self._next = asyncio.create_task(self._answer(self._under_way), name="shared answer")
-            self._next.add_done_callback(_seen)
+            self._next.add_done_callback(seen)
         answer = self._next
         try:
             return await asyncio.shield(answer)
@@ -47,12 +48,4 @@ class Shared(Generic[T]):
 
     async def close(self) -> None:
         """Whoever still waits waits in vain."""
-        tasks = [task for task in (self._under_way, self._next) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _seen(task: asyncio.Task[T]) -> None:
-    if not task.cancelled():
-        task.exception()
+        await end(self._under_way, self._next)

@@ -12,6 +12,7 @@ from wowevent.breaker import Breaker
 from wowevent.broker import Broker, Subscription
 from wowevent.clock import Clock
 from wowevent.consumer import Consumer, Options
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, SubscriptionConflict
 from wowevent.event import Event
 from wowevent.handler import Handler, Middleware, adapt
@@ -204,9 +205,7 @@ class Subscribers:
 
     async def close(self) -> None:
         """Make no more."""
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await end(*self._jobs)
 
     async def _end(self, handle: Handle, timeout: float) -> None:
         self._own.remove(handle.spec.id)

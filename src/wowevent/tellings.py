@@ -17,6 +17,7 @@ from wowevent.broker import CONTROL, Appended, Bury, Reason
 from wowevent.census import Census
 from wowevent.delivery import inherited
 from wowevent.directory import DEAD_LETTER, UNDELIVERABLE
+from wowevent.ending import end
 from wowevent.errors import BusError
 from wowevent.event import Event
 from wowevent.log import logger
@@ -81,9 +82,7 @@ class Tellings:
 
     async def close(self) -> None:
         """Tell no more; what is left is dropped, and said."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+        await end(self._telling)
         self._drop(len(self._waiting), "the bus was stopped")
         self._waiting.clear()
 

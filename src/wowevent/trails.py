@@ -20,6 +20,7 @@ from wowevent.broker import LIVE, Broker
 from wowevent.clock import Clock
 from wowevent.directory import Directory
 from wowevent.ear import Ear
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed
 from wowevent.event import Event, check_name, new_id
 from wowevent.log import logger
@@ -78,9 +79,7 @@ class Trails:
     async def close(self) -> None:
         """Ask and answer nothing any more."""
         self._closed = True
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await end(*self._jobs)
         await self._ear.close()
         await self._roll.close()
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from wowevent.blocking.latch import Answer, Latch
+from wowevent.ending import end
 from wowevent.errors import Closed
 
 T = TypeVar("T")
@@ -115,10 +116,7 @@ def _begin(job: Job[T], answer: Answer[T], tasks: list[asyncio.Task[T]]) -> None
 
 async def _wind_up() -> None:
     """Cancel what is left, and let it end."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(*asyncio.all_tasks() - {asyncio.current_task()})
     loop = asyncio.get_running_loop()
     await loop.shutdown_asyncgens()
     await loop.shutdown_default_executor()

@@ -27,6 +27,7 @@ from wowevent.consumer.sieve import Sieve
 from wowevent.consumer.stock import Stock
 from wowevent.consumer.window import Window
 from wowevent.delivery import Delivery, enter
+from wowevent.ending import end
 from wowevent.errors import (
     BrokerError,
     BusError,
@@ -159,7 +160,7 @@ class Consumer:
             await self._settler.flush()
             await asyncio.wait([fetcher, *others], timeout=max(timeout, 0.01))
         finally:
-            await _cancel(fetcher, *others)
+            await end(fetcher, *others)
             if len(others) == len(self._workers):
                 await self._finish(keeper, settler)
             elif own is not None:
@@ -171,7 +172,7 @@ class Consumer:
             await asyncio.wait(self._replies, timeout=1.0)
         await self._stock.clear()
         self._gate.unregister(self._stock.clear)
-        await _cancel(keeper, settler, *self._replies)
+        await end(keeper, settler, *self._replies)
 
     def heed(self, paused: bool) -> None:
         """Somebody has paused the subscription, or resumed it: begin nothing, and give back what was not started.
@@ -513,12 +514,6 @@ class Consumer:
 
     def _note_attempt(self, lease: Lease) -> None:
         self._expected.note(lease.event.event_id)
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 _DONE: Final = Done()

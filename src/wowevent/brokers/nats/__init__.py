@@ -59,6 +59,7 @@ from wowevent.brokers.nats.session import Session
 from wowevent.brokers.nats.tags import published
 from wowevent.clock import Clock, SystemClock
 from wowevent.codec import encode
+from wowevent.ending import finished, seen
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, StorageFull, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.presence import Presence
@@ -135,7 +136,7 @@ class NatsBroker:
             return self._session
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open(), name="nats:open")
-            self._opening.add_done_callback(_seen)
+            self._opening.add_done_callback(seen)
         opening = self._opening
         try:
             return await asyncio.shield(opening)
@@ -173,12 +174,7 @@ class NatsBroker:
         if self._closing is None:
             self._closed = True
             self._closing = asyncio.create_task(self._close())
-        try:
-            await asyncio.shield(self._closing)
-        except asyncio.CancelledError:  # no more time to say goodbye; but nothing stays behind
-            self._closing.cancel()
-            await asyncio.gather(self._closing, return_exceptions=True)
-            raise
+        await finished(self._closing)
 
     async def _close(self) -> None:
         if self._opening is not None and not self._opening.done():
@@ -488,8 +484,3 @@ class NatsBroker:
     def examine(self) -> AbstractAsyncContextManager[Examination]:
         """See Broker."""
         return doctor.examine(self._servers, self._options, self._names)
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

@@ -17,6 +17,7 @@ from wowevent.brokers.nats.names import Names
 from wowevent.brokers.nats.registry import Known, Log, Registry, pack, read_known, read_log, renewed
 from wowevent.brokers.nats.stream import Follower, Item
 from wowevent.brokers.nats.tags import expecting, living
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, BusError, StorageDamaged, StorageFull
 from wowevent.log import logger
 from wowevent.presence import Note, Presence, read, write
@@ -218,9 +219,7 @@ class Control:
         """Follow no more."""
         await self.say.close()
         await self.sync.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         if self._follower is not None:
             await self._follower.close()
 

@@ -25,6 +25,7 @@ from wowevent.brokers.nats.stream import Follower
 from wowevent.brokers.nats.tags import copied, expecting, published, tag_of
 from wowevent.clock import Clock, Timer
 from wowevent.codec import decode, encode
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, BusError, StorageDamaged, shown
 from wowevent.event import Event
 from wowevent.log import logger
@@ -116,10 +117,7 @@ class Delays:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        tasks = [task for task in (self._following, self._releasing) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._following, self._releasing)
         self._following = self._releasing = None
         if self._follower is not None:
             follower, self._follower = self._follower, None
@@ -127,9 +125,7 @@ class Delays:
 
     async def close(self) -> None:
         """Neither send nor look any more."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await end(self._watching)
         await self.halt()
 
     # --- in -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import msgspec
 from wowevent.brokers.nats.driver import Connection, Hear
 from wowevent.brokers.nats.faults import is_missing, refusal, translate
 from wowevent.brokers.nats.messages import NOBODY, Confirm, Found, Message, header_of, status_of
+from wowevent.ending import end
 from wowevent.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -132,9 +133,7 @@ class Link:
         """End the connection."""
         self._write()
         self.fail(Closed("this broker is closed"))
-        for task in self._asking:
-            task.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await end(*self._asking)
         with suppress(Exception):
             async with asyncio.timeout(1):
                 await self._connection.close()

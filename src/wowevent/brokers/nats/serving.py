@@ -27,6 +27,7 @@ from wowevent.brokers.nats.messages import Message
 from wowevent.brokers.nats.successors import Context, Successors
 from wowevent.clock import Timer
 from wowevent.codec import decode
+from wowevent.ending import end
 from wowevent.errors import BusError, PositionLost, StorageFull
 from wowevent.event import Event
 from wowevent.log import logger
@@ -438,9 +439,7 @@ class Serving:
         """Lease nothing, watch nothing."""
         if self._ends is not None:
             self._ends.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self.lanes.news.notify()
 
 

@@ -30,6 +30,7 @@ from wowevent.brokers.nats.serving import Serving
 from wowevent.brokers.nats.storage import Storage
 from wowevent.brokers.nats.successors import Context
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, StorageFull, SubscriptionNotFound
 from wowevent.log import logger
 from wowevent.presence import Presence
@@ -416,9 +417,7 @@ class Session:
             self._timer.cancel()
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        await end(self._beating)
         if goodbye and not self.broken:
             with suppress(TimeoutError):
                 async with asyncio.timeout(5):
@@ -428,9 +427,7 @@ class Session:
         for past in list(self.pasts):
             with suppress(BrokerError, Closed):
                 await past.close()
-        for job in self._jobs:
-            job.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await end(*self._jobs)
         await self.infos.close()
         await self.delays.close()
         await self.control.close()

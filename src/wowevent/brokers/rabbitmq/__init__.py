@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from msgspec import structs
 
@@ -58,6 +58,7 @@ from wowevent.brokers.rabbitmq.session import Session
 from wowevent.brokers.rabbitmq.tags import properties
 from wowevent.clock import Clock, SystemClock
 from wowevent.codec import encode
+from wowevent.ending import finished, seen
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.reading import Reading, of_facts
@@ -136,7 +137,7 @@ class RabbitMQBroker:
             return self._session
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(_seen)
+            self._opening.add_done_callback(seen)
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> Session:
@@ -187,12 +188,7 @@ class RabbitMQBroker:
         if self._closing is None:
             self._closed = True
             self._closing = asyncio.create_task(self._close())
-        try:
-            await asyncio.shield(self._closing)
-        except asyncio.CancelledError:  # no more time to say goodbye; but nothing stays behind
-            self._closing.cancel()
-            await asyncio.gather(self._closing, return_exceptions=True)
-            raise
+        await finished(self._closing)
 
     async def _close(self) -> None:
         if self._opening is not None and not self._opening.done():
@@ -532,8 +528,3 @@ async def _check(session: Session, start: Position) -> None:
     """Whether the log goes on from a position."""
     if start.epoch != session.control.registry.epoch or start.offset > await session.head() + 1:
         raise PositionLost("that position is not one that the log goes on from")
-
-
-def _seen(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()

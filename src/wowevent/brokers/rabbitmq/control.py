@@ -16,6 +16,7 @@ from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Begun, Entry, Mark, Registry, pack, unpack
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import route_of, tag_of, topic_of
+from wowevent.ending import end
 from wowevent.errors import BrokerUnavailable, BusError
 from wowevent.log import logger
 from wowevent.shared import Shared
@@ -53,9 +54,7 @@ class Control:
     async def close(self) -> None:
         """Follow no more."""
         await self.sync.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         self._fail(BrokerUnavailable("rabbitmq: the connection was lost"))
 
     async def append(self, entry: Entry) -> Any:

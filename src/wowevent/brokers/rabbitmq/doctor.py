@@ -23,6 +23,7 @@ from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Registry, unpack
 from wowevent.brokers.rabbitmq.stream import Follower
 from wowevent.brokers.rabbitmq.tags import headers_of, route_of
+from wowevent.ending import end
 from wowevent.errors import BrokerUnavailable, NotPermitted, StorageDamaged
 from wowevent.finding import CLOCK, Check, Finding, version_of
 
@@ -69,9 +70,7 @@ class Patient:
 
     async def close(self) -> None:
         """Nobody waits for it any more."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await end(self._reading)
 
     def examination(self) -> Examination:
         """All of it."""

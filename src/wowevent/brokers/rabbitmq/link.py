@@ -21,6 +21,7 @@ from pamqp.commands import Basic, Queue
 
 from wowevent.brokers.rabbitmq.faults import translate
 from wowevent.brokers.rabbitmq.outlet import AT_ONCE, STREAMS, Message, Outlet, Stream
+from wowevent.ending import seen
 from wowevent.errors import BrokerUnavailable, Closed, StorageFull
 
 SILENCE: Final = 9.0
@@ -155,7 +156,7 @@ class Link:
 
     def _done(self, job: asyncio.Future[Any]) -> None:
         self._jobs.discard(job)
-        _seen(job)
+        seen(job)
 
     def _broken(self) -> Exception:
         error = self.error or BrokerUnavailable("rabbitmq: the channel was closed")
@@ -311,7 +312,7 @@ class Link:
             _, late = await asyncio.wait(answers, timeout=SILENCE)
         finally:
             for answer in answers:
-                answer.add_done_callback(_seen)  # should nobody wait any more; the driver must find it as it left it
+                answer.add_done_callback(seen)  # should nobody wait any more; the driver must find it as it left it
         if late:
             raise BrokerUnavailable(f"rabbitmq: {len(late)} messages were not confirmed within {SILENCE:g} s")
         for message, outlet, answer in zip(messages, outlets, answers, strict=True):
@@ -388,11 +389,6 @@ _TAKEN: Final = _Taken()
 
 def _task(start: Callable[[Any], Any], work: Any) -> Any:
     return work if work is _TAKEN else start(work)
-
-
-def _seen(answer: asyncio.Future[Any]) -> None:
-    if not answer.cancelled():
-        answer.exception()
 
 
 def unrouted(error: BaseException) -> bool:

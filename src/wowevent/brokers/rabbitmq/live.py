@@ -22,6 +22,7 @@ from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.tags import route_of
 from wowevent.clock import Clock
+from wowevent.ending import end
 from wowevent.errors import BusError
 from wowevent.presence import GONE, Note, Presence
 from wowevent.shared import Shared
@@ -95,9 +96,7 @@ class Live:
         """Answer nobody any more."""
         for shared in (self.sync, self.changed):
             await shared.close()
-        for task in self._answers:
-            task.cancel()
-        await asyncio.gather(*self._answers, return_exceptions=True)
+        await end(*self._answers)
 
     async def leave(self) -> None:
         """Say that there is no more to come, and nothing behind that."""

@@ -33,6 +33,7 @@ from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.strangers import envelope, event_of, given_id
 from wowevent.brokers.rabbitmq.tags import name_of, of_copy, returns_of, tag_of
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
 from wowevent.log import logger
@@ -440,9 +441,7 @@ class Serving:
         """Lease nothing, watch nothing."""
         if self._ends is not None:
             self._ends.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         for shared in (self.lanes.starting, self.lanes.writing):
             await shared.close()
         self.lanes.close()

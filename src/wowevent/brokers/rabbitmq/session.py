@@ -38,6 +38,7 @@ from wowevent.brokers.rabbitmq.registry import (
 from wowevent.brokers.rabbitmq.serving import Context, Serving
 from wowevent.brokers.rabbitmq.stream import ARGUMENTS
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, SubscriptionNotFound
 from wowevent.log import logger
 from wowevent.shared import Shared
@@ -413,9 +414,7 @@ class Session:
         """Leave in good order, as far as the server answers."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        await end(self._beating)
         self.delays.close()
         if not self.broken:
             with suppress(BrokerError, Closed, TimeoutError):

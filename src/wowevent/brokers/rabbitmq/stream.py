@@ -10,6 +10,7 @@ from aiormq.abc import DeliveredMessage
 
 from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.tags import headers_of, number_of
+from wowevent.ending import seen
 from wowevent.errors import BrokerUnavailable
 from wowevent.wakeup import Wakeup
 
@@ -66,7 +67,7 @@ class Follower:
             if self._taken % (_AHEAD // 2) == 0 and not (self._closed or self._channel.is_closed):
                 tag = number_of(message)
                 job = asyncio.ensure_future(self._channel.basic_ack(tag, multiple=True, wait=False))
-                job.add_done_callback(_seen)
+                job.add_done_callback(seen)
             offset = int(headers_of(message)["x-stream-offset"])
             if offset >= self._first:  # the server begins with the chunk that has it
                 return offset, message
@@ -85,8 +86,3 @@ class Follower:
         self._closed = True
         self._link.drop(self._channel)
         self._news.notify()
-
-
-def _seen(job: asyncio.Future[Any]) -> None:
-    if not job.cancelled():
-        job.exception()

@@ -57,6 +57,7 @@ from wowevent.brokers.redis.registry import text_of
 from wowevent.brokers.redis.server import promise_of
 from wowevent.brokers.redis.session import Session
 from wowevent.clock import Clock, SystemClock
+from wowevent.ending import finished, seen
 from wowevent.errors import BrokerError, BusError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.reading import Reading, asked_for, of_facts
@@ -118,7 +119,7 @@ class RedisBroker:
             return self._session
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(_seen)
+            self._opening.add_done_callback(seen)
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> Session:
@@ -138,12 +139,7 @@ class RedisBroker:
         if self._closing is None:
             self._closed = True
             self._closing = asyncio.create_task(self._close())
-        try:
-            await asyncio.shield(self._closing)
-        except asyncio.CancelledError:  # no more time to say goodbye; but nothing stays behind
-            self._closing.cancel()
-            await asyncio.gather(self._closing, return_exceptions=True)
-            raise
+        await finished(self._closing)
 
     async def _close(self) -> None:
         if self._opening is not None and not self._opening.done():
@@ -546,9 +542,3 @@ def _letter(id: str) -> tuple[str, str] | None:
     at, _, sequence = entry.partition("-")
     fits = all(part.isascii() and part.isdigit() and len(part) < 20 for part in (num, at, sequence))
     return (num, entry) if fits else None
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Whoever waited for this may be gone; then its error is nobody's."""
-    if not future.cancelled():
-        future.exception()

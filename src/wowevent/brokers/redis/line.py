@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from wowevent.brokers.redis.dial import Dial
 from wowevent.brokers.redis.faults import ELSEWHERE, translate
+from wowevent.ending import end
 from wowevent.errors import BrokerUnavailable, Closed
 from wowevent.wakeup import Wakeup
 
@@ -56,9 +57,7 @@ class Line:
     async def close(self) -> None:
         """End the connection; what is on its way fails with Closed."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         self._fail(Closed("this broker is closed"))
 
     async def _serve(self) -> None:

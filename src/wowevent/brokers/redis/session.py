@@ -17,6 +17,7 @@ from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.registry import Registry, text_of
 from wowevent.brokers.redis.script import SCRIPTS
 from wowevent.clock import Clock, SystemClock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, FormatTooNew, SubscriptionNotFound
 from wowevent.log import logger
 
@@ -148,10 +149,7 @@ class Session:
         """Leave, with what was asked for before; wait for nothing that does not come."""
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._listener, self._beating, self._rejoining) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._listener, self._beating, self._rejoining)
         served = self._served()
         self.serving.clear()
         try:

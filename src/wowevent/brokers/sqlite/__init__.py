@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from msgspec import structs
 
@@ -27,6 +27,7 @@ from wowevent.brokers.sqlite.jobs import Fetch, GiveUp, Publish
 from wowevent.brokers.sqlite.reader import Place
 from wowevent.brokers.sqlite.session import Session
 from wowevent.clock import SystemClock
+from wowevent.ending import seen
 from wowevent.errors import Closed
 from wowevent.reading import Reading, of_facts
 
@@ -108,7 +109,7 @@ class SqliteBroker:
         if self._session is None:
             if self._opening is None or self._opening.done():
                 self._opening = asyncio.create_task(self._open())
-                self._opening.add_done_callback(_seen)
+                self._opening.add_done_callback(seen)
             await asyncio.shield(self._opening)
             return await self._enter()
         self._session.check_loop()
@@ -277,9 +278,3 @@ class SqliteBroker:
             await asyncio.wait([self._opening])
         if self._session is not None:
             await self._session.end()
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Whoever waited for this may be gone; then its error is nobody's."""
-    if not future.cancelled():
-        future.exception()

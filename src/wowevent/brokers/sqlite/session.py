@@ -19,6 +19,7 @@ from wowevent.brokers.sqlite.schema import connect, connect_reader, translated
 from wowevent.brokers.sqlite.store import Store
 from wowevent.brokers.sqlite.wake import EVERYWHERE, GREW, Bell
 from wowevent.brokers.sqlite.writer import Writer
+from wowevent.ending import seen
 from wowevent.errors import BrokerUnavailable, BusError, Closed
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Session:
         if leases:
             retries = [Retry(lease.token, charge=False) for lease in leases]
             job = Call(self.future(), lambda store: settling.settle(store, id, retries), len(retries))
-            job.future.add_done_callback(_seen)
+            job.future.add_done_callback(seen)
             self.put(job)
 
     # ------------------------------------------------------------------------------------------------ being told
@@ -226,7 +227,7 @@ class Session:
         """Be told of every append, by other processes too."""
         if self._follows is None or (self._follows.done() and self._follows.exception() is not None):
             self._follows = asyncio.ensure_future(self.write(Store.follow))
-            self._follows.add_done_callback(_seen)
+            self._follows.add_done_callback(seen)
         await asyncio.shield(self._follows)
 
     async def grown_since(self, growth: int) -> None:
@@ -276,9 +277,3 @@ def _resolve(future: asyncio.Future[Any], result: object, error: BaseException |
         future.set_exception(error)
     else:
         future.set_result(result)
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Whoever waited for this may be gone; then its error is nobody's."""
-    if not future.cancelled():
-        future.exception()
