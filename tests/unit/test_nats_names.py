@@ -229,13 +229,13 @@ def test_no_name_stands_for_two_things():
     for namespace in ("default", "x", "x-log", "log", "a.b", "a_b", LONG):
         here = Names(namespace)
         streams = (here.log, here.again, here.later, here.dead, here.control)
-        for kind, name in enumerate((*streams, here.lock("later"), here.mail, here.mailbox("x"))):
+        for kind, name in enumerate((*streams, here.lock("later"))):
             assert found.setdefault(name, (namespace, kind)) == (namespace, kind)
         for id in ODD:
             consumers = [f"{here.log} {here.consumer(id, source)}" for source in ("u", "n", "s", "au", "an")]
             for kind, name in enumerate([*places(here, id), *consumers, here.held(id)]):
                 assert found.setdefault(name, (namespace, id, kind)) == (namespace, id, kind)
-    assert len(found) == 7 * (8 + 13 * len(ODD))
+    assert len(found) == 7 * (6 + 13 * len(ODD))
 
 
 @settings(max_examples=500)

@@ -7,9 +7,9 @@ A namespace K has five streams, and every subject begins with `wow.K.`:
     again    a.S.s  a.S.u  a.S.n   what comes to the subscription S once more: suspects, and the two lanes
     later    l.e.ID  l.r.S.ID      what is delayed: events, retries of S
     dead     d.S.ID                dead letters of S
-    control  c.…                   what all instances must know; k.… their locks
+    control  c.…                   what all instances must know, c.i.… what each says of itself; k.… their locks
 
-What is said between instances and stored nowhere goes by `wow.K.i.…`, replies by `wow.K.p.TOPIC`.
+What is not stored goes by `wow.K.p.TOPIC`.
 """
 
 from __future__ import annotations
@@ -56,12 +56,6 @@ class Names:
         self.later: str = f"wow-{key}-later"
         self.dead: str = f"wow-{key}-dead"
         self.control: str = f"wow-{key}-control"
-        self.mail: str = f"{self.prefix}i.all"
-        """Where instances speak to all,"""
-
-    def mailbox(self, instance: str) -> str:
-        """And to one."""
-        return f"{self.prefix}i.to.{instance}"
 
     def stream_of(self, subject: str) -> str:
         """Which stream has what is published there."""
