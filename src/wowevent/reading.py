@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
-from wowevent.broker import CONTROL, DeadLetter, DeadQuery, Query, Stored
+from wowevent.broker import CONTROL, DeadLetter, DeadQuery, Query, Reason, Stored
 from wowevent.errors import BusError
 from wowevent.event import Event
 from wowevent.topic import matches_any
+
+_REASONS: Final = frozenset(Reason)
 
 
 def wanted(query: Query, event: Event) -> bool:
@@ -71,6 +74,11 @@ def asked_for(query: DeadQuery, letter: DeadLetter) -> bool:
         and query.event_id in (None, letter.event.event_id)
         and query.correlation_id in (None, letter.event.correlation_id)
     )
+
+
+def reason_of(text: str) -> Reason:
+    """The reason of a dead letter, as it was written; one that a newer version may know is UNKNOWN."""
+    return Reason(text) if text in _REASONS else Reason.UNKNOWN
 
 
 class Reading:

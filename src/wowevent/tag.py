@@ -6,8 +6,10 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from wowevent.broker import Attempt
+from wowevent.broker import Attempt, Bury, DeadLetter
 from wowevent.errors import printable
+from wowevent.event import Event
+from wowevent.reading import reason_of
 
 ENDED: Final = "the lease ended unsettled"
 """The error of an attempt that was a crash."""
@@ -52,6 +54,27 @@ class Tag(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
         for _ in range(times):
             tag = tag._tried(now, ENDED, crashes=tag.crashes + 1)
         return tag
+
+    def buried_by(self, bury: Bury, now: float) -> Tag:
+        """That of a dead letter, which says what the last attempt died of unless the order does."""
+        tag = self if bury.error is None else self.failed(now, bury.error)
+        error = bury.error if bury.error is not None else (tag.attempts[-1].error if tag.attempts else "")
+        return structs.replace(
+            tag, reason=bury.reason.value, error=printable(error), traceback=printable(bury.traceback), buried=now
+        )
+
+    def letter_of(self, id: str, event: Event, subscription: str) -> DeadLetter:
+        """The dead letter that a copy with this tag is."""
+        return DeadLetter(
+            id=id,
+            event=event,
+            subscription=subscription,
+            reason=reason_of(self.reason),
+            error=self.error,
+            traceback=self.traceback,
+            attempts=self.attempts,
+            time=self.buried,
+        )
 
     def _tried(self, now: float, error: str, **counts: int) -> Tag:
         number = self.failures + self.crashes + 1

@@ -17,7 +17,6 @@ from wowevent.brokers.rabbitmq.tags import (
     number_of,
     of_copy,
     properties,
-    reason_of,
     returns_of,
     route_of,
     tag_of,
@@ -154,11 +153,6 @@ def test_failures_and_crashes_are_counted_apart_and_numbered_together():
         Attempt(3, 3.0, ENDED),
         Attempt(4, 4.0, "again no"),
     )
-
-
-def test_a_reason_that_is_none_is_unknown():
-    assert [reason_of(Tag(at=0.0, reason=reason)) for reason in Reason] == list(Reason)
-    assert reason_of(Tag(at=0.0, reason="boredom")) == reason_of(Tag(at=0.0)) == Reason.UNKNOWN
 
 
 def test_where_a_message_came_by():

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from heapq import nsmallest
 from typing import Final
 
-from wowevent.broker import URGENT, DeadLetter, DeadQuery, Discard, Reason, Redeliver
+from wowevent.broker import URGENT, DeadLetter, DeadQuery, Discard, Redeliver
 from wowevent.brokers.nats.control import Control
 from wowevent.brokers.nats.faults import WRONG_SEQUENCE, is_missing, refusal
 from wowevent.brokers.nats.link import Link
@@ -20,8 +20,6 @@ from wowevent.event import Event
 from wowevent.log import logger
 from wowevent.reading import asked_for
 from wowevent.tag import Tag
-
-_REASONS: Final = frozenset(Reason)
 
 
 class Letters:
@@ -80,16 +78,7 @@ class Letters:
             event = decode(item.body)
         except BusError:
             event = Event(topic="damaged", event_id=f"{owner}-{key}")
-        return DeadLetter(
-            id=f"{owner}-{key}",
-            event=event,
-            subscription=ids[owner],
-            reason=Reason(tag.reason) if tag.reason in _REASONS else Reason.UNKNOWN,
-            error=tag.error,
-            traceback=tag.traceback,
-            attempts=tag.attempts,
-            time=tag.buried,
-        )
+        return tag.letter_of(f"{owner}-{key}", event, ids[owner])
 
     async def resolve(self, orders: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""

@@ -18,7 +18,7 @@ from wowevent.brokers.nats.messages import Message
 from wowevent.brokers.nats.names import SUSPECTS, Names
 from wowevent.brokers.nats.tags import copied
 from wowevent.clock import Clock
-from wowevent.errors import BrokerError, printable
+from wowevent.errors import BrokerError
 from wowevent.event import Event
 from wowevent.tag import Tag
 
@@ -88,17 +88,7 @@ class Successors:
 
     def letter(self, here: Here, tag: Tag, bury: Bury) -> Message:
         """A dead letter."""
-        now = self.context.clock.time()
-        if bury.error is not None:
-            tag = tag.failed(now, bury.error)
-        error = bury.error if bury.error is not None else (tag.attempts[-1].error if tag.attempts else "")
-        tag = structs.replace(
-            self._placed(here, tag),
-            reason=bury.reason.value,
-            error=printable(error),
-            traceback=printable(bury.traceback),
-            buried=now,
-        )
+        tag = self._placed(here, tag.buried_by(bury, self.context.clock.time()))
         subject = f"{self.context.names.letters(self._id)}.{self._key(here)}"
         return copied(subject, here.item.body, tag, self._id_of(here))
 

@@ -25,10 +25,10 @@ from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Made
-from wowevent.brokers.rabbitmq.tags import name_of, number_of, properties, reason_of, tag_of
+from wowevent.brokers.rabbitmq.tags import name_of, number_of, properties, tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode, encode
-from wowevent.errors import BusError, printable
+from wowevent.errors import BusError
 from wowevent.event import Event
 from wowevent.reading import asked_for
 from wowevent.tag import Tag
@@ -80,17 +80,7 @@ class Letters:
         """How an event becomes a dead letter; `dead` is the message that it came in."""
         named = dead.header.properties.message_id  # strangers need not: two of theirs may be alike
         letter = f"{_digest(id)}-{_digest(name_of(dead, tag)) if named else uuid4().hex[:16]}"
-        if bury.error is not None:
-            tag = tag.failed(self._clock.time(), bury.error)
-        error = bury.error if bury.error is not None else (tag.attempts[-1].error if tag.attempts else "")
-        tag = structs.replace(
-            tag,
-            letter=letter,
-            reason=bury.reason.value,
-            error=printable(error),
-            traceback=printable(bury.traceback),
-            buried=self._clock.time(),
-        )
+        tag = structs.replace(tag.buried_by(bury, self._clock.time()), letter=letter)
         queue = self._names.dead(id)
         return Message(self._names.dead_letters, queue, properties(event, tag), encode(event), mandatory=True)
 
@@ -203,17 +193,7 @@ def _found(id: str, message: DeliveredMessage) -> _Found:
         event = Event(
             topic="damaged", timestamp=datetime.fromtimestamp(tag.buried, UTC), event_id=f"damaged-{tag.letter}"
         )
-    letter = DeadLetter(
-        id=tag.letter,
-        event=event,
-        subscription=id,
-        reason=reason_of(tag),
-        error=tag.error,
-        traceback=tag.traceback,
-        attempts=tag.attempts,
-        time=tag.buried,
-    )
-    return _Found(letter, tag, number_of(message))
+    return _Found(tag.letter_of(tag.letter, event, id), tag, number_of(message))
 
 
 def _digest(id: str) -> str:

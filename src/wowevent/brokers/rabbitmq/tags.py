@@ -9,7 +9,6 @@ import msgspec
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from wowevent.broker import Reason
 from wowevent.event import Event
 from wowevent.tag import Tag
 
@@ -20,7 +19,6 @@ _PERSISTENT: Final = 2
 
 _encode: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(Tag)
-_REASONS: Final = frozenset(Reason)
 
 
 def properties(event: Event, tag: Tag) -> Basic.Properties:
@@ -56,11 +54,6 @@ def returns_of(message: DeliveredMessage) -> int:
     if isinstance(count, int):
         return count
     return int(bool(getattr(message.delivery, "redelivered", False)))
-
-
-def reason_of(tag: Tag) -> Reason:
-    """Why it is dead."""
-    return Reason(tag.reason) if tag.reason in _REASONS else Reason.UNKNOWN
 
 
 def number_of(message: DeliveredMessage) -> int:

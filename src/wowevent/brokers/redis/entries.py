@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
-from wowevent.broker import Attempt, DeadLetter, Lease, Position, Reason, Subscription, SubscriptionInfo
+from wowevent.broker import Attempt, DeadLetter, Lease, Position, Subscription, SubscriptionInfo
 from wowevent.codec import decode
 from wowevent.errors import BusError, StorageDamaged
 from wowevent.event import Event
+from wowevent.reading import reason_of
 
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
-_REASONS: Final = frozenset(Reason)
 
 
 def offset_of(raw: bytes) -> int:
@@ -55,12 +55,11 @@ def letter_of(id: str, subscription: str, found: list[bytes]) -> DeadLetter:
         event = decode(rest[size:])
     except BusError:
         event = Event(topic="damaged", timestamp=datetime.fromtimestamp(time, UTC), event_id=f"damaged-{id}")
-    reason = fields[b"r"].decode()
     return DeadLetter(
         id=id,
         event=event,
         subscription=subscription,
-        reason=Reason(reason) if reason in _REASONS else Reason.UNKNOWN,
+        reason=reason_of(fields[b"r"].decode()),
         error=msgspec.json.decode(fields[b"x"]) if fields[b"x"] else attempts[-1].error if attempts else "",
         traceback=fields[b"t"].decode(errors="replace"),
         attempts=attempts,

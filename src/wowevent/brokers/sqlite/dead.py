@@ -13,6 +13,7 @@ from wowevent.brokers.sqlite.schema import checksum, one
 from wowevent.codec import encode
 from wowevent.errors import BusError
 from wowevent.event import Event
+from wowevent.reading import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ PAGE: Final = 500
 
 _attempts: Final = msgspec.json.Decoder(tuple[Attempt, ...])
 _UNKNOWN: Final = "_bus.damaged"
-_REASONS: Final = frozenset(Reason)
 _COLUMNS: Final = (
     "sub, lane, offset, event_id, topic, ts, correlation, reason, error, traceback, attempts, time, crc, body"
 )
@@ -118,7 +118,7 @@ def _letter(row: Sequence[Any]) -> DeadLetter:
         id=str(num),
         event=event,
         subscription=subscription,
-        reason=Reason(reason) if reason in _REASONS else Reason.UNKNOWN,
+        reason=reason_of(reason),
         error=error,
         traceback=traceback,
         attempts=attempts_of(attempts),
