@@ -134,7 +134,7 @@ def test_the_server_is_told_the_heartbeat(place: dict[str, Any], seconds: int) -
     with EventBus(**place, heartbeat=seconds, namespace=f"run-{os.getpid()}") as bus:
         assert bus.health_check()["connected"]
         broker: Any = bus._running.line.bus.broker  # type: ignore[union-attr]  # it runs
-        assert broker._session.link._out.connection_tune.heartbeat == seconds
+        assert broker._entrance.session.link._out.connection_tune.heartbeat == seconds
 
 
 # --- other clients ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conformance.engines import Rig
 from tests.conformance.making import WORKER, declare, event, events, numbers, read, take, take_all
-from wowevent import Closed
+from wowevent import BusError, Closed
 from wowevent.broker import Broker, DeadQuery, Discard, Query, Retention, Retry
 
 CALLS: dict[str, Callable[[Broker], Awaitable[Any]]] = {
@@ -63,6 +63,16 @@ async def test_closing_wakes_who_waits(rig: Rig):
     async with asyncio.timeout(5):
         ends = await asyncio.gather(*fetches, follower, return_exceptions=True)
     assert all(end == [] or isinstance(end, Closed) for end in ends), ends
+
+
+async def test_closing_while_it_is_opened_ends_who_waits_for_that(rig: Rig):
+    broker = rig.broker()
+    waiting = [asyncio.create_task(call(broker)) for call in CALLS.values()]
+    await asyncio.sleep(0)
+    await broker.close()
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [end for end in ends if isinstance(end, BaseException) and not isinstance(end, BusError)] == []
 
 
 async def test_closing_while_publishing_keeps_what_was_confirmed(rig: Rig):

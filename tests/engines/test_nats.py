@@ -104,8 +104,8 @@ def opened(rig: Rig, **settings: Any) -> NatsBroker:
 
 
 def session_of(broker: NatsBroker) -> session.Session:
-    assert broker._session is not None
-    return broker._session
+    assert broker._entrance.session is not None
+    return broker._entrance.session
 
 
 def link_of(broker: NatsBroker) -> Link:
@@ -132,7 +132,7 @@ async def by_a_line(rig: Rig) -> AsyncIterator[tuple[NatsBroker, Proxy]]:
 def kill(broker: NatsBroker) -> None:
     """It says no more, not even goodbye: to the server and to the others it was killed."""
     cut(broker)
-    broker._closed = True  # else it would join again
+    broker._entrance.closed = True  # else it would join again
 
 
 def cut(broker: NatsBroker) -> None:
@@ -1856,16 +1856,6 @@ async def _ended(call: Any) -> Any:
         return None
 
 
-async def test_closing_while_it_joins_ends_who_waits_for_that(rig: Rig) -> None:
-    broker = opened(rig)
-    waiting = [asyncio.create_task(call()) for call in calls(broker).values()]
-    while broker._opening is None:  # noqa: ASYNC110 - it begins in the next turn of the loop
-        await asyncio.sleep(0)
-    await broker.close()
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [each for each in results if not isinstance(each, Closed | BrokerUnavailable)] == []
-
-
 async def test_what_waits_for_a_line_that_broke_is_told_at_once(rig: Rig) -> None:
     async with by_a_line(rig) as (broker, proxy):
         for id in (WORKER, "other"):
@@ -2364,8 +2354,8 @@ async def test_who_is_there_is_known_by_what_was_said_before_the_question(rig: R
     broker, other = opened(rig), opened(rig)
     await declare(broker)
     await other.presence()
-    assert other._session is not None
-    link, follower = other._session.link, other._session.control._follower
+    assert other._entrance.session is not None
+    link, follower = other._entrance.session.link, other._entrance.session.control._follower
     assert follower is not None
     come = follower.next
 

@@ -77,8 +77,8 @@ def url_of(rig: Rig) -> str:
 
 
 def registry_of(broker: RabbitMQBroker) -> Registry:
-    assert broker._session is not None
-    return broker._session.control.registry
+    assert broker._entrance.session is not None
+    return broker._entrance.session.control.registry
 
 
 @asynccontextmanager
@@ -96,7 +96,7 @@ async def by_a_line(rig: Rig) -> AsyncIterator[tuple[RabbitMQBroker, Proxy]]:
 
 async def cut(broker: RabbitMQBroker, proxy: Proxy) -> None:
     """Cut its line, without a goodbye; return once it knows."""
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     proxy.reset()
     await eventually(lambda: session.broken)
@@ -147,8 +147,8 @@ async def test_what_the_server_refuses_is_said_and_published_by_another_channel_
         await channel.queue_declare("full", arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
         await channel.queue_bind("full", "agent_events", "task.full.#")
         await broker.publish([event(n=0, topic="task.full")])
-        assert broker._session is not None
-        link = broker._session.link
+        assert broker._entrance.session is not None
+        link = broker._entrance.session.link
         channels = len(link._out.channels)
         for n in range(1, 4):
             before = link._outlets["history"]
@@ -260,8 +260,8 @@ async def test_what_cannot_be_read_among_the_delayed_holds_up_nothing_and_is_tri
     await broker.publish([later(rig, 5, 1)])
     await rig.advance(6)
     await eventually(lambda: _comes(broker, [1]))
-    assert broker._session is not None
-    waiting = broker._session.delays._due
+    assert broker._entrance.session is not None
+    waiting = broker._entrance.session.delays._due
     await eventually(lambda: len(waiting) == 1)
     ((due, _, message, _),) = waiting
     assert message.body == b"hello"
@@ -308,7 +308,7 @@ async def test_who_declares_what_is_declared_waits_for_nobody_who_changes_it(rig
     broker, other = opened(rig), opened(rig)
     await declare(broker)
     await other.open()
-    session = other._session
+    session = other._entrance.session
     assert session is not None
     async with session.link.lock(session.names.lock(f"declare.{WORKER}")):
         await asyncio.wait_for(declare(broker), 5)
@@ -326,7 +326,7 @@ async def test_a_fetch_waits_for_what_a_detach_gives_back(rig: Rig, monkeypatch:
     await broker.publish([event(n=0)])
     leases = [*await coming]
     await broker.publish([event(n=1)])
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     lanes, append = session.serving(WORKER).lanes, session.control.append
     await eventually(lambda: len(lanes) == 1)
@@ -414,7 +414,7 @@ async def test_a_queue_of_a_subscription_that_somebody_deleted_is_made_again(rig
     await take(broker)
     waiting = asyncio.create_task(broker.fetch(WORKER, limit=5, wait=60 if waits else 0))
     if waits:
-        session = broker._session
+        session = broker._entrance.session
         assert session is not None
         await eventually(lambda: session.serving(WORKER).lanes.consuming)
     else:
@@ -438,7 +438,7 @@ async def test_a_subscription_that_another_instance_removed_costs_the_others_no_
     leases = await take(broker)
     await take_all(broker, "removed")
     waiting = asyncio.create_task(broker.fetch("removed", limit=5, wait=60))
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     await eventually(lambda: session.serving("removed").lanes.consuming)
     await other.remove("removed")
@@ -456,7 +456,7 @@ async def test_who_is_there_is_asked_of_no_queue_and_without_fresh_of_nobody(
     await declare(broker)
     await declare(broker, "idle")
     await broker.fetch(WORKER, limit=0, wait=0)
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -565,8 +565,8 @@ async def test_who_follows_a_history_that_was_deleted_is_told_and_goes_on(rig: R
     await asyncio.sleep(0.05)
     async with stranger(rig) as channel:
         await channel.queue_delete(mender._names.history)
-    assert mender._session is not None
-    mender._session.link.fail(BrokerUnavailable("as its beat would"))  # the first to see it makes it again
+    assert mender._entrance.session is not None
+    mender._entrance.session.link.fail(BrokerUnavailable("as its beat would"))  # the first to see it makes it again
     await once_it_works(lambda: mender.publish([event(n=1)]))
     with pytest.raises(BrokerUnavailable):
         await asyncio.wait_for(waiting, 5)
@@ -621,7 +621,7 @@ async def test_the_presence_of_an_instance_that_died_ends_after_fifteen_seconds(
     async with by_a_line(rig) as (dying, proxy):
         await dying.fetch(WORKER, limit=0, wait=0)
         await dying.declare(Subscription(id="live~1", patterns=("#",), durable=False))
-        session = dying._session
+        session = dying._entrance.session
         assert session is not None
         assert [info.consumers for info in await broker.subscriptions()] == [1, 1]
         await cut(dying, proxy)
@@ -631,8 +631,8 @@ async def test_the_presence_of_an_instance_that_died_ends_after_fifteen_seconds(
         assert [(info.subscription.id, info.consumers) for info in await broker.subscriptions()] == [(WORKER, 0)]
         assert (await broker.publish([event()]))[0].matched == (WORKER,)
         assert session.instance in registry_of(broker).instances
-        assert broker._session is not None
-        broker._session.live._since -= 20  # it is there for long enough to have heard everyone
+        assert broker._entrance.session is not None
+        broker._entrance.session.live._since -= 20  # it is there for long enough to have heard everyone
         await rig.advance(6)
         await eventually(lambda: session.instance not in registry_of(broker).instances)
         assert len(registry_of(broker).instances) == 1
@@ -700,7 +700,7 @@ async def test_what_waits_for_long_is_written_anew_and_comes_once(rig: Rig, monk
     await broker.publish([later(rig, 19, 1)])
     await broker.publish([event(n=2)])
     await broker.settle(WORKER, [Retry((await take_one(broker)).token, 19, "failed")])
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     written: set[int] = set()
     for _ in range(9):
@@ -728,15 +728,15 @@ async def test_the_next_one_holds_what_is_delayed_when_the_first_is_gone(rig: Ri
         second, third = opened(rig), opened(rig)
         await second.open()
         await third.open()
-        assert second._session is not None
-        assert third._session is not None
-        holds = second._session.delays, third._session.delays
+        assert second._entrance.session is not None
+        assert third._entrance.session is not None
+        holds = second._entrance.session.delays, third._entrance.session.delays
         assert [len(each._due) for each in holds] == [0, 0]
         await cut(first, proxy)
         await eventually(lambda: sorted(len(each._due) for each in holds) == [0, 20])
         holder, heir = (second, third) if len(holds[0]._due) else (third, second)
         await holder.close()
-        await eventually(lambda: len(heir._session.delays._due) == 20)  # type: ignore[union-attr]
+        await eventually(lambda: len(heir._entrance.session.delays._due) == 20)  # type: ignore[union-attr]
         await rig.advance(61)
         await eventually(lambda: _read_all(heir, 20))
         assert sorted(numbers(await take_all(heir))) == list(range(20))
@@ -869,7 +869,7 @@ async def test_the_server_gives_no_more_ahead_than_was_asked_for(rig: Rig) -> No
     broker, other = opened(rig), opened(rig)
     await declare(broker)
     waiting = asyncio.create_task(broker.fetch(WORKER, limit=2, wait=60))
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     lanes = session.serving(WORKER).lanes
     await eventually(lambda: lanes.consuming)
@@ -913,7 +913,7 @@ async def test_no_answer_overtakes_one_for_many(rig: Rig, monkeypatch: pytest.Mo
     """What is written to the server may have to wait, as under load: a message is answered once all the same."""
     broker, random = opened(rig), Random(1)
     await declare(broker)
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     monkeypatch.setattr(session.link._feed.write_queue, "_maxsize", 1)
 
@@ -928,7 +928,7 @@ async def test_no_answer_overtakes_one_for_many(rig: Rig, monkeypatch: pytest.Mo
         while len(leases) < 200:
             leases += await broker.fetch(WORKER, limit=200, wait=5)
         assert sum(await asyncio.gather(*(settled(lease) for lease in leases))) == 200
-    assert broker._session is session
+    assert broker._entrance.session is session
     assert not session.broken
     assert not await take_all(broker)
 
@@ -1045,8 +1045,8 @@ async def test_a_server_that_says_nothing_is_given_up_within_ten_seconds(server:
     try:
         for which in (broker, other):  # one with a link that is there, one that has to dial anew at once
             if which is other:
-                assert other._session is not None
-                other._session.link.fail(BrokerUnavailable("lost"))
+                assert other._entrance.session is not None
+                other._entrance.session.link.fail(BrokerUnavailable("lost"))
         todo = {f"{name} {n}": call for n, each in enumerate((broker, other)) for name, call in calls(each).items()}
         todo["settle"] = lambda: broker.settle(WORKER, [Ack(lease.token), Retry(second.token, delay=1.0)])
         took = await asyncio.gather(*(_given_up(call) for call in todo.values()))

@@ -508,7 +508,7 @@ async def joining(log: Log, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tu
     await declare(broker)
     await broker.publish([event(n) for n in range(10)])
     await take(broker, 10)
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     again, epoch = session._declare_again, session.epoch
 
@@ -534,7 +534,7 @@ async def test_what_is_known_of_one_log_is_not_told_to_the_next(
     broker, let = joining
     (appended,) = await broker.publish([event(1)])
     let.set()
-    assert appended.position == Position(broker._session.epoch, 1)  # type: ignore[union-attr]
+    assert appended.position == Position(broker._entrance.session.epoch, 1)  # type: ignore[union-attr]
     assert (await broker.ping()).head == appended.position
     assert "." not in appended.position.epoch
 
@@ -555,7 +555,7 @@ async def test_who_fetches_while_another_log_is_joined_is_served_there(
 async def test_an_answer_that_comes_late_is_of_the_log_that_was_asked(log: Log) -> None:
     broker = log.open(clock=ManualClock())
     await broker.ping()
-    session = broker._session
+    session = broker._entrance.session
     assert session is not None
     answered, call = asyncio.Event(), session.call
 
@@ -828,7 +828,7 @@ async def test_what_a_lost_answer_had_leased_comes_at_once_uncharged(log: Log) -
         broker = log.open(f"redis://127.0.0.1:{proxy.port}")
         await declare(broker)
         await broker.publish([event(n) for n in range(20)])
-        num, _ = await broker._session.find(WORKER)  # type: ignore[union-attr]
+        num, _ = await broker._entrance.session.find(WORKER)  # type: ignore[union-attr]
         proxy.swallow = f"${len(num)}\r\n{num}\r\n".encode()
         with pytest.raises(BrokerUnavailable):
             await take(broker, 10)
@@ -857,7 +857,7 @@ async def test_cancelled_calls_never_mix_up_the_answers_of_others(log: Log) -> N
         info = await broker.info(ids[n % 10])
         assert info is not None
         assert info.subscription.id == ids[n % 10]
-        line = broker._session.line  # type: ignore[union-attr]
+        line = broker._entrance.session.line  # type: ignore[union-attr]
         assert await line.call("ECHO", f"{n}") == f"{n}".encode()
 
     places: dict[int, Any] = {}
@@ -935,8 +935,8 @@ async def test_a_subscription_whose_keys_were_deleted_says_so_and_is_told_of_the
 
 async def _find(broker: RedisBroker, id: str) -> tuple[str, Subscription]:
     await broker.ping()
-    assert broker._session is not None
-    return await broker._session.find(id)
+    assert broker._entrance.session is not None
+    return await broker._entrance.session.find(id)
 
 
 async def test_a_limit_of_events_spares_what_a_subscription_that_refers_to_the_log_has_not_read(log: Log) -> None:

@@ -59,7 +59,7 @@ from wowevent.brokers.nats.session import Session
 from wowevent.brokers.nats.tags import published
 from wowevent.clock import Clock, SystemClock
 from wowevent.codec import encode
-from wowevent.ending import finished, seen
+from wowevent.entrance import Entrance
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, StorageFull, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.presence import Presence
@@ -116,39 +116,17 @@ class NatsBroker:
         self._registry = Registry()
         self._presence = Presence(uuid4().hex[:12], self._clock)
         self._servings: dict[str, Serving] = {}
-        self._session: Session | None = None
-        self._opening: asyncio.Task[Session] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._entrance: Entrance[Session] = Entrance(self._join, self._leave)
         self._served: set[str] = set()
-        self._closed = False
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Join the log now, rather than with the first call. BrokerUnavailable, NotPermitted."""
-        await self._enter()
+        await self._entrance.enter()
 
-    async def _enter(self) -> Session:
-        """Every call starts here."""
-        if self._closed:
-            raise Closed("this broker is closed")
-        if self._session is not None and not self._session.broken:
-            return self._session
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._open(), name="nats:open")
-            self._opening.add_done_callback(seen)
-        opening = self._opening
-        try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            own = asyncio.current_task()
-            if opening.cancelled() and own is not None and not own.cancelling():
-                raise Closed("this broker was closed") from None
-            raise
-
-    async def _open(self) -> Session:
-        if self._session is not None:
-            before, self._session = self._session, None
+    async def _join(self, before: Session | None) -> Session:
+        if before is not None:
             await before.close(goodbye=False)
         link = await Link.dial(self._servers, self._options)
         session = Session(
@@ -166,22 +144,15 @@ class NatsBroker:
         except BaseException:
             await session.close(goodbye=False)
             raise
-        self._session = session
         return session
 
     async def close(self) -> None:
         """See Broker."""
-        if self._closing is None:
-            self._closed = True
-            self._closing = asyncio.create_task(self._close())
-        await finished(self._closing)
+        await self._entrance.close()
 
-    async def _close(self) -> None:
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self._session is not None:
-            await self._session.close(goodbye=True)
+    async def _leave(self, session: Session | None) -> None:
+        if session is not None:
+            await session.close(goodbye=True)
         for serving in list(self._servings.values()):
             await serving.close()
 
@@ -189,7 +160,7 @@ class NatsBroker:
 
     async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         now, epoch = self._clock.time(), epoch_of(self._registry)
         results: list[Appended | None] = []
         messages: list[Message] = []
@@ -220,13 +191,13 @@ class NatsBroker:
 
     async def cancel(self, event_id: str) -> bool:
         """See Broker."""
-        return await (await self._enter()).delays.cancel(event_id)
+        return await (await self._entrance.enter()).delays.cancel(event_id)
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 
     async def declare(self, subscription: Subscription) -> SubscriptionInfo:
         """See Broker. PositionLost for a start at a position that the log does not go on from."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         id = subscription.id
         if not subscription.durable:
             self._presence.reading[id] = structs.replace(subscription, start="new")
@@ -241,11 +212,11 @@ class NatsBroker:
     async def detach(self, id: str) -> None:
         """See Broker."""
         self._served.discard(id)
-        await (await self._enter()).leave([id])
+        await (await self._entrance.enter()).leave([id])
 
     async def remove(self, id: str) -> None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         if self._presence.reading.pop(id, None) is not None:
             await session.control.say()
             return
@@ -264,27 +235,27 @@ class NatsBroker:
 
     async def subscriptions(self) -> Sequence[SubscriptionInfo]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         infos = await session.infos()
         return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in self._presence.present()]
 
     async def presence(self, *, fresh: bool = True) -> Sequence[Present]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         if fresh:
             await session.control.sync()
         return self._presence.all(self._registry.routes)
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.sync()
         live = next((each for each in self._presence.present() if each.id == id), None)
         return SubscriptionInfo(subscription=live, consumers=1) if live is not None else await session.info(id)
 
     async def purge(self, id: str) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.sync()
         session.find(id)
         return await session.serving(id).purge()
@@ -294,13 +265,13 @@ class NatsBroker:
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """See Broker."""
         self._served.add(id)
-        session = await self._enter()
+        session = await self._entrance.enter()
         until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
         if self._registry.spec(id) is None:
             await session.control.sync()
         waited = False
         while True:
-            if self._closed:
+            if self._entrance.closed:
                 raise Closed("this broker is closed")
             if session.broken:
                 raise BrokerUnavailable("nats: the connection was lost")
@@ -313,7 +284,7 @@ class NatsBroker:
             try:
                 leases = await self._take(session, spec, limit, waits=left > 0, waited=waited)
             except BrokerUnavailable:
-                if self._closed:
+                if self._entrance.closed:
                     raise Closed("this broker is closed") from None
                 session.find(id)  # that it was removed is the better answer
                 raise
@@ -390,7 +361,7 @@ class NatsBroker:
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         if self._registry.spec(id) is None:
             await session.control.sync()
         session.find(id)
@@ -400,13 +371,13 @@ class NatsBroker:
 
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.control.sync()
         return await session.letters.find(query)
 
     async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.control.sync()
         async with aclosing(session.letters.all(query)) as pages:
             async for page in pages:
@@ -414,7 +385,7 @@ class NatsBroker:
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.control.sync()
         return await session.letters.resolve(letters)
 
@@ -429,7 +400,7 @@ class NatsBroker:
         past = Past(query, after)
 
         async def turn() -> Items | None:
-            return await past.next(await self._enter())
+            return await past.next(await self._entrance.enter())
 
         return Reading(turn, query.limit, lambda: self._end(past.close()))
 
@@ -438,7 +409,7 @@ class NatsBroker:
 
         async def turn() -> Items | None:
             nonlocal done
-            session = await self._enter()
+            session = await self._entrance.enter()
             if done:
                 return None
             done = True
@@ -452,9 +423,9 @@ class NatsBroker:
         async def turn() -> Items | None:
             nonlocal tail
             if tail is None:
-                tail = Tail(query, after, await self._enter())
+                tail = Tail(query, after, await self._entrance.enter())
             found = await tail.next()
-            if found is None and not self._closed:
+            if found is None and not self._entrance.closed:
                 raise BrokerUnavailable("nats: the connection was lost")
             return found
 
@@ -467,14 +438,14 @@ class NatsBroker:
 
     def _end(self, work: Any) -> None:
         """Let it end beside what is done now."""
-        if self._session is not None and not self._session.broken and not self._closed:
-            self._session.begin(work)
+        if self._entrance.session is not None and not self._entrance.session.broken and not self._entrance.closed:
+            self._entrance.session.begin(work)
         else:
             work.close()
 
     async def ping(self) -> Ping:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         began = asyncio.get_running_loop().time()
         await session.sync()
         # The server reads on where it stores nothing any more.

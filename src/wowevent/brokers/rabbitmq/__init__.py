@@ -58,7 +58,7 @@ from wowevent.brokers.rabbitmq.session import Session
 from wowevent.brokers.rabbitmq.tags import properties
 from wowevent.clock import Clock, SystemClock
 from wowevent.codec import encode
-from wowevent.ending import finished, seen
+from wowevent.entrance import Entrance
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.reading import Reading, of_facts
@@ -110,9 +110,7 @@ class RabbitMQBroker:
         self._names = Names(check_name(namespace))
         self._retention = retention or Retention()
         self._clock = clock or SystemClock()
-        self._session: Session | None = None
-        self._opening: asyncio.Task[Session] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._entrance: Entrance[Session] = Entrance(self._join, self._leave)
         self._live: dict[str, Subscription] = {}
         self._served: set[str] = set()
         self._settled: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -121,28 +119,15 @@ class RabbitMQBroker:
         self._orphans: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._known: Registry | None = None
         self._back: dict[str, list[str]] = {}
-        self._closed = False
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Join the log now, rather than with the first call. BrokerUnavailable, NotPermitted."""
-        await self._enter()
+        await self._entrance.enter()
 
-    async def _enter(self) -> Session:
-        """Every call starts here."""
-        if self._closed:
-            raise Closed("this broker is closed")
-        if self._session is not None and not self._session.broken:
-            return self._session
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(seen)
-        return await asyncio.shield(self._opening)
-
-    async def _open(self) -> Session:
-        if self._session is not None:
-            before, self._session = self._session, None
+    async def _join(self, before: Session | None) -> Session:
+        if before is not None:
             self._known = before.control.registry
             self._remember(before)
             await before.close()
@@ -163,7 +148,6 @@ class RabbitMQBroker:
                 if late or not nodes or not isinstance(error, BrokerUnavailable):
                     raise  # else it may have no replica of a stream, without which nobody reads there: others have
             else:
-                self._session = session
                 return session
 
     def _remember(self, session: Session) -> None:
@@ -185,23 +169,17 @@ class RabbitMQBroker:
 
     async def close(self) -> None:
         """See Broker."""
-        if self._closing is None:
-            self._closed = True
-            self._closing = asyncio.create_task(self._close())
-        await finished(self._closing)
+        await self._entrance.close()
 
-    async def _close(self) -> None:
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self._session is not None:
-            await self._session.close()
+    async def _leave(self, session: Session | None) -> None:
+        if session is not None:
+            await session.close()
 
     # --- publish --------------------------------------------------------------------------------------------------
 
     async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         while under_way := {self._storing[event.event_id] for event in events if event.event_id in self._storing}:
             await asyncio.wait(under_way)  # whether they will have been stored, nobody knows yet
         ids = {event.event_id for event in events}
@@ -265,13 +243,13 @@ class RabbitMQBroker:
 
     async def cancel(self, event_id: str) -> bool:
         """See Broker."""
-        return await (await self._enter()).delays.cancel(event_id)
+        return await (await self._entrance.enter()).delays.cancel(event_id)
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 
     async def declare(self, subscription: Subscription) -> SubscriptionInfo:
         """See Broker. PositionLost for a start at a position that the log does not go on from."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         if not subscription.durable:
             self._live[subscription.id] = session.live.presence.reading[subscription.id] = structs.replace(
                 subscription, start="new"
@@ -307,11 +285,11 @@ class RabbitMQBroker:
     async def detach(self, id: str) -> None:
         """See Broker."""
         self._served.discard(id)
-        await (await self._enter()).leave([id])
+        await (await self._entrance.enter()).leave([id])
 
     async def remove(self, id: str) -> None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         if self._live.pop(id, None) is not None:
             session.live.presence.reading.pop(id, None)
             await session.live.changed()
@@ -330,26 +308,26 @@ class RabbitMQBroker:
 
     async def subscriptions(self) -> Sequence[SubscriptionInfo]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         infos = await session.infos()
         return infos + [SubscriptionInfo(subscription=each, consumers=1) for each in session.live.presence.present()]
 
     async def presence(self, *, fresh: bool = True) -> Sequence[Present]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await (session.hear_all() if fresh else session.live.met())
         return session.live.presence.all(session.control.registry.routes)
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.sync()
         live = next((each for each in session.live.presence.present() if each.id == id), None)
         return SubscriptionInfo(subscription=live, consumers=1) if live is not None else await session.info(id)
 
     async def purge(self, id: str) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.sync()
         session.find(id)
         count = await session.serving(id).lanes.purge()
@@ -362,12 +340,12 @@ class RabbitMQBroker:
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """See Broker."""
         self._served.add(id)
-        session = await self._enter()
+        session = await self._entrance.enter()
         until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
         if session.control.registry.spec(id) is None:
             await session.control.sync()
         while True:
-            if self._closed:
+            if self._entrance.closed:
                 raise Closed("this broker is closed")
             if session.broken:
                 raise BrokerUnavailable("rabbitmq: the connection was lost")
@@ -380,7 +358,7 @@ class RabbitMQBroker:
             try:
                 leases = await self._take(session, spec, limit, waits=left > 0)
             except BrokerUnavailable:
-                if self._closed:
+                if self._entrance.closed:
                     raise Closed("this broker is closed") from None
                 session.find(id)  # that it was removed is the better answer
                 raise
@@ -431,7 +409,7 @@ class RabbitMQBroker:
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         if session.control.registry.spec(id) is None:
             await session.control.sync()
         session.find(id)
@@ -446,13 +424,13 @@ class RabbitMQBroker:
 
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.control.sync()
         return await session.letters.find(query)
 
     async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.control.sync()
         async with aclosing(session.letters.all(query)) as parts:
             async for part in parts:
@@ -460,7 +438,7 @@ class RabbitMQBroker:
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.control.sync()
         return await session.letters.resolve(letters)
 
@@ -475,7 +453,7 @@ class RabbitMQBroker:
         pages = Pages(query, after)
 
         async def turn() -> Items | None:
-            return await pages.next(await self._enter())
+            return await pages.next(await self._entrance.enter())
 
         return Reading(turn, query.limit, pages.close)
 
@@ -484,7 +462,7 @@ class RabbitMQBroker:
 
         async def turn() -> Items | None:
             nonlocal done
-            session = await self._enter()
+            session = await self._entrance.enter()
             if done:
                 return None
             done = True
@@ -499,9 +477,9 @@ class RabbitMQBroker:
         async def turn() -> Items | None:
             nonlocal tail
             if tail is None:
-                tail = Tail(query, after, await self._enter())
+                tail = Tail(query, after, await self._entrance.enter())
             found = await tail.next()
-            if found is None and not self._closed:
+            if found is None and not self._entrance.closed:
                 raise BrokerUnavailable("rabbitmq: the connection was lost")
             return found
 
@@ -513,7 +491,7 @@ class RabbitMQBroker:
 
     async def ping(self) -> Ping:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         began = asyncio.get_running_loop().time()
         await session.sync()
         offset = await session.head()

@@ -57,7 +57,7 @@ from wowevent.brokers.redis.registry import text_of
 from wowevent.brokers.redis.server import promise_of
 from wowevent.brokers.redis.session import Session
 from wowevent.clock import Clock, SystemClock
-from wowevent.ending import finished, seen
+from wowevent.entrance import Entrance
 from wowevent.errors import BrokerError, BusError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.reading import Reading, asked_for, of_facts
@@ -98,31 +98,17 @@ class RedisBroker:
         self._strict = strict
         self._retention = retention or Retention()
         self._clock = clock or SystemClock()
-        self._session: Session | None = None
-        self._opening: asyncio.Task[Session] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._entrance: Entrance[Session] = Entrance(self._join, self._leave)
         self._tails: set[Tail] = set()
         self._ends: set[asyncio.Task[None]] = set()
-        self._closed = False
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Join the log now, rather than with the first call. BrokerUnavailable, NotPermitted, NotSupported."""
-        await self._enter()
+        await self._entrance.enter()
 
-    async def _enter(self) -> Session:
-        """Every call starts here."""
-        if self._closed:
-            raise Closed("this broker is closed")
-        if self._session is not None:
-            return self._session
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(seen)
-        return await asyncio.shield(self._opening)
-
-    async def _open(self) -> Session:
+    async def _join(self, _before: Session | None) -> Session:
         session = Session(self._dial, self._key, self._retention, self._clock)
         try:
             promise = await promise_of(session.line, strict=self._strict)
@@ -131,39 +117,32 @@ class RedisBroker:
             await session.line.close()
             raise
         self.capabilities = structs.replace(self.capabilities, promise=promise)
-        self._session = session
         return session
 
     async def close(self) -> None:
         """See Broker."""
-        if self._closing is None:
-            self._closed = True
-            self._closing = asyncio.create_task(self._close())
-        await finished(self._closing)
+        await self._entrance.close()
 
-    async def _close(self) -> None:
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
+    async def _leave(self, session: Session | None) -> None:
         await asyncio.gather(*(tail.close() for tail in list(self._tails)), *self._ends)
-        if self._session is not None:
-            await self._session.close()
+        if session is not None:
+            await session.close()
 
     # --- publish ------------------------------------------------------------------------------------------------
 
     async def publish(self, events: Sequence[Event]) -> Sequence[Appended]:
         """See Broker."""
-        return await appending.publish(await self._enter(), events)
+        return await appending.publish(await self._entrance.enter(), events)
 
     async def cancel(self, event_id: str) -> bool:
         """See Broker."""
-        return bool(await (await self._enter()).call("cancel", event_id))
+        return bool(await (await self._entrance.enter()).call("cancel", event_id))
 
     # --- subscriptions ------------------------------------------------------------------------------------------
 
     async def declare(self, subscription: Subscription) -> SubscriptionInfo:
         """See Broker. PositionLost for a start at a position that the log does not go on from."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         first, since = _start(subscription, session.epoch)
         instance = "" if subscription.durable else session.instance
         try:
@@ -181,7 +160,7 @@ class RedisBroker:
 
     async def detach(self, id: str) -> None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         session.serving.discard(id)
         session.declared.pop(id, None)
         num = session.registry.nums.get(id)
@@ -191,7 +170,7 @@ class RedisBroker:
 
     async def remove(self, id: str) -> None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         session.declared.pop(id, None)
         num = await session.call("remove", id)
         await session.fold()
@@ -201,7 +180,7 @@ class RedisBroker:
 
     async def subscriptions(self) -> Sequence[SubscriptionInfo]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.fold()
         found = session.registry.routes.all()
         live = [SubscriptionInfo(subscription=each, consumers=1) for each in found if not each.durable]
@@ -209,7 +188,7 @@ class RedisBroker:
 
     async def presence(self, *, fresh: bool = True) -> Sequence[Present]:  # noqa: ARG002 - it always is
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.fold()
         known = session.registry.routes.all()
         wanted = [each for each in known if each.durable]
@@ -223,7 +202,7 @@ class RedisBroker:
 
     async def info(self, id: str) -> SubscriptionInfo | None:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.fold()
         subscription = session.registry.routes.get(id)
         if subscription is None:
@@ -245,7 +224,7 @@ class RedisBroker:
 
     async def purge(self, id: str) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         num, subscription = await session.find(id)
         for info in await self._infos(session, [subscription]):
             unseen = info.ready - int(await session.call("purge", num))
@@ -256,7 +235,7 @@ class RedisBroker:
 
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         until = self._clock.monotonic() + min(wait, _LONGEST_WAIT)
         joined = False
         while True:
@@ -287,7 +266,7 @@ class RedisBroker:
             await news
         finally:
             timer.cancel()
-        if self._closed:
+        if self._entrance.closed:
             raise Closed("this broker is closed")
 
     async def _take(
@@ -343,7 +322,7 @@ class RedisBroker:
 
     async def settle(self, id: str, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         num, subscription = await session.find(id)
         acks: dict[str, list[bytes]] = {}
         others: list[Any] = []
@@ -405,7 +384,7 @@ class RedisBroker:
 
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.fold()
         nums = {num: id for id, num in session.registry.nums.items() if query.subscription in (None, id)}
         found: list[DeadLetter] = []
@@ -421,7 +400,7 @@ class RedisBroker:
 
     async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         await session.fold()
         for id, num in list(session.registry.nums.items() if query.ids is None else ()):
             if query.subscription in (None, id):
@@ -457,7 +436,7 @@ class RedisBroker:
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         parts: list[Any] = []
         for order in letters:
             letter = _letter(order.id)
@@ -473,22 +452,21 @@ class RedisBroker:
             pages = Facts(query, after) if of_facts(query) else Pages(query, after)
             return Reading(partial(self._next_page, pages), query.limit)
         # Where the live path is now, is asked at once: what is sent after this call must be seen.
-        tails = (
-            [Tail(query, after, self._session, self._dial)] if self._session is not None and not self._closed else []
-        )
+        session = None if self._entrance.closed else self._entrance.session
+        tails = [] if session is None else [Tail(query, after, session, self._dial)]
         self._tails.update(tails)
         return Reading(partial(self._next_news, query, after, tails), query.limit, partial(self._end, tails))
 
     async def _next_page(self, pages: Pages | Facts) -> Sequence[Stored | BusError] | None:
-        return await pages.next(await self._enter())
+        return await pages.next(await self._entrance.enter())
 
     async def _next_news(
         self, query: Query, after: Position | None, tails: list[Tail]
     ) -> Sequence[Stored | BusError] | None:
         if not tails:
-            if self._closed:
+            if self._entrance.closed:
                 return None
-            tails.append(Tail(query, after, await self._enter(), self._dial))
+            tails.append(Tail(query, after, await self._entrance.enter(), self._dial))
             self._tails.add(tails[0])
         return await next_of(tails[0])
 
@@ -502,7 +480,7 @@ class RedisBroker:
 
     async def ping(self) -> Ping:
         """See Broker."""
-        session = await self._enter()
+        session = await self._entrance.enter()
         started = self._clock.monotonic()
         head = await session.head()
         return Ping(self._clock.monotonic() - started, head)

@@ -62,6 +62,8 @@ class Session:
         self._rejoining: asyncio.Task[None] | None = None
         self._release: Release | None = None
         self.closed: bool = False
+        self.broken: bool = False
+        """Never: it mends its own line, and joins another log by itself."""
 
     # --- joining ------------------------------------------------------------------------------------------------
 
