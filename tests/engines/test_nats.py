@@ -584,7 +584,7 @@ async def test_a_lease_that_ends_while_it_is_settled_is_settled_once(rig: Rig, m
             broker.settle(WORKER, [Retry(lease.token, error="x") for lease in leases]),
             broker.settle(WORKER, [Retry(lease.token, error="y") for lease in leases]),
         )
-    await serving.flush()
+    await serving.expiry.flush()
     found = await gather(broker, 2)
     assert sum(counts) in (0, 2)
     assert sorted(numbers(found)) == [0, 1]

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from msgspec import Struct
@@ -25,11 +25,10 @@ from wowevent.brokers.nats.consumers import patience
 from wowevent.brokers.nats.lanes import LANES, LOG, SOURCES, Here, Lanes
 from wowevent.brokers.nats.messages import Message
 from wowevent.brokers.nats.successors import Context, Successors
-from wowevent.clock import Timer
 from wowevent.codec import decode
-from wowevent.ending import end
 from wowevent.errors import BusError, PositionLost, StorageFull
 from wowevent.event import Event
+from wowevent.expiry import Expiry
 from wowevent.log import logger
 from wowevent.tag import Tag
 
@@ -61,6 +60,8 @@ class Serving:
         """What is leased here, by token."""
         self.lease: float = 30.0
         """Seconds of a lease, as was declared last."""
+        self.expiry: Expiry = Expiry(context.clock, self._end, self._accused, name="nats:crashes")
+        """The ends of these leases."""
         self._context = context
         self._successors = Successors(id, context)
         self._prefix = uuid4().hex[:8]
@@ -68,9 +69,6 @@ class Serving:
         self._suspect: str | None = None
         self._lost = 0
         self._made = self._known_made()
-        self._ends: Timer | None = None
-        self._ends_at = 0.0
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     def relink(self, context: Context) -> None:
         """A new line: what is leased stays so, since the server knows nothing of lines."""
@@ -112,7 +110,7 @@ class Serving:
             lost, self._lost = self._lost, 0
             raise PositionLost(f"{self.id}: {lost} unread events are older than the log keeps them", lost)
         if found:
-            self._watch(ends)
+            self.expiry.watch(ends)
         return found
 
     async def _take(self, found: list[Lease], limit: int, ends: float, *, asking: bool, lanes: bool) -> None:
@@ -271,58 +269,26 @@ class Serving:
                 self._drop(held.here)
         await self._accuse([held.here for held in left if id(held.here) not in settled])
 
-    def _watch(self, ends: float) -> None:
-        """Look for leases that ended, then."""
-        if self._ends is not None:
-            if self._ends_at <= ends:
-                return
-            self._ends.cancel()
-        self._ends_at = ends
-        self._ends = self._context.clock.call_later(max(0.0, ends - self._context.clock.monotonic()), self._end)
-
     def _end(self) -> None:
         """Leases that ended unsettled are crashes."""
-        self._ends = None
         now = self._context.clock.monotonic()
         over = [token for token, held in self.leases.items() if held.ends <= now or self._stale(held.here)]
         held = [self.leases.pop(token) for token in over]
         if held:
-            self._begin(self._expire(held))
+            self.expiry.begin(self._expire(held))
         if self.leases:
-            self._watch(min(each.ends for each in self.leases.values()))
+            self.expiry.watch(min(each.ends for each in self.leases.values()))
 
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work, name="nats:crashes")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _accused(self, error: BaseException | None) -> None:
+        if error is not None:
             # It is still unacknowledged: if this instance says no more of it, the server gives it to the next.
             logger.error("leases that ended cannot be counted now", subscription=self.id, error=error)
         self.lanes.news.notify()
 
     @property
-    def ending(self) -> bool:
-        """Whether leases have ended by now that are not where they belong."""
-        return bool(self._tasks) or (self._ends is not None and self._ends_at <= self._context.clock.monotonic())
-
-    @property
     def holding(self) -> bool:
         """Whether there is anything that the server must know to be ours."""
         return bool(self.leases or len(self.lanes))
-
-    async def flush(self) -> None:
-        """Return once the leases that ended by now are where they belong."""
-        self._end_now()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    def _end_now(self) -> None:
-        if self._ends is not None and self._ends_at <= self._context.clock.monotonic():
-            self._ends.cancel()
-            self._end()
 
     async def touch(self) -> None:
         """Tell the server what is ours."""
@@ -332,7 +298,7 @@ class Serving:
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
-        self._end_now()
+        self.expiry.look()
         popped: dict[str, Held] = {}
         try:
             count = await self._settle(settlements, popped)
@@ -341,7 +307,7 @@ class Serving:
             for held in popped.values():
                 held.doubted = True
             if popped:
-                self._watch(min(held.ends for held in popped.values()))
+                self.expiry.watch(min(held.ends for held in popped.values()))
             raise
         if self._suspect in popped or self.lanes.count(0) or not all(isinstance(order, Ack) for order in settlements):
             self.lanes.news.notify()  # suspects may come now, or there is something that comes once more
@@ -374,7 +340,7 @@ class Serving:
         if order.error is not None:
             held.tag = held.tag.failed(self._context.clock.time(), order.error)
         held.ends = self._context.clock.monotonic() + order.seconds
-        self._watch(held.ends)
+        self.expiry.watch(held.ends)
 
     async def _bury_damaged(self, here: Here, error: BusError) -> None:
         letter = self._successors.letter(here, here.tag, Bury("", Reason.DESERIALIZATION_ERROR, str(error)))
@@ -437,9 +403,7 @@ class Serving:
 
     async def close(self) -> None:
         """Lease nothing, watch nothing."""
-        if self._ends is not None:
-            self._ends.cancel()
-        await end(*self._tasks)
+        await self.expiry.close()
         self.lanes.news.notify()
 
 

@@ -312,8 +312,8 @@ class Session:
 
     async def sync(self) -> None:
         """Know all that was said before; what is due here has happened."""
-        ending = [serving for serving in self.servings.values() if serving.ending]  # of 1,000 it is none or a few
-        await asyncio.gather(*(serving.flush() for serving in ending), self.delays.flush())
+        due = [serving.expiry for serving in self.servings.values() if serving.expiry.due]  # of 1,000 none or a few
+        await asyncio.gather(*(expiry.flush() for expiry in due), self.delays.flush())
         await self.control.sync()
 
     async def ends(self) -> tuple[int, int]:

@@ -11,12 +11,11 @@ what is left of the server's count are crashes.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from math import inf
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from aiormq.abc import DeliveredMessage
@@ -32,10 +31,10 @@ from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.strangers import envelope, event_of, given_id
 from wowevent.brokers.rabbitmq.tags import name_of, of_copy, returns_of, tag_of
-from wowevent.clock import Clock, Timer
-from wowevent.ending import end
+from wowevent.clock import Clock
 from wowevent.errors import BusError, PositionLost
 from wowevent.event import Event
+from wowevent.expiry import Expiry
 from wowevent.log import logger
 from wowevent.tag import Tag
 
@@ -83,6 +82,8 @@ class Serving:
         """What the server has given us."""
         self.leases: dict[str, Held] = {}
         """What is leased here, by token."""
+        self.expiry: Expiry = Expiry(context.clock, self._end, self._accused, name="rabbitmq:crashes")
+        """The ends of these leases."""
         self.lock: Channel | None = None
         """Holds the lock of an exclusive subscription."""
         self._context = context
@@ -92,9 +93,6 @@ class Serving:
         self._in_hand: set[str] = set()
         self._lost = 0
         self._delayed: list[float] = []
-        self._ends: Timer | None = None
-        self._ends_at = 0.0
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- fetching -------------------------------------------------------------------------------------------------
 
@@ -126,7 +124,7 @@ class Serving:
         for each in found:
             if (held := self.leases.get(each.token)) is not None:  # else its channel was lost meanwhile
                 held.ends = ends
-        self._watch(ends)
+        self.expiry.watch(ends)
 
     async def _take(self, found: list[Lease], limit: int, *, asking: float) -> None:
         ask = set(self.lanes.present()) if asking else set()
@@ -277,61 +275,27 @@ class Serving:
             here += lane
         return [name_of(each.message, tag_of(each.message)) for each in here]
 
-    def _watch(self, ends: float) -> None:
-        """Look for leases that ended, then."""
-        if ends == inf:
-            return
-        if self._ends is not None:
-            if self._ends_at <= ends:
-                return
-            self._ends.cancel()
-        self._ends_at = ends
-        self._ends = self._context.clock.call_later(max(0.0, ends - self._context.clock.monotonic()), self._end)
-
     def _end(self) -> None:
         """Leases that ended unsettled are crashes."""
-        self._ends = None
         now = self._context.clock.monotonic()
         over = [self._pop(token) for token in [token for token, held in self.leases.items() if held.ends <= now]]
         if over:
-            self._begin(self._expire(over))
+            self.expiry.begin(self._expire(over))
         if self.leases:
-            self._watch(min(held.ends for held in self.leases.values()))
+            self.expiry.watch(min(held.ends for held in self.leases.values()))
 
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work, name="rabbitmq:crashes")
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _accused(self, error: BaseException | None) -> None:
+        if error is not None:
             # What it was about is still unacknowledged: without this connection, the server gives it to the next.
             logger.error("leases that ended cannot be counted now", subscription=self.id, error=error)
             self._context.link.fail(translate(error))
         self.lanes.news.notify()
 
-    @property
-    def due(self) -> bool:
-        """Whether leases have ended that are not where they belong yet."""
-        return bool(self._tasks) or (self._ends is not None and self._ends_at <= self._context.clock.monotonic())
-
-    async def flush(self) -> None:
-        """Return once the leases that ended by now are where they belong."""
-        self._end_now()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    def _end_now(self) -> None:
-        if self._ends is not None and self._ends_at <= self._context.clock.monotonic():
-            self._ends.cancel()
-            self._end()
-
     # --- settling -------------------------------------------------------------------------------------------------
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
-        self._end_now()
+        self.expiry.look()
         if self.lanes.lost:
             self._note_lost(settlements)
             self._forget()
@@ -390,7 +354,7 @@ class Serving:
         if order.error is not None:
             held.tag, held.touched = held.tag.failed(self._context.clock.time(), order.error), True
         held.ends = self._context.clock.monotonic() + order.seconds
-        self._watch(held.ends)
+        self.expiry.watch(held.ends)
 
     async def _become(self, held: Held, order: Retry | Bury) -> Message:
         """The copy that goes on where this lease ends."""
@@ -439,9 +403,7 @@ class Serving:
 
     async def close(self) -> None:
         """Lease nothing, watch nothing."""
-        if self._ends is not None:
-            self._ends.cancel()
-        await end(*self._tasks)
+        await self.expiry.close()
         for shared in (self.lanes.starting, self.lanes.writing):
             await shared.close()
         self.lanes.close()

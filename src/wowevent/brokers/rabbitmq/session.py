@@ -302,8 +302,8 @@ class Session:
 
     async def sync(self) -> None:
         """Know all that was said before; what is due here has happened."""
-        due = [serving for serving in self.servings.values() if serving.due]  # seldom any, of hundreds
-        await asyncio.gather(*(serving.flush() for serving in due), self.delays.flush())
+        due = [serving.expiry for serving in self.servings.values() if serving.expiry.due]  # seldom any, of hundreds
+        await asyncio.gather(*(expiry.flush() for expiry in due), self.delays.flush())
         await self.hear_all()
 
     async def hear_all(self) -> None:
