@@ -3,13 +3,14 @@
     __init__       RedisBroker
     dial, line     reaching the server; the one connection that calls share
     session        what an instance has joined: epoch, registry, wake-ups, beat
-    appending      publishing;   reader: pages, facts and the growing end of the log
-    entries        entries and dead letters, read;   registry: who wants what, cached
+    appending      publishing;   past: what a new subscription wants of before;   dead: dead letters
+    reader         pages, facts and the growing end of the log;   entries: those of a subscription, read
+    registry       who wants what, cached
     server         what the server's settings promise;   doctor: a look from outside;   faults: the errors
     script, scripts/   the scripts, and the keys that they work on
 
-Redis cannot be asked for less than what a script does at once, so what would be long (a new subscription's past, the
-limits) is done in pieces.
+Redis cannot be asked for less than what a script does at once, so what would be long (the past, the limits) is done in
+pieces.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any, Final
 from msgspec import structs
 
 from wowevent.broker import (
-    URGENT,
     Ack,
     Appended,
     Bury,
@@ -48,11 +48,11 @@ from wowevent.broker import (
     Subscription,
     SubscriptionInfo,
 )
-from wowevent.brokers.redis import appending, doctor
+from wowevent.brokers.redis import appending, dead, doctor, past
 from wowevent.brokers.redis.dial import Dial, dial_client, dial_url
-from wowevent.brokers.redis.entries import info_of, json_of, lease_of, letter_of, offset_of
+from wowevent.brokers.redis.entries import info_of, json_of, lease_of, offset_of
 from wowevent.brokers.redis.faults import Refused
-from wowevent.brokers.redis.reader import Facts, Pages, Tail, next_of, parse
+from wowevent.brokers.redis.reader import Facts, Pages, Tail, next_of
 from wowevent.brokers.redis.registry import text_of
 from wowevent.brokers.redis.server import promise_of
 from wowevent.brokers.redis.session import Session
@@ -60,14 +60,12 @@ from wowevent.clock import Clock, SystemClock
 from wowevent.entrance import Entrance
 from wowevent.errors import BrokerError, BusError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
-from wowevent.reading import Reading, asked_for, of_facts
-from wowevent.routing import matches
+from wowevent.reading import Reading, of_facts
 
 __all__ = ["RedisBroker"]
 
 _LONGEST_WAIT: Final = 86_400.0
-_PIECE: Final = 500  # events of the past that one step looks at
-_PAGE: Final = 100
+_PAGE: Final = 100  # subscriptions that one question asks of
 
 
 class RedisBroker:
@@ -218,7 +216,7 @@ class RedisBroker:
             answer = await session.call("info", *nums[first : first + _PAGE])
             for subscription, facts in zip(wanted[first : first + _PAGE], answer, strict=True):
                 if facts[0] is not None:
-                    unseen = 0 if facts[9] is None else await self._unseen(session, subscription, facts[9:])
+                    unseen = 0 if facts[9] is None else await past.count(session, subscription, facts[9:])
                     infos.append(info_of(subscription, facts, unseen, self._clock.time()))
         return infos
 
@@ -298,7 +296,7 @@ class RedisBroker:
             raise
         leases = await self._leases(id, prefix, entries, epoch)
         if behind is not None and len(leases) < limit:
-            await self._fill(session, num, subscription, behind)
+            await past.take_in(session, num, subscription, behind)
             return leases, None
         return leases, float(due)
 
@@ -345,104 +343,21 @@ class RedisBroker:
             await session.fold()
             raise SubscriptionNotFound(f"no subscription {id!r} is remembered") from refused
 
-    # --- a new subscription's past ------------------------------------------------------------------------------
-
-    async def _fill(self, session: Session, num: str, subscription: Subscription, behind: list[bytes]) -> None:
-        """Take in a piece of it; the fetch that comes next has it."""
-        first, upto = int(behind[0]), int(behind[1])
-        last = min(first + _PIECE - 1, upto)
-        found = await self._past(session, subscription, (first, last, behind[2]))
-        parts: list[Any] = []
-        for stored in found:
-            urgent = stored.event.priority >= URGENT and not subscription.exclusive
-            parts += (stored.position.offset, int(stored.stored_at * 1000), "u" if urgent else "n")
-        await session.call("fill", num, first, "" if last == upto else last + 1, *parts)
-
-    async def _past(self, session: Session, subscription: Subscription, piece: tuple[int, int, bytes]) -> list[Stored]:
-        """What of a piece of the log it wants: from the first position to the last, since then if it says so."""
-        first, last, since = piece
-        entries = await session.line.call("XRANGE", f"{session.key}:log", first, last)
-        found = [parse(entry, session.epoch)[1] for entry in entries]
-        return [
-            each
-            for each in found
-            if isinstance(each, Stored)
-            and (not since or each.event.timestamp.timestamp() * 1000 >= float(since))
-            and matches(subscription, each.event)
-        ]
-
-    async def _unseen(self, session: Session, subscription: Subscription, behind: list[bytes]) -> int:
-        """How many events of its past it has to come to."""
-        count, first, upto = 0, int(behind[0]), int(behind[1])
-        while first <= upto:
-            last = min(first + _PIECE - 1, upto)
-            count += len(await self._past(session, subscription, (first, last, behind[2])))
-            first = last + 1
-        return count
-
     # --- dead letters -------------------------------------------------------------------------------------------
 
     async def dead(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
-        session = await self._entrance.enter()
-        await session.fold()
-        nums = {num: id for id, num in session.registry.nums.items() if query.subscription in (None, id)}
-        found: list[DeadLetter] = []
-        if query.ids is not None:
-            for letter in map(_letter, dict.fromkeys(query.ids)):
-                if letter is not None and letter[0] in nums:
-                    found += await self._letters(session, letter[0], nums[letter[0]], query, only=letter[1])
-        else:
-            for num, id in nums.items():
-                found += await self._letters(session, num, id, query)
-        found.sort(key=lambda letter: letter.time)
-        return found[: query.limit]
+        return await dead.found(await self._entrance.enter(), query)
 
     async def letters(self, query: DeadQuery) -> AsyncGenerator[Sequence[DeadLetter]]:
         """See Broker."""
-        session = await self._entrance.enter()
-        await session.fold()
-        for id, num in list(session.registry.nums.items() if query.ids is None else ()):
-            if query.subscription in (None, id):
-                async with aclosing(self._pages(session, num, id, query)) as pages:
-                    async for page in pages:
-                        yield page
-        if query.ids is not None:
-            yield await self.dead(structs.replace(query, limit=len(query.ids)))
-
-    async def _letters(
-        self, session: Session, num: str, id: str, query: DeadQuery, only: str | None = None
-    ) -> list[DeadLetter]:
-        found: list[DeadLetter] = []
-        async with aclosing(self._pages(session, num, id, query, only)) as pages:
+        async with aclosing(dead.every(await self._entrance.enter(), query)) as pages:
             async for page in pages:
-                found += page
-                if len(found) >= query.limit:
-                    break
-        return found
-
-    async def _pages(
-        self, session: Session, num: str, id: str, query: DeadQuery, only: str | None = None
-    ) -> AsyncGenerator[list[DeadLetter]]:
-        """Those of one subscription that were asked for, oldest first."""
-        first = only or "-"
-        while True:
-            page = await session.line.call("XRANGE", f"{session.key}:q:{num}:dead", first, only or "+", "COUNT", _PAGE)
-            letters = [letter_of(f"{num}.{entry.decode()}", id, fields) for entry, fields in page]
-            yield [letter for letter in letters if asked_for(query, letter)]
-            if only or len(page) < _PAGE:
-                return
-            first = f"({page[-1][0].decode()}"
+                yield page
 
     async def resolve(self, letters: Sequence[Redeliver | Discard]) -> int:
         """See Broker."""
-        session = await self._entrance.enter()
-        parts: list[Any] = []
-        for order in letters:
-            letter = _letter(order.id)
-            if letter is not None:
-                parts += (*letter, int(isinstance(order, Redeliver)))
-        return int(await session.call("resolve", *parts)) if parts else 0
+        return await dead.resolve(await self._entrance.enter(), letters)
 
     # --- read ---------------------------------------------------------------------------------------------------
 
@@ -512,11 +427,3 @@ def _lost(refused: Refused, text: str) -> PositionLost:
 
 def _token(token: str) -> bytes:
     return token.encode(errors="replace")
-
-
-def _letter(id: str) -> tuple[str, str] | None:
-    """Number of the subscription and stream id of a letter's id; None for what is none of ours."""
-    num, _, entry = id.partition(".")
-    at, _, sequence = entry.partition("-")
-    fits = all(part.isascii() and part.isdigit() and len(part) < 20 for part in (num, at, sequence))
-    return (num, entry) if fits else None
