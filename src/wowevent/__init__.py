@@ -58,11 +58,13 @@ from wowevent.errors import (
     Unroutable,
     ValidationError,
 )
-from wowevent.event import Event, EventMetadata, EventPriority, EventType
+from wowevent.event import Event, EventMetadata
 from wowevent.event_store import EventReplayer, EventStore
+from wowevent.event_type import EventType
 from wowevent.fingerprint import LetterGroup, LetterGroups
 from wowevent.holds import Pause
 from wowevent.metrics import EventMetrics
+from wowevent.priority import EventPriority
 from wowevent.receipt import Receipt
 from wowevent.replay import ReplayConfig, ReplayControl
 from wowevent.retry import RetryPolicy

@@ -24,7 +24,8 @@ from wowevent.directory import Directory
 from wowevent.ear import Ear
 from wowevent.ending import end, seen
 from wowevent.errors import BrokerError, BrokerUnavailable, BusError, Closed
-from wowevent.event import Event, new_id
+from wowevent.event import Event
+from wowevent.id import new_id
 from wowevent.log import logger
 from wowevent.roster import AgentInfo, Beat, Roster, Source
 

@@ -14,7 +14,8 @@ from msgspec import structs
 from wowevent.broker import Broker, DeadLetter, DeadQuery, Position, Query, Stored
 from wowevent.conversation import Found
 from wowevent.errors import ConversationNotFound, FormatTooNew, PositionLost, StorageDamaged, shown
-from wowevent.event import check_name, made_at
+from wowevent.event import check_name
+from wowevent.id import made_at
 
 MOST: Final = 10_000
 """Events of one conversation, unless it is asked for more."""

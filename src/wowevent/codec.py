@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
 from wowevent.errors import BusError, InvalidEvent, StorageDamaged, shown
-from wowevent.event import ALIASES, LOCAL, MAX_DEPTH, VERSION, Event, check_depth, damaged, too_new
+from wowevent.event import ALIASES, LOCAL, VERSION, Event, damaged, too_new
+from wowevent.payload import MAX_DEPTH, check_depth
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Event)

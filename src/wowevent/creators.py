@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from wowevent.event import Event, EventPriority
+from wowevent.event import Event
+from wowevent.priority import EventPriority
 
 Id = str | UUID | None
 

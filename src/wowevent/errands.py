@@ -19,7 +19,7 @@ from wowevent.clock import Clock
 from wowevent.directory import Directory
 from wowevent.ending import end
 from wowevent.errors import BusError
-from wowevent.event import new_id
+from wowevent.id import new_id
 from wowevent.log import logger
 from wowevent.pulse import Desk, JobPulse
 from wowevent.pulses import Pulses

@@ -1,126 +1,36 @@
-"""The values that travel: Event, EventType, EventPriority, EventMetadata.
+"""The event: its fields, what may stand in each, and the names that other dialects have for them.
 
 An event is immutable. Its payload is encoded when the event is made, so that what was given cannot change behind its
 back, and decoded when somebody looks at it: an engine or a router that only passes it on never pays for that.
+
+A field, its check and its spellings stand in one file, since none of them changes without the others.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import UTC, datetime
-from enum import IntEnum
 from functools import lru_cache
-from math import isfinite
-from threading import RLock
-from time import time_ns
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
 from wowevent.errors import FormatTooNew, InvalidEvent, StorageDamaged, shown
+from wowevent.event_type import EventType
+from wowevent.id import new_id
+from wowevent.payload import encode_payload
+from wowevent.priority import EventPriority, band, priority_level
 from wowevent.topic import check_topic
 
 VERSION: Final = 1
-MAX_DEPTH: Final = 32
 
+_NORMAL: Final = EventPriority.NORMAL.value
 _NAME = re.compile(r"[A-Za-z0-9_\-.:/@]{1,128}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,4096}")  # neither control characters nor half characters
-
-
-class EventType(str):
-    """What happened. A catalogue of well-known names; any other name is as good.
-
-    It is a `str`; `.value` is the plain name, and formatting prints the name.
-    """
-
-    __slots__ = ()
-
-    AGENT_STARTED: ClassVar[EventType]
-    AGENT_STOPPED: ClassVar[EventType]
-    AGENT_ERROR: ClassVar[EventType]
-    AGENT_HEARTBEAT: ClassVar[EventType]
-    TASK_CREATED: ClassVar[EventType]
-    TASK_SUBMITTED: ClassVar[EventType]
-    TASK_STARTED: ClassVar[EventType]
-    TASK_COMPLETED: ClassVar[EventType]
-    TASK_FAILED: ClassVar[EventType]
-    TASK_TIMEOUT: ClassVar[EventType]
-    TASK_CANCELLED: ClassVar[EventType]
-    STATE_SAVED: ClassVar[EventType]
-    STATE_LOADED: ClassVar[EventType]
-    STATE_RECOVERED: ClassVar[EventType]
-    PLAN_CREATED: ClassVar[EventType]
-    PLAN_STARTED: ClassVar[EventType]
-    PLAN_STEP_COMPLETED: ClassVar[EventType]
-    PLAN_STEP_FAILED: ClassVar[EventType]
-    PLAN_COMPLETED: ClassVar[EventType]
-    PLAN_FAILED: ClassVar[EventType]
-    SYSTEM_SHUTDOWN: ClassVar[EventType]
-    SYSTEM_HEALTH_CHECK: ClassVar[EventType]
-
-    @property
-    def value(self) -> str:
-        """The plain name, as the members of an enumeration have it."""
-        return str.__str__(self)
-
-    @classmethod
-    def catalogue(cls) -> Iterator[EventType]:
-        """The well-known names."""
-        return iter(_CATALOGUE)
-
-
-# `PLAN_STEP_COMPLETED` is `plan.step_completed`: the first word is what it is about, the rest is one word.
-_CATALOGUE = tuple(EventType(name.lower().replace("_", ".", 1)) for name in EventType.__annotations__)
-for _name, _type in zip(EventType.__annotations__, _CATALOGUE, strict=True):
-    setattr(EventType, _name, _type)
-
-
-class EventPriority(IntEnum):
-    """Names for six of the ten levels, 1 (last) to 10 (first). `EventPriority("high")` works too."""
-
-    LOWEST = 1
-    LOW = 3
-    NORMAL = 5
-    HIGH = 7
-    CRITICAL = 9
-    SYSTEM = 10
-
-    @classmethod
-    def _missing_(cls, value: object) -> EventPriority | None:
-        return cls.__members__.get(value.upper()) if isinstance(value, str) else None
-
-
-BANDS: Final[Mapping[str, range]] = {
-    "low": range(1, 4),
-    "normal": range(4, 7),
-    "high": range(7, 9),
-    "critical": range(9, 11),
-}
-_NORMAL: Final = EventPriority.NORMAL.value
-_BAND_OF: Final = {level: band for band, levels in BANDS.items() for level in levels}
-
-
-def band(priority: int) -> str:
-    """The band of a level: low 1 to 3, normal 4 to 6, high 7 and 8, critical 9 and 10."""
-    return _BAND_OF[priority]
-
-
-@lru_cache(maxsize=256, typed=True)  # else True would be found where 1 was asked for before
-def priority_level(priority: int | str) -> int:
-    """A level from 1 to 10, from a number or from a name such as "high"; InvalidEvent otherwise."""
-    if isinstance(priority, str):
-        if (level := EventPriority.__members__.get(priority.upper())) is not None:
-            return level.value
-        names = ", ".join(EventPriority.__members__).lower()
-        raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10, or one of {names}")
-    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in _BAND_OF:
-        raise InvalidEvent(f"{shown(priority)} is not a priority: 1 to 10")
-    return int(priority)
 
 
 @lru_cache(maxsize=8192)
@@ -386,61 +296,6 @@ ALIASES: Final = {
 """The other dialects' names of our fields."""
 
 
-class _Ids:
-    """UUIDv7 (RFC 9562, method 1): 48 bits of milliseconds, 12 bits of counter, 62 random bits; from any thread."""
-
-    def __init__(self) -> None:
-        self._ms = self._counter = 0
-        self._prefix = ""
-        self.start()
-
-    def start(self) -> None:
-        """Begin anew in a forked child, which must not repeat its parent's ids."""
-        self._lock = RLock()  # a signal's handler may make an event while one is being made
-        self._tails: list[str] = []
-
-    def new(self) -> str:
-        """A time-ordered id (UUID version 7), increasing within the process."""
-        with self._lock:
-            now = time_ns() // 1_000_000
-            if now > self._ms or self._counter == 0xFFF:
-                self._ms = ms = max(now, self._ms + 1)
-                self._counter = 0
-                self._prefix = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7"
-            else:  # the same millisecond, or a clock set back: go on counting
-                self._counter += 1
-            if not self._tails:
-                self._tails = _tails()
-            return f"{self._prefix}{self._counter:03x}-{self._tails.pop()}"
-
-
-def made_at(id: str) -> float | None:
-    """When an id was made, in Unix seconds of its maker's clock, if it is one that says so: a UUID of version 7."""
-    if _SAYS_WHEN.fullmatch(id) is None:
-        return None
-    return int(id[:8] + id[9:13], 16) / 1000
-
-
-_SAYS_WHEN: Final = re.compile(r"(?ai)[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-_POOL: Final = 512
-_RANDOM_BITS: Final = int("3fffffffffffffff" * _POOL, 16)
-_VARIANT_BITS: Final = int("8000000000000000" * _POOL, 16)
-
-
-def _tails() -> list[str]:
-    """The second halves of many ids: two bits of variant and 62 random ones, as text."""
-    pool = int.from_bytes(os.urandom(8 * _POOL)) & _RANDOM_BITS | _VARIANT_BITS
-    octets = pool.to_bytes(8 * _POOL)
-    return [octets[at : at + 8].hex("-", 6) for at in range(0, 8 * _POOL, 8)]
-
-
-_ids: Final = _Ids()
-new_id: Final = _ids.new
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
-    os.register_at_fork(after_in_child=_ids.start)
-
-
 def _one_dialect(given: dict[str, Any]) -> dict[str, Any]:
     """The same fields under our own names; InvalidEvent for a name nobody knows or two that disagree."""
     fields: dict[str, Any] = {}
@@ -625,66 +480,3 @@ _CHECKS: Final[Mapping[str, Callable[[str, Any], Any]]] = {
     "v": _version,
     "unknown": _unknown,
 }
-
-
-def encode_payload(payload: object) -> bytes:
-    """The payload as strict JSON, an object; InvalidEvent for what JSON cannot say (NaN, half a character)."""
-    if payload is None:
-        return b"{}"
-    try:
-        text = _encoder.encode(payload)
-        # The encoder writes NaN and infinities as null, so only a null makes a look necessary.
-        if b"null" in text:
-            _refuse_nan(msgspec.to_builtins(payload, enc_hook=_plain))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidEvent(f"payload: {error}") from error
-    if not text.startswith(b"{"):
-        raise InvalidEvent(f"payload: a JSON object is needed, not {type(payload).__name__}")
-    # Each level takes two bytes at least, and counting brackets costs less than decoding.
-    if len(text) > 2 * MAX_DEPTH and text.count(b"{") + text.count(b"[") > MAX_DEPTH:
-        check_depth(msgspec.json.decode(text))
-    return text
-
-
-def _plain(value: object) -> object:
-    """What the encoder does not know by itself: pydantic models, and subclasses of `str` such as EventType."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    dump: Callable[..., object] | None = getattr(value, "model_dump", None)
-    if dump is None:
-        raise TypeError(f"JSON has no {type(value).__name__}")
-    return dump(mode="json")
-
-
-_encoder: Final = msgspec.json.Encoder(enc_hook=_plain)
-
-
-def _refuse_nan(value: object) -> None:
-    """ValueError if a float in here is not a number that JSON has."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, float) and not isfinite(item):
-            raise ValueError(f"JSON has no {item}")
-        if isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, list | tuple):
-            stack.extend(item)
-
-
-_NESTING: Final = (dict, list)
-
-
-def check_depth(value: object, limit: int = MAX_DEPTH) -> None:
-    """InvalidEvent if objects and arrays are nested deeper than `limit`; `[]` is one level."""
-    level: list[Any] = [[value]]
-    for _ in range(limit + 1):
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, _NESTING)
-        ]
-        if not level:
-            return
-    raise InvalidEvent(f"nested deeper than {limit} levels")

@@ -15,8 +15,9 @@ from wowevent.broker import Iteration, Position, Query, Stored
 from wowevent.clock import Clock
 from wowevent.delivery import Delivery, current, enter
 from wowevent.errors import InvalidEvent, InvalidTopic
-from wowevent.event import Event, new_id, utc
+from wowevent.event import Event, utc
 from wowevent.handler import Handler
+from wowevent.id import new_id
 from wowevent.step import whole
 from wowevent.topic import check_pattern, check_topic, is_reserved
 

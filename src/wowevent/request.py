@@ -13,7 +13,8 @@ from wowevent.clock import Clock
 from wowevent.delivery import inherited
 from wowevent.ear import Ear
 from wowevent.errors import BrokerError, Closed, InvalidEvent, RequestFailed
-from wowevent.event import Event, new_id
+from wowevent.event import Event
+from wowevent.id import new_id
 from wowevent.log import logger
 from wowevent.routing import Routes
 

@@ -14,7 +14,9 @@ from wowevent.breaker import BreakerPolicy
 from wowevent.broker import Filter, Position, Subscription
 from wowevent.consumer import Consumer, Options
 from wowevent.errors import InvalidTopic
-from wowevent.event import BANDS, Event, band, check_name, new_id, priority_level, utc
+from wowevent.event import Event, check_name, utc
+from wowevent.id import new_id
+from wowevent.priority import BANDS, band, priority_level
 from wowevent.retry import RetryPolicy, parse_rate
 from wowevent.tally import Tally
 from wowevent.topic import check_pattern

@@ -22,7 +22,8 @@ from wowevent.directory import Directory
 from wowevent.ear import Ear
 from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed
-from wowevent.event import Event, check_name, new_id
+from wowevent.event import Event, check_name
+from wowevent.id import new_id
 from wowevent.log import logger
 from wowevent.roll import Roll
 from wowevent.trail import Delivered, Trail

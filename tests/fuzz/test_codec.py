@@ -16,7 +16,8 @@ from tests.fuzz.texts import STRANGE, changed, text_of, torn
 from tests.unit.test_codec import ENVELOPE, FULL, UNKNOWN, events
 from wowevent.codec import decode, encode, from_cloudevent, from_fields, parse, to_cloudevent, to_fields
 from wowevent.errors import BusError, FormatTooNew, StorageDamaged
-from wowevent.event import ALIASES, MAX_DEPTH, Event
+from wowevent.event import ALIASES, Event
+from wowevent.payload import MAX_DEPTH
 
 SAID = {name: value for name, value in ENVELOPE.items() if name not in {"timestamp", "not_before"}}
 """All fields but times, of which the library says itself what it can read."""

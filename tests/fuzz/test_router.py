@@ -24,7 +24,7 @@ from tests.fuzz.test_wire import CLIENT_BYTES, frames
 from tests.keys import Keys
 from tests.router.conftest import bus_of, desk_of, eventually, quiet  # noqa: F401 - a fixture
 from tests.unit.test_topic import oracle
-from wowevent.event import MAX_DEPTH
+from wowevent.payload import MAX_DEPTH
 from wowevent.router import EventRouter
 
 PATIENCE: Final = 20.0

@@ -9,7 +9,7 @@ from tests.client.scripted import Peer, line, scripted
 from tests.faults.proxy import Proxy
 from tests.js.conftest import Tab
 from wowevent import Event, EventBus
-from wowevent.event import made_at
+from wowevent.id import made_at
 from wowevent.router import EventRouter
 
 

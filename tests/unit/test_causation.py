@@ -13,7 +13,7 @@ from wowevent.broker import Position, Query, Stored
 from wowevent.brokers.memory import MemoryBroker
 from wowevent.causation import find
 from wowevent.errors import BusError
-from wowevent.event import made_at, new_id
+from wowevent.id import made_at, new_id
 from wowevent.reading import Reading, reached
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from wowevent import codec
 from wowevent.codec import decode, encode, from_cloudevent, from_fields, loads, parse, to_cloudevent, to_fields
 from wowevent.errors import BusError, FormatTooNew, InvalidEvent, StorageDamaged
-from wowevent.event import MAX_DEPTH, Event, EventMetadata
+from wowevent.event import Event, EventMetadata
+from wowevent.payload import MAX_DEPTH
 
 FULL = Event(
     event_id="0190a000-0000-7000-8000-000000000001",

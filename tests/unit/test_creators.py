@@ -12,7 +12,9 @@ from wowevent.creators import (
     create_task_event,
 )
 from wowevent.errors import InvalidEvent
-from wowevent.event import Event, EventPriority, EventType
+from wowevent.event import Event
+from wowevent.event_type import EventType
+from wowevent.priority import EventPriority
 
 TRACE = UUID("0190a000-0000-7000-8000-000000000001")
 PLAN = UUID("0190a000-0000-7000-8000-000000000002")

@@ -1,12 +1,8 @@
-"""Events: every field, in every spelling; checked, immutable, with ids that grow."""
+"""Events: every field, in every spelling; checked, immutable."""
 
 import copy
 import math
-import os
 import pickle
-import re
-import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -21,23 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wowevent import event as module
 from wowevent.errors import FormatTooNew, InvalidEvent, InvalidTopic
-from wowevent.event import (
-    BANDS,
-    MAX_DEPTH,
-    Event,
-    EventMetadata,
-    EventPriority,
-    EventType,
-    band,
-    check_depth,
-    check_name,
-    encode_payload,
-    new_id,
-    priority_level,
-    utc,
-)
+from wowevent.event import Event, EventMetadata, check_name, utc
+from wowevent.event_type import EventType
+from wowevent.payload import MAX_DEPTH, check_depth, encode_payload
+from wowevent.priority import EventPriority
 
 UUID_TEXT = "0190a000-0000-7000-8000-000000000001"
 make: Any = Event  # as it is called by those who have no types, or who do not know better
@@ -341,68 +325,6 @@ def test_a_subclass_of_datetime_becomes_a_plain_one():
     assert utc(Moment(2026, 1, 2, 12)) == NOON
 
 
-# ------------------------------------------------------------------------------------------------ types and priorities
-
-
-def test_the_catalogue():
-    names = {name: getattr(EventType, name) for name in EventType.__annotations__}
-    assert list(EventType.catalogue()) == list(names.values())
-    assert len(names) == 22
-    assert names["AGENT_HEARTBEAT"] == "agent.heartbeat"
-    assert names["PLAN_STEP_COMPLETED"] == "plan.step_completed"
-    for kind in EventType.catalogue():
-        assert Event(event_type=kind).event_type == kind
-
-
-@pytest.mark.parametrize("kind", [EventType.TASK_CREATED, EventType("deploy.done"), Event(topic="own.name").event_type])
-def test_any_type_has_a_value_and_prints_its_name(kind: EventType):
-    assert isinstance(kind, str)
-    assert type(kind.value) is str
-    assert f"{kind}" == str(kind) == kind.value == kind
-    assert pickle.loads(pickle.dumps(kind)) == kind  # noqa: S301 - our own bytes
-
-
-LEVELS = [(1, "lowest"), (3, "low"), (5, "normal"), (7, "high"), (9, "critical"), (10, "system")]
-
-
-@pytest.mark.parametrize(("level", "name"), LEVELS)
-def test_six_levels_have_names(level: int, name: str):
-    spellings = (level, name, name.upper(), EventPriority(level), EventPriority(name))  # type: ignore[arg-type]
-    assert {priority_level(spelling) for spelling in spellings} == {level}
-    assert {type(priority_level(spelling)) for spelling in spellings} == {int}
-    assert Event(topic="a", priority=EventPriority[name.upper()]).priority == level
-
-
-def test_an_unknown_priority_is_told_which_names_there_are():
-    with pytest.raises(InvalidEvent, match="lowest, low, normal, high, critical, system"):
-        priority_level("urgent")
-    for other in ("urgent", 4):
-        with pytest.raises(ValueError, match="not a valid"):
-            EventPriority(other)  # type: ignore[arg-type]
-
-
-def test_what_was_asked_before_does_not_change_the_answer():
-    priority_level(EventPriority.LOWEST)
-    for other in (True, 1.0):
-        with pytest.raises(InvalidEvent):
-            priority_level(other)
-
-
-@pytest.mark.parametrize("level", range(1, 11))
-def test_every_level_has_one_band(level: int):
-    assert [name for name, levels in BANDS.items() if level in levels] == [band(level)]
-    assert Event(topic="a.b", priority=level).routing_key == f"a.b.{band(level)}"
-
-
-def test_the_bands():
-    assert {name: list(levels) for name, levels in BANDS.items()} == {
-        "low": [1, 2, 3],
-        "normal": [4, 5, 6],
-        "high": [7, 8],
-        "critical": [9, 10],
-    }
-
-
 # ------------------------------------------------------------------------------------------------ metadata
 
 METADATA = EventMetadata(
@@ -650,90 +572,6 @@ def test_what_is_shown_of_an_event_is_not_its_payload():
     )
     assert repr(event) == "Event('a', event_id='e', source_agent='s')"
     assert dict(event.__rich_repr__()) == {"topic": "a", "event_id": "e", "source_agent": "s"}
-
-
-# ------------------------------------------------------------------------------------------------ ids
-
-UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-
-@pytest.fixture
-def ids(monkeypatch: pytest.MonkeyPatch):
-    """A source of ids whose clock the test sets, in milliseconds."""
-    now = [1_700_000_000_000]
-    monkeypatch.setattr(module, "time_ns", lambda: now[0] * 1_000_000)
-    return module._Ids(), now  # noqa: SLF001 - one of its own, with a clock that can be moved
-
-
-def milliseconds(id: str) -> int:
-    return UUID(id).int >> 80
-
-
-def test_ids_are_uuid7_unique_and_increasing():
-    made = [new_id() for _ in range(20_000)]
-    assert all(UUID7.fullmatch(id) for id in made)
-    assert {UUID(id).version for id in made[:100]} == {7}
-    assert made == sorted(set(made))
-
-
-def test_an_id_tells_when_it_was_made(ids):
-    source, now = ids
-    assert milliseconds(source.new()) == now[0]
-    now[0] += 5
-    assert milliseconds(source.new()) == now[0]
-
-
-def test_ids_increase_while_the_clock_stands_still_for_more_than_the_counter_holds(ids):
-    source, now = ids
-    made = [source.new() for _ in range(10_000)]
-    assert made == sorted(set(made))
-    assert milliseconds(made[-1]) == now[0] + 2
-
-
-def test_ids_increase_when_the_clock_is_set_back(ids):
-    source, now = ids
-    made = [source.new()]
-    for _ in range(100):
-        now[0] -= 1000
-        made.append(source.new())
-    now[0] += 200_000
-    made.append(source.new())
-    assert made == sorted(set(made))
-    assert milliseconds(made[-1]) == now[0]
-
-
-def test_ids_made_by_many_threads_at_once_are_unique_and_increasing_in_each():
-    made: list[list[str]] = [[] for _ in range(8)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=lambda own=own: own.extend(new_id() for _ in range(3_000))) for own in made]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert all(own == sorted(own) for own in made)
-    assert len({id for own in made for id in own}) == 24_000
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_does_not_repeat_its_parents_ids():
-    new_id()  # the pool is filled
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:  # pragma: no cover - another process
-        os.write(writer, "\n".join(new_id() for _ in range(500)).encode())
-        os._exit(0)
-    parents = [new_id() for _ in range(500)]
-    os.waitpid(child, 0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        childs = pipe.read().split("\n")
-    assert len({*parents, *childs}) == 1000
-    tails = {id[-12:] for id in parents} & {id[-12:] for id in childs}
-    assert not tails
 
 
 def test_an_event_equals_events_alone_whether_looked_at_or_not():

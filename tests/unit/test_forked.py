@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # What `python -m` runs in these tests: a module of their own, next to which a command starts.
 TELLS = """
 import json, os, random, sys, uuid
-from wowevent.event import new_id
+from wowevent.id import new_id
 
 if __name__ == "__main__":
     said = sys.stdin.read()

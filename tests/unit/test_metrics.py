@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wowevent.errors import InvalidEvent
-from wowevent.event import EventType
+from wowevent.event_type import EventType
 from wowevent.metrics import BOUNDS, EventMetrics, SubscriberTotals, health_of
 
 NOTHING = {"p50": 0.0, "p95": 0.0, "p99": 0.0, "mean": 0.0, "max": 0.0, "count": 0}

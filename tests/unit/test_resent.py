@@ -10,7 +10,7 @@ from wowevent import Event, InvalidEvent
 from wowevent.broker import Filter, Subscription
 from wowevent.codec import decode, encode
 from wowevent.event import _TEXT as TEXT
-from wowevent.event import made_at
+from wowevent.id import made_at
 from wowevent.resent import RESENT, Resent, corrected, corrected_id, resent_of
 from wowevent.routing import Routes, matches
 

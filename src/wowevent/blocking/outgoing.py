@@ -8,7 +8,8 @@ from msgspec import structs
 
 from wowevent.delivery import followed, following
 from wowevent.errors import InvalidEvent, InvalidTopic, PayloadTooLarge, shown
-from wowevent.event import BANDS, Event, band, checked, priority_level
+from wowevent.event import Event, checked
+from wowevent.priority import BANDS, band, priority_level
 from wowevent.topic import check_topic, is_reserved
 
 LEVELS: Final = {name: priority_level(name) for name in BANDS}

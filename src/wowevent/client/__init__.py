@@ -26,7 +26,8 @@ from wowevent.client.roster import Member, Roster
 from wowevent.client.subscription import Counters, Start, wanted
 from wowevent.clock import Clock, SystemClock
 from wowevent.errors import BrokerUnavailable, Closed, InvalidEvent, SubscriptionNotFound
-from wowevent.event import Event, check_name, checked, new_id
+from wowevent.event import Event, check_name, checked
+from wowevent.id import new_id
 from wowevent.log import logger
 from wowevent.router.wire import (
     Delivered,

@@ -17,8 +17,9 @@ from wowevent.clock import Clock, Timer
 from wowevent.codec import encode as encode_event
 from wowevent.delivery import followed, following
 from wowevent.errors import BusError, Closed, InvalidEvent, InvalidTopic, PayloadTooLarge, RequestTimeout
-from wowevent.event import Event, encode_payload
+from wowevent.event import Event
 from wowevent.log import logger
+from wowevent.payload import encode_payload
 from wowevent.router.wire import MARGIN, Asked, Error, Published, Reply, Request, encode
 from wowevent.topic import is_reserved
 from wowevent.wakeup import Wakeup

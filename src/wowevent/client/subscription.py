@@ -18,9 +18,10 @@ from wowevent.broker import Lease, Position
 from wowevent.client.inbox import Inbox, Seen
 from wowevent.client.settling import Settling, Verdict
 from wowevent.errors import BusError, InvalidTopic
-from wowevent.event import Event, check_name, checked, priority_level, utc
+from wowevent.event import Event, check_name, checked, utc
 from wowevent.lineage import UNNAMED
 from wowevent.log import logger
+from wowevent.priority import priority_level
 from wowevent.router.wire import Delivered, Item, Nack, Subscribe, Subscribed, Wanted, delivered_event
 from wowevent.subscription import identity
 from wowevent.topic import check_pattern, check_topic

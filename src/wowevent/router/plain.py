@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from wowevent.errors import BusError
-from wowevent.event import MAX_DEPTH, Event, check_name
+from wowevent.event import Event, check_name
+from wowevent.payload import MAX_DEPTH
 from wowevent.topic import check_topic
 
 _Ref = str | int | float | None

@@ -27,7 +27,7 @@ from wowevent.attendance import Guests
 from wowevent.bus import EventBus
 from wowevent.clock import SystemClock
 from wowevent.errors import Closed, NotPermitted, NotSupported, Unauthenticated
-from wowevent.event import new_id
+from wowevent.id import new_id
 from wowevent.log import logger, websocket_logger
 from wowevent.pulse import Connected, RouterPulse
 from wowevent.router.connection import Connection

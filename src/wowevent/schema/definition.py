@@ -12,7 +12,8 @@ import jsonschema_rs
 import msgspec
 
 from wowevent.errors import InvalidEvent, shown
-from wowevent.event import MAX_DEPTH, check_depth, checked
+from wowevent.event import checked
+from wowevent.payload import MAX_DEPTH, check_depth
 from wowevent.schema.findings import MASK, MOST, lines
 from wowevent.schema.layout import MOST_VISITS, Layout
 from wowevent.topic import check_topic

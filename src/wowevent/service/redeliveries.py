@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from wowevent.event import new_id
+from wowevent.id import new_id
 from wowevent.service import answers
 from wowevent.service.access import asker, note
 from wowevent.service.answers import RedeliverOrder, RedeliveryShown, answer

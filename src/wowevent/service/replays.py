@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from wowevent.event import check_name, new_id
+from wowevent.event import check_name
+from wowevent.id import new_id
 from wowevent.replay import ReplayConfig, ReplayControl, check_destination
 from wowevent.service import answers
 from wowevent.service.access import asker, note, permit

@@ -10,7 +10,8 @@ from msgspec import structs
 from wowevent.brokers.rabbitmq.tags import HEADER, headers_of, route_of
 from wowevent.codec import decode, encode, from_fields, loads
 from wowevent.errors import BusError
-from wowevent.event import BANDS, Event, band, check_name, priority_level
+from wowevent.event import Event, check_name
+from wowevent.priority import BANDS, band, priority_level
 from wowevent.topic import check_topic, is_reserved
 
 

@@ -12,7 +12,7 @@ from wowevent.broker import URGENT, Position, Subscription
 from wowevent.brokers.sqlite.log import checked, head, micros
 from wowevent.brokers.sqlite.schema import insert, one, rows
 from wowevent.errors import BusError, PositionLost
-from wowevent.event import BANDS
+from wowevent.priority import BANDS
 from wowevent.routing import Routes, spec_of, subscription_of
 from wowevent.topic import matches_any, matches_key
 
