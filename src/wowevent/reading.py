@@ -13,6 +13,9 @@ from wowevent.topic import matches_any
 
 _REASONS: Final = frozenset(Reason)
 
+Turn = Callable[[], Awaitable[Sequence[Stored | BusError] | None]]
+"""Gives what comes next; when it has nothing it waits, or None says that there will be no more."""
+
 
 def wanted(query: Query, event: Event) -> bool:
     """Whether a read asked for this event."""
@@ -81,19 +84,31 @@ def reason_of(text: str) -> Reason:
     return Reason(text) if text in _REASONS else Reason.UNKNOWN
 
 
+def once(ask: Callable[[], Awaitable[Sequence[Stored | BusError]]]) -> Turn:
+    """A turn that has what `ask` gives, and behind it no more."""
+    asked = False
+
+    async def turn() -> Sequence[Stored | BusError] | None:
+        nonlocal asked
+        if asked:
+            return None
+        found = await ask()
+        asked = True
+        return found
+
+    return turn
+
+
 class Reading:
     """An iteration over the log. After it raised PositionLost or StorageDamaged it goes on behind the gap."""
 
     def __init__(
         self,
-        turn: Callable[[], Awaitable[Sequence[Stored | BusError] | None]],
+        turn: Turn,
         limit: int | None,
         end: Callable[[], object] = lambda: None,
     ) -> None:
-        """`turn` gives what comes next; when it has nothing it waits, or None says that there will be no more.
-
-        `end` is called when nothing is read any more, perhaps more than once.
-        """
+        """`end` is called when nothing is read any more, perhaps more than once."""
         self._turn = turn
         self._left = limit
         self._end = end

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -63,7 +64,7 @@ from wowevent.entrance import Entrance
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, StorageFull, SubscriptionNotFound
 from wowevent.event import Event, check_name
 from wowevent.presence import Presence
-from wowevent.reading import Reading, of_facts
+from wowevent.reading import Reading, of_facts, once
 
 __all__ = ["NatsBroker"]
 
@@ -396,7 +397,7 @@ class NatsBroker:
         if follow:
             return self._follow(query, after)
         if of_facts(query):
-            return self._facts(query, after)
+            return Reading(once(partial(self._facts, query, after)), query.limit)
         past = Past(query, after)
 
         async def turn() -> Items | None:
@@ -404,18 +405,8 @@ class NatsBroker:
 
         return Reading(turn, query.limit, lambda: self._end(past.close()))
 
-    def _facts(self, query: Query, after: Position | None) -> Reading:
-        done = False
-
-        async def turn() -> Items | None:
-            nonlocal done
-            session = await self._entrance.enter()
-            if done:
-                return None
-            done = True
-            return await facts(session, query, after)
-
-        return Reading(turn, query.limit)
+    async def _facts(self, query: Query, after: Position | None) -> Items:
+        return await facts(await self._entrance.enter(), query, after)
 
     def _follow(self, query: Query, after: Position | None) -> Reading:
         tail: Tail | None = None

@@ -19,6 +19,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -61,7 +62,7 @@ from wowevent.codec import encode
 from wowevent.entrance import Entrance
 from wowevent.errors import BrokerUnavailable, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event, check_name
-from wowevent.reading import Reading, of_facts
+from wowevent.reading import Reading, of_facts, once
 from wowevent.routing import spec_of
 from wowevent.tag import Tag
 
@@ -449,7 +450,7 @@ class RabbitMQBroker:
         if follow:
             return self._follow(query, after)
         if of_facts(query):
-            return self._facts(query, after)
+            return Reading(once(partial(self._facts, query, after)), query.limit)
         pages = Pages(query, after)
 
         async def turn() -> Items | None:
@@ -457,19 +458,10 @@ class RabbitMQBroker:
 
         return Reading(turn, query.limit, pages.close)
 
-    def _facts(self, query: Query, after: Position | None) -> Reading:
-        done = False
-
-        async def turn() -> Items | None:
-            nonlocal done
-            session = await self._entrance.enter()
-            if done:
-                return None
-            done = True
-            await session.control.sync()
-            return facts(query, after, session)
-
-        return Reading(turn, query.limit)
+    async def _facts(self, query: Query, after: Position | None) -> Items:
+        session = await self._entrance.enter()
+        await session.control.sync()
+        return facts(query, after, session)
 
     def _follow(self, query: Query, after: Position | None) -> Reading:
         tail: Tail | None = None
