@@ -21,7 +21,7 @@ from wowevent.creators import (
     create_task_event,
 )
 from wowevent.dead_letter import Correction, LetterCount
-from wowevent.dead_letter_queue import DeadLetterQueue, FailedEvent
+from wowevent.dead_letter_queue import DeadLetterQueue
 from wowevent.delivery import Delivery, current
 from wowevent.errors import (
     BrokerError,
@@ -71,6 +71,7 @@ from wowevent.retry import RetryPolicy
 from wowevent.roster import AgentInfo
 from wowevent.schedule import ScheduleInfo
 from wowevent.schema import EventSchema, EventValidator, SchemaBreak, SchemaRegistry
+from wowevent.shelf import FailedEvent
 from wowevent.storm import Storm, StormPolicy
 from wowevent.subscription import Handle as Subscription
 from wowevent.trail import Delivered
