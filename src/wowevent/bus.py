@@ -2,6 +2,9 @@
 
 An event's way: `publish` stamps and checks it -> `batch` -> the broker appends and routes it -> a `consumer` leases it,
 calls the handler, and settles what `retry` decides.
+
+It is long because it is the one class that users know: its signatures and what they promise. What a method does beyond
+a few lines is in a part that the constructor makes.
 """
 
 from __future__ import annotations

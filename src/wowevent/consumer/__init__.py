@@ -5,7 +5,8 @@
     settler   what gathered in the outbox goes in one call
     keeper    extends the leases of what is held too long                    stock
 
-`expected` is what a bus waits for, `options` what a user says.
+`expected` is what a bus waits for, `options` what a user says. Fetching and handling are one file, since an event
+passes both: whoever follows it reads on.
 """
 
 from __future__ import annotations
