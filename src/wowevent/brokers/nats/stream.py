@@ -313,9 +313,9 @@ class Pages:
             self._link.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}")
 
 
-async def read_all(link: Link, stream: str, subjects: list[str], first: int = 1, **more: Any) -> list[Item]:
+async def read_all(link: Link, stream: str, subjects: list[str], **more: Any) -> list[Item]:
     """All of a range that is not long."""
-    pages, found = Pages(link, stream, subjects, first, **more), []
+    pages, found = Pages(link, stream, subjects, **more), []
     while page := await pages.next():
         found += page
     return found

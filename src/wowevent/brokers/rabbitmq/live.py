@@ -82,11 +82,10 @@ class Live:
         self._unheard = others - self.presence.others() - {self._instance}
         await self._say(Said("hello", self.presence.note()))
 
-    async def listen(self, pattern: str, *, stop: bool = False) -> None:
-        """Hear live events whose topics match an AMQP pattern, or no more."""
+    async def listen(self, pattern: str) -> None:
+        """Hear live events whose topics match an AMQP pattern."""
         assert self._channel is not None  # noqa: S101 - for the type checker
-        change = self._channel.queue_unbind if stop else self._channel.queue_bind
-        await self._link.call(change(self._mailbox, self._names.live, pattern))
+        await self._link.call(self._channel.queue_bind(self._mailbox, self._names.live, pattern))
 
     async def free(self, what: str) -> None:
         """Say that a lock is let go."""
