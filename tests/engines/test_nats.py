@@ -61,6 +61,7 @@ from wowevent.errors import (
     StorageFull,
     SubscriptionNotFound,
 )
+from wowevent.expiry import Expiry
 from wowevent.tag import Tag
 
 TOPIC = "task.created"
@@ -1321,17 +1322,17 @@ async def test_subscriptions_that_have_nothing_cost_no_task(rig: Rig, monkeypatc
     here, called = session_of(broker), list[str]()
     assert here._ticking is not None
     here._ticking.cancel()
-    flush, touch = Serving.flush, Serving.touch
+    flush, touch = Expiry.flush, Serving.touch
 
-    async def flushed(self: Serving) -> None:
-        called.append(f"flush {self.id}")
+    async def flushed(self: Expiry) -> None:
+        called.append("flush")
         await flush(self)
 
     async def touched(self: Serving) -> None:
         called.append(f"touch {self.id}")
         await touch(self)
 
-    monkeypatch.setattr(Serving, "flush", flushed)
+    monkeypatch.setattr(Expiry, "flush", flushed)
     monkeypatch.setattr(Serving, "touch", touched)
     await broker.ping()
     here._tick()

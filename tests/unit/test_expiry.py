@@ -55,6 +55,7 @@ async def test_each_is_seen_to_when_it_ends():
 async def test_one_that_has_not_begun_never_ends():
     leases = Leases()
     leases.lease(inf)
+    assert not leases.clock._due  # noqa: SLF001 - no loop takes a timer to the end of time
     await leases.clock.advance(1e6)
     assert not leases.expiry.due
     leases.lease(2e6)
