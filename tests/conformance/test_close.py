@@ -67,7 +67,7 @@ async def test_closing_wakes_who_waits(rig: Rig):
 
 async def test_closing_while_it_is_opened_ends_who_waits_for_that(rig: Rig):
     broker = rig.broker()
-    waiting = [asyncio.create_task(call(broker)) for call in CALLS.values()]
+    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(call(broker)) for call in CALLS.values()]
     await asyncio.sleep(0)
     await broker.close()
     async with asyncio.timeout(5):
