@@ -14,7 +14,8 @@ from tests.keys import Keys
 from wowevent import EventBus
 from wowevent.access import audit
 from wowevent.access.address import listen
-from wowevent.service import create_app, logs, server
+from wowevent.process import logs
+from wowevent.service import create_app, server
 from wowevent.service.server import http_server
 
 HEAD = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n"

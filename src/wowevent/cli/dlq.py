@@ -29,7 +29,7 @@ from wowevent.event import check_name
 from wowevent.fingerprint import MOST as MOST_GROUPS
 from wowevent.fingerprint import PATTERN, LetterGroup, LetterGroups
 from wowevent.schema import SchemaRegistry
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _EVERY: Final = 2**31  # letters: no limit

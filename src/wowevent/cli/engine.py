@@ -10,7 +10,7 @@ import typer
 
 from wowevent.bus import EventBus
 from wowevent.schema import SchemaRegistry
-from wowevent.service.logs import set_up_logs
+from wowevent.process.logs import set_up_logs
 from wowevent.settings import Settings
 
 Url = Annotated[

@@ -11,7 +11,7 @@ import typer
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.show import printer
 from wowevent.event import utc
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _AGO: Final = re.compile(r"(\d{1,6})([smhd])")

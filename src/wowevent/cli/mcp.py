@@ -10,8 +10,8 @@ import typer
 
 from wowevent.cli.engine import Namespace, Url, note, settle
 from wowevent.cli.exits import CommandError
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import run
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 Tokens = Annotated[

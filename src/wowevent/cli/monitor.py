@@ -24,8 +24,8 @@ from wowevent.cli.serve import settings_of
 from wowevent.cli.show import open_console, print_json
 from wowevent.errors import BrokerUnavailable
 from wowevent.event import Event
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import ending, run
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import ending, run
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:

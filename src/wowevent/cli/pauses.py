@@ -13,7 +13,7 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.show import local_time, print_all
 from wowevent.cli.token import term
 from wowevent.holds import Pause
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("SCOPE", "NAME", "SINCE", "UNTIL", "BY", "REASON")

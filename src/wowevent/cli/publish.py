@@ -18,7 +18,7 @@ from wowevent.cli.lines import is_piped, lines, size
 from wowevent.codec import loads, parse
 from wowevent.errors import BusError, InvalidEvent
 from wowevent.event import Event
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from wowevent.cli.show import counted, printer
 from wowevent.delivery import current
 from wowevent.event import Event, check_name
 from wowevent.replay import ReplayConfig, check_destination
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 

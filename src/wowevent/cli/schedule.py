@@ -18,7 +18,7 @@ from wowevent.codec import loads, to_fields
 from wowevent.errors import InvalidEvent
 from wowevent.event import Event
 from wowevent.schedule import ScheduleInfo
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("NAME", "WHEN", "NEXT", "LAST", "TOPIC")

@@ -29,7 +29,7 @@ from wowevent.bus import EventBus
 from wowevent.errors import BrokerError
 from wowevent.log import logger
 from wowevent.service import create_app, drain, watch
-from wowevent.service.loop import ending
+from wowevent.process.loop import ending
 from wowevent.service.stream import ABORT
 from wowevent.settings import Settings
 
