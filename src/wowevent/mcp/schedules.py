@@ -14,7 +14,7 @@ from wowevent.mcp.events import Payload, Topic
 from wowevent.mcp.shown import fitting, shown_event
 from wowevent.mcp.tool import Nothing, Tool
 from wowevent.schedule import ScheduleInfo
-from wowevent.service.answers import shown_schedule
+from wowevent.service.schedules import shown_schedule
 
 Name = Annotated[str, Meta(description="The schedule's name.", max_length=128)]
 Moment = Annotated[str, Meta(description="ISO 8601, naive is UTC.")]

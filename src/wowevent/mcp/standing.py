@@ -15,7 +15,7 @@ from wowevent.mcp.letters import Name
 from wowevent.mcp.problem import problem_of
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Nothing, Tool
-from wowevent.service.answers import shown_subscription
+from wowevent.service.subscriptions import shown_subscription
 
 _MOST: Final = 200  # subscriptions of an answer
 

@@ -12,7 +12,7 @@ from wowevent.mcp.call import Call
 from wowevent.mcp.problem import Refusal
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Nothing, Tool
-from wowevent.service.answers import shown_storm
+from wowevent.service.storms import shown_storm
 from wowevent.storm import Storm
 
 

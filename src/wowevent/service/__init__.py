@@ -34,7 +34,6 @@ from wowevent.access.rates import Rates
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger
-from wowevent.service.answers import RedeliveryShown, ReplayShown
 from wowevent.service.failures import (
     Refusal,
     answer_bus_error,
@@ -47,7 +46,8 @@ from wowevent.service.idempotency import Keys
 from wowevent.service.jobs import Jobs
 from wowevent.service.openapi import DESCRIPTION
 from wowevent.service.pages import ROUTES
-from wowevent.service.replays import brief
+from wowevent.service.redeliveries import RedeliveryShown
+from wowevent.service.replays import ReplayShown, brief
 from wowevent.service.routes import OPERATIONS, make_routes
 from wowevent.service.stream import Streams
 

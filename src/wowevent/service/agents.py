@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
+from wowevent.roster import AgentInfo
 from wowevent.service.access import asker
-from wowevent.service.answers import Agents, answer
+from wowevent.service.answers import answer
 from wowevent.service.asking import bus_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from wowevent.access.rights import Identity
-    from wowevent.roster import AgentInfo
+
+
+class Agents(Struct):
+    """Who is there or has a subscription that is remembered, by name."""
+
+    agents: list[AgentInfo]
 
 
 async def agents(request: Request) -> Response:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta, Struct
 
 from wowevent.broker import DeadQuery
 from wowevent.causation import find_event
@@ -12,7 +14,7 @@ from wowevent.codec import to_fields
 from wowevent.errors import ValidationError, printable, shown
 from wowevent.routing import matches
 from wowevent.service.access import asker, sight
-from wowevent.service.answers import DeliveryShown, EventShown, SchemaNamed, answer
+from wowevent.service.answers import EventFields, PositionText, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.failures import Refusal
 from wowevent.service.subscriptions import sees as sees_subscription
@@ -27,6 +29,40 @@ if TYPE_CHECKING:
     from wowevent.bus import EventBus
     from wowevent.event import Event
     from wowevent.trail import Delivered
+
+
+class SchemaNamed(Struct):
+    """The schema that a payload is held against now."""
+
+    version: str
+
+
+class DeliveryShown(Struct):
+    """One delivery of an event to one subscription, as the process remembers it that made it."""
+
+    subscription: str
+    agent: str | None
+    at: Annotated[float, Meta(description="When it was handed over, Unix seconds.")]
+    seconds: Annotated[float, Meta(description="How long the handler took.")]
+    attempt: Annotated[int, Meta(description="1 for the first.")]
+    outcome: Annotated[
+        Literal["acked", "retried", "dead", "dropped"],
+        Meta(description="`dropped`: failed for good where no dead letters are kept."),
+    ]
+    error: Annotated[str | None, Meta(description="For who may see dead letters of its topic.")]
+    process: str
+
+
+class EventShown(Struct):
+    """One event, and what became of it."""
+
+    event: EventFields
+    position: Annotated[PositionText | None, Meta(description="Null: only a dead letter has it any more.")]
+    stored_at: float | None
+    schema: SchemaNamed | None
+    deliveries: Annotated[list[DeliveryShown], Meta(description="Of those that processes remember, the oldest first.")]
+    dead_letters: Annotated[list[str], Meta(description="Their ids.")]
+    matched: Annotated[list[str], Meta(description="The ids of the subscriptions that it matches now.")]
 
 
 async def event(request: Request) -> Response:

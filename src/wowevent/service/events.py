@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 from starlette.responses import Response, StreamingResponse
 
 from wowevent.broker import Iteration, Stored
@@ -17,7 +17,15 @@ from wowevent.log import logger
 from wowevent.replay import build_query
 from wowevent.rewind import newest, stretch
 from wowevent.service.access import asker, permit, sight, stamped, standing
-from wowevent.service.answers import History, Receipts, answer, line, shown_receipt, shown_stored
+from wowevent.service.answers import (
+    PositionText,
+    Receipts,
+    StoredEvent,
+    answer,
+    line,
+    shown_receipt,
+    shown_stored,
+)
 from wowevent.service.asking import (
     FURTHEST,
     TRACEPARENT,
@@ -52,6 +60,13 @@ PARTS: Final = frozenset({"before", "stored_from", "stored_until"})
 """What says which part of the log is meant, beside `after`."""
 
 _PAGE: Final = "100"
+
+
+class History(Struct):
+    """A page of the log; `next`, if not null, goes on: with `?after=`, newest first with `?before=`."""
+
+    events: list[StoredEvent]
+    next: PositionText | None
 
 
 async def publish(request: Request) -> Response:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
 
 from wowevent.errors import BusError
 from wowevent.service.access import asker
-from wowevent.service.answers import (
-    ConnectionShown,
-    LatencyShown,
-    Overview,
-    Routers,
-    RouterShown,
-    SampleShown,
-    answer,
-)
+from wowevent.service.answers import UnixSeconds, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.health import look
 from wowevent.service.subscriptions import sees
@@ -32,6 +26,79 @@ if TYPE_CHECKING:
     from wowevent.pulse import Connected, Sample
 
 _PATIENCE: Final = 3.0  # seconds for the engine to answer; the rates are there without it
+
+
+class LatencyShown(Struct):
+    """How long handlers took within the last ten seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class SampleShown(Struct):
+    """Events a second of all processes at one moment, and the p95 of seconds that handlers took."""
+
+    at: UnixSeconds
+    published: Annotated[float | None, Meta(description="Null, as the others: the other processes were not heard.")]
+    delivered: float | None
+    failed: float | None
+    p95: float | None
+
+
+class Overview(Struct):
+    """All processes of the namespace together.
+
+    Null is what is not known: numbers of the engine's if it does not answer, and those of the processes while they
+    cannot be heard.
+    """
+
+    engine: str
+    url: Annotated[str | None, Meta(description="Without credentials; for who administers.")]
+    health: Literal["healthy", "unhealthy"]
+    processes: Annotated[
+        int | None, Meta(description="Those that were heard of in the last 6 seconds, this one included.")
+    ]
+    since: Annotated[float | None, Meta(description="When samples began to be taken, Unix seconds.")]
+    published_per_second: float | None
+    delivered_per_second: float | None
+    failed_per_second: float | None
+    latency: LatencyShown | None
+    subscriptions: int | None
+    ready: int | None
+    leased: int | None
+    delayed: int | None
+    dead: int | None
+    series: Annotated[list[SampleShown], Meta(description="One every 2 seconds, of 10 minutes at most.")]
+
+
+class ConnectionShown(Struct):
+    """One client of a router."""
+
+    name: str | None
+    address: str
+    since: UnixSeconds
+    subscriptions: int
+    outbox_bytes: Annotated[int, Meta(description="What waits for it to read.")]
+
+
+class RouterShown(Struct):
+    """One router, as it said some seconds ago."""
+
+    process: str
+    host: Annotated[str | None, Meta(description="For who administers.")]
+    clients: int
+    named: Annotated[int, Meta(description="Named subscriptions that it serves.")]
+    events_processed: Annotated[int, Meta(description="Published by its clients since it serves.")]
+    since: UnixSeconds
+    connections: Annotated[list[ConnectionShown] | None, Meta(description="Null of routers in other processes.")]
+
+
+class Routers(Struct):
+    """The routers of the namespace, by process."""
+
+    routers: list[RouterShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 async def overview(request: Request) -> Response:

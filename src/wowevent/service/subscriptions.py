@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from wowevent.errors import SubscriptionConflict, SubscriptionNotFound, shown
 from wowevent.log import logger
 from wowevent.service.access import asker, name_of_asker, note
-from wowevent.service.answers import Purged, Subscriptions, SubscriptionShown, answer, shown_subscription
+from wowevent.service.answers import answer
 from wowevent.service.asking import bus_of, flag_of
 from wowevent.service.intake import no_order
 
@@ -19,6 +20,54 @@ if TYPE_CHECKING:
     from wowevent.broker import SubscriptionInfo
     from wowevent.bus import EventBus
     from wowevent.pulse import Rates
+
+
+class Wishes(Struct):
+    """What a subscription wants of the topics it matches; null is no wish."""
+
+    types: list[str] | None
+    priorities: list[int] | None
+    sources: list[str] | None
+
+
+class SubscriptionShown(Struct):
+    """One subscription as the engine sees it now; a number is null where the engine cannot tell it."""
+
+    id: str
+    agent: str | None
+    durable: Annotated[bool, Meta(description="False: it is live, nothing is kept for it.")]
+    patterns: list[str]
+    filter: Wishes | None
+    ready: int
+    leased: int | None
+    delayed: int | None
+    dead: int
+    consumers: int
+    oldest: Annotated[float | None, Meta(description="Seconds since the oldest unsettled event was stored.")]
+    lost: Annotated[int | None, Meta(description="Unread events that were dropped and not yet reported.")]
+    lapsed: Annotated[bool, Meta(description="Unserved for too long: nothing is kept for it until it is served again.")]
+    paused: Annotated[bool, Meta(description="By hand, itself, its agent or everything: nobody is given its events.")]
+    delivered_per_second: Annotated[
+        float | None,
+        Meta(
+            description="Of the last 5 to 10 seconds, in all processes, as are the next two. Null where `rates` was "
+            "not asked for, of a live one, and where a process has more subscriptions at work than it names."
+        ),
+    ]
+    failed_per_second: Annotated[float | None, Meta(description="Each attempt counts.")]
+    error_rate: Annotated[float | None, Meta(description="The fraction that failed; 0 where nothing came.")]
+
+
+class Subscriptions(Struct):
+    """All that the engine remembers, and the live ones that are there now, by id."""
+
+    subscriptions: list[SubscriptionShown]
+
+
+class Purged(Struct):
+    """How many events were dropped."""
+
+    purged: int
 
 
 async def subscriptions(request: Request) -> Response:
@@ -88,6 +137,38 @@ def sees(request: Request, info: SubscriptionInfo) -> bool:
     identity = asker(request)
     patterns = info.subscription.patterns
     return identity is None or identity.may("admin") or identity.may("subscribe", *patterns)
+
+
+def shown_subscription(
+    info: SubscriptionInfo, *, paused: bool, rate: tuple[float, float] | None = None
+) -> SubscriptionShown:
+    """A subscription for outside; `rate` is how much it gets and fails at a second, where that is known."""
+    spec = info.subscription
+    wish = spec.filter
+    delivered, failed = rate or (None, None)
+    return SubscriptionShown(
+        id=spec.id,
+        agent=spec.agent or None,
+        durable=spec.durable,
+        patterns=list(spec.patterns),
+        filter=None if wish is None else Wishes(_sorted(wish.types), _sorted(wish.priorities), _sorted(wish.sources)),
+        ready=info.ready,
+        leased=info.leased,
+        delayed=info.delayed,
+        dead=info.dead,
+        consumers=info.consumers,
+        oldest=info.oldest,
+        lost=info.lost,
+        lapsed=info.lapsed,
+        paused=paused,
+        delivered_per_second=delivered,
+        failed_per_second=failed,
+        error_rate=None if rate is None else rate[1] / (sum(rate) or 1.0),
+    )
+
+
+def _sorted(values: frozenset[Any] | None) -> list[Any] | None:
+    return None if values is None else sorted(values)
 
 
 async def _rates(request: Request, bus: EventBus) -> Rates | None:
