@@ -61,25 +61,24 @@ def _note(redelivery: RedeliveryShown, tried: int, done: int) -> None:
 
 async def redeliveries(request: Request) -> Response:
     """`{"redeliveries": […]}` of all processes, the newest first."""
-    bus_of(request)
     found, complete = await _redeliveries(request).all(asker(request))
     return answer(Redeliveries(found, complete))
 
 
 async def redelivery(request: Request) -> Response:
     """One of them."""
-    bus_of(request)
     return answer(await _redeliveries(request).get(request.path_params["id"], asker(request)))
 
 
 async def cancel(request: Request) -> Response:
     """The redelivery, which has ended; one that had ended already is left as it is."""
-    bus_of(request)
     shown = await _redeliveries(request).steer(request.path_params["id"], "cancel", asker(request))
     note(request, "redelivery cancelled", redelivery=shown.id)
     return answer(shown)
 
 
 def _redeliveries(request: Request) -> Jobs[RedeliveryShown]:
+    """All there are; Closed while the bus is switched off or draining."""
+    bus_of(request)
     found: Jobs[RedeliveryShown] = request.app.state.redeliveries
     return found

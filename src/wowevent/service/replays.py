@@ -14,7 +14,7 @@ from wowevent.service.access import asker, note, permit
 from wowevent.service.answers import PositionText, UnixSeconds, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import no_order, order_of
-from wowevent.service.jobs import Failure, Jobs, JobState
+from wowevent.service.jobs import Failure, Jobs, JobState, Steering
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -118,40 +118,41 @@ async def start(request: Request) -> Response:
 
 async def replays(request: Request) -> Response:
     """`{"replays": […]}` of all processes, the newest first."""
-    bus_of(request)
     found, complete = await _replays(request).all(asker(request))
     return answer(Replays(found, complete))
 
 
 async def replay(request: Request) -> Response:
     """One of them."""
-    bus_of(request)
     return answer(await _replays(request).get(request.path_params["id"], asker(request)))
 
 
 async def pause(request: Request) -> Response:
     """The replay, which is held; one that had ended is left as it is."""
-    bus_of(request)
-    await no_order(request, request.app.state.body_limit)
-    return answer(await _replays(request).steer(request.path_params["id"], "pause", asker(request)))
+    return await _steered(request, "pause")
 
 
 async def resume(request: Request) -> Response:
     """The replay, which goes on; one that had ended is left as it is."""
-    bus_of(request)
-    await no_order(request, request.app.state.body_limit)
-    return answer(await _replays(request).steer(request.path_params["id"], "resume", asker(request)))
+    return await _steered(request, "resume")
 
 
 async def cancel(request: Request) -> Response:
     """The replay, which has ended; one that had ended already is left as it is."""
-    bus_of(request)
     shown = await _replays(request).steer(request.path_params["id"], "cancel", asker(request))
     note(request, "replay cancelled", replay=shown.id)
     return answer(shown)
 
 
+async def _steered(request: Request, what: Steering) -> Response:
+    jobs = _replays(request)
+    await no_order(request, request.app.state.body_limit)
+    return answer(await jobs.steer(request.path_params["id"], what, asker(request)))
+
+
 def _replays(request: Request) -> Jobs[ReplayShown]:
+    """All there are; Closed while the bus is switched off or draining."""
+    bus_of(request)
     found: Jobs[ReplayShown] = request.app.state.replays
     return found
 
