@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from wowevent.access.sight import administers, sees_letters, sees_subscription
 from wowevent.broker import DeadQuery
 from wowevent.causation import find_event
 from wowevent.codec import to_fields
@@ -17,7 +18,6 @@ from wowevent.service.access import asker, sight
 from wowevent.service.answers import EventFields, PositionText, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.failures import Refusal
-from wowevent.service.subscriptions import sees as sees_subscription
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -78,8 +78,8 @@ async def event(request: Request) -> Response:
     may_see = sight(request, "replay")
     if found is None or (may_see is not None and not may_see(found)):
         raise Refusal(HTTPStatus.NOT_FOUND, "event_not_found", f"no event is known by {shown(id)}")
-    infos = [info for info in await bus.subscriptions() if sees_subscription(request, info)]
-    judges = _sees_letters(request, found)
+    infos = [info for info in await bus.subscriptions() if sees_subscription(asker(request), info)]
+    judges = sees_letters(asker(request), found.topic)  # whether they may know what handlers raised
     return answer(
         EventShown(
             event=to_fields(found),
@@ -91,12 +91,6 @@ async def event(request: Request) -> Response:
             matched=_matched(found, infos),
         )
     )
-
-
-def _sees_letters(request: Request, event: Event) -> bool:
-    """Whether who asks may know what handlers raised."""
-    identity = asker(request)
-    return identity is None or identity.may("dead_letters", event.topic)
 
 
 def _schema(bus: EventBus, event: Event) -> SchemaNamed | None:
@@ -112,8 +106,7 @@ def _deliveries(
     request: Request, found: Sequence[Delivered], infos: Collection[SubscriptionInfo], *, errors: bool
 ) -> list[DeliveryShown]:
     """Those to subscriptions that may be seen; to who does not administer, one that is gone cannot be."""
-    identity = asker(request)
-    whole, ids = identity is None or identity.may("admin"), {info.subscription.id for info in infos}
+    whole, ids = administers(asker(request)), {info.subscription.id for info in infos}
     return [
         DeliveryShown(
             subscription=each.subscription,

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from wowevent.access.sight import administers, sees_subscription
 from wowevent.errors import BusError
 from wowevent.service.access import asker
 from wowevent.service.answers import UnixSeconds, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.health import look
-from wowevent.service.subscriptions import sees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,12 +109,12 @@ async def overview(request: Request) -> Response:
     bus, identity = bus_of(request), asker(request)
     vitals = await bus.pulses.look()
     infos, health = await asyncio.gather(_subscriptions(bus), _health(bus))
-    seen = None if infos is None else [info for info in infos if sees(request, info)]
+    seen = None if infos is None else [info for info in infos if sees_subscription(identity, info)]
     last = _known(vitals.samples[-1]) if vitals.samples else None
     return answer(
         Overview(
             engine=bus.capabilities.name,
-            url=bus.url if _administers(identity) else None,
+            url=bus.url if administers(identity) else None,
             health=health,
             processes=None if last is None else len(vitals.there(bus.pulses.now)),
             since=vitals.since,
@@ -136,7 +136,7 @@ async def routers(request: Request) -> Response:
     """`{"routers": […]}`, by process; the connections of those of this process, to who administers all of them."""
     bus, identity = bus_of(request), asker(request)
     vitals = await bus.pulses.look()
-    whole, own = _administers(identity), bus.attendance.process
+    whole, own = administers(identity), bus.attendance.process
     shown = [
         RouterShown(
             process=pulse.process,
@@ -201,12 +201,8 @@ def _sum(infos: Sequence[SubscriptionInfo] | None, name: str) -> int | None:
     return None if None in numbers else sum(numbers)
 
 
-def _administers(identity: Identity | None) -> bool:
-    return identity is None or identity.may("admin")
-
-
 def _may_see(identity: Identity | None, connected: Connected) -> bool:
-    return _administers(identity) or (identity is not None and connected.name == identity.name)
+    return administers(identity) or (identity is not None and connected.name == identity.name)
 
 
 def _shown(connected: Connected) -> ConnectionShown:

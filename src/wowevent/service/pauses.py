@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from wowevent.access.sight import sees_subscription
 from wowevent.errors import InvalidEvent, printable
 from wowevent.holds import said
 from wowevent.log import logger
@@ -14,7 +15,6 @@ from wowevent.service.access import asker, name_of_asker, note
 from wowevent.service.answers import UnixSeconds, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import order_of
-from wowevent.service.subscriptions import sees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ async def _visible(request: Request, bus: EventBus, found: Sequence[Pause]) -> S
     identity = asker(request)
     if identity is None or identity.may("admin"):
         return found
-    ids = {info.subscription.id for info in await bus.subscriptions() if sees(request, info)}
+    ids = {info.subscription.id for info in await bus.subscriptions() if sees_subscription(identity, info)}
 
     def visible(pause: Pause) -> bool:
         match pause.scope:

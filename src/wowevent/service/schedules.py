@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from wowevent.access.sight import check_replaceable, sees_schedule
 from wowevent.codec import from_fields, to_fields
-from wowevent.errors import NotPermitted, ScheduleNotFound, shown
+from wowevent.errors import ScheduleNotFound, shown
 from wowevent.service.access import asker, note, stamped
 from wowevent.service.answers import EventFields, answer
 from wowevent.service.asking import bus_of
@@ -62,7 +63,7 @@ class Schedules(Struct):
 async def schedules(request: Request) -> Response:
     """`{"schedules": […]}`, by name."""
     found = await bus_of(request).schedules.list()
-    return answer(Schedules([shown_schedule(each) for each in found if _sees(request, each)]))
+    return answer(Schedules([shown_schedule(each) for each in found if sees_schedule(asker(request), each)]))
 
 
 async def schedule(request: Request) -> Response:
@@ -75,7 +76,7 @@ async def put(request: Request) -> Response:
     bus, name = bus_of(request), request.path_params["name"]
     order = await order_of(request, ScheduleOrder, request.app.state.body_limit)
     (event,) = stamped(request, [from_fields(order.event)])
-    await _check_owner(request, name)
+    check_replaceable(asker(request), await bus.schedules.list(), name)
     made = await bus.schedules.add(
         name, event, every=order.every, cron=order.cron, tz=order.tz, start=order.start, until=order.until
     )
@@ -112,25 +113,6 @@ async def _seen(request: Request) -> ScheduleInfo:
     """The schedule that the path names; ScheduleNotFound also for what may not be seen."""
     name = request.path_params["name"]
     found = await bus_of(request).schedules.get(name)
-    if not _sees(request, found):
+    if not sees_schedule(asker(request), found):
         raise ScheduleNotFound(f"no schedule {shown(name)} is known")
     return found
-
-
-def _sees(request: Request, info: ScheduleInfo) -> bool:
-    """Whether it is who asks that fires it, or who administers."""
-    identity = asker(request)
-    if identity is None or identity.may("admin"):
-        return True
-    return info.event.source_agent == identity.name and identity.may("publish", info.event.topic)
-
-
-async def _check_owner(request: Request, name: str) -> None:
-    """NotPermitted where a schedule of that name is another's."""
-    if asker(request) is None:
-        return
-    try:
-        await _seen(request)
-    except ScheduleNotFound:
-        if any(each.name == name for each in await bus_of(request).schedules.list()):
-            raise NotPermitted(f"the schedule {shown(name)} is another agent's; replacing it needs admin") from None

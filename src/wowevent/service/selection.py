@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from msgspec import Meta, Struct
 
+from wowevent.access.sight import check_named, sees_letter, sees_letters
 from wowevent.broker import DeadLetter, DeadQuery, Reason
 from wowevent.dead_letter import TOGETHER
-from wowevent.errors import DeadLetterNotFound, InvalidEvent, SubscriptionNotFound, shown
+from wowevent.errors import DeadLetterNotFound, InvalidEvent, shown
 from wowevent.event import check_name
 from wowevent.fingerprint import PATTERN
 from wowevent.service.access import asker
@@ -85,13 +86,14 @@ async def ordered(request: Request, kind: type[C]) -> C:
 
 def filters(request: Request, choice: Choice) -> dict[str, Any]:
     """What is asked for, of what may be seen."""
+    identity = asker(request)
     return {
         "subscription": choice.subscription,
         "reason": choice.reason,
         "event_id": choice.event_id,
         "correlation_id": choice.correlation_id,
         "fingerprint": choice.fingerprint,
-        "where": None if _sees_all(request) else partial(_sees, request),
+        "where": None if sees_letters(identity) else partial(sees_letter, identity),
     }
 
 
@@ -108,7 +110,7 @@ async def letter_of(request: Request) -> DeadLetter:
     """The one that the path names; one that may not be seen is not there."""
     id = request.path_params["id"]
     found = await bus_of(request).broker.dead(DeadQuery(ids=(id,), limit=1))
-    if not found or not _sees(request, found[0]):
+    if not found or not sees_letter(asker(request), found[0]):
         raise unknown(id)
     return found[0]
 
@@ -116,7 +118,7 @@ async def letter_of(request: Request) -> DeadLetter:
 async def check_seen(request: Request, choice: Choice, found: Collection[object]) -> None:
     """SubscriptionNotFound for an unknown one: a misspelt name has no letters, and must not look as if well."""
     if choice.subscription is not None and not found:
-        await _check_known(request, choice.subscription)
+        check_named(asker(request), await bus_of(request).subscriptions(), choice.subscription)
 
 
 def unknown(id: str) -> DeadLetterNotFound:
@@ -124,33 +126,12 @@ def unknown(id: str) -> DeadLetterNotFound:
     return DeadLetterNotFound(f"there is no dead letter {shown(id)}")
 
 
-async def _check_known(request: Request, name: str) -> None:
-    """SubscriptionNotFound unless there is one of that name whose dead letters may be seen."""
-    identity = asker(request)
-    for spec in (info.subscription for info in await bus_of(request).subscriptions()):
-        named = bool(name) and name in {spec.id, spec.agent}
-        if named and (identity is None or identity.may("dead_letters", *spec.patterns)):
-            return
-    raise SubscriptionNotFound(f"no subscription or agent {shown(name)} is known")
-
-
 async def _named(request: Request, ids: Sequence[str]) -> list[DeadLetter]:
     """Those of the ids that are there and may be seen, each once."""
     asked = list(dict.fromkeys(ids))
     parts = [tuple(asked[start : start + TOGETHER]) for start in range(0, len(asked), TOGETHER)]
     found = [await bus_of(request).broker.dead(DeadQuery(ids=part, limit=TOGETHER)) for part in parts]
-    return [letter for letters in found for letter in letters if _sees(request, letter)]
-
-
-def _sees_all(request: Request) -> bool:
-    identity = asker(request)
-    return identity is None or identity.may("dead_letters")
-
-
-def _sees(request: Request, letter: DeadLetter) -> bool:
-    """Whether it may be seen: by its topic, whoever the event was for, since that one could not handle it."""
-    identity = asker(request)
-    return identity is None or identity.may("dead_letters", letter.event.topic)
+    return [letter for letters in found for letter in letters if sees_letter(asker(request), letter)]
 
 
 def _reason(text: str) -> Reason:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
 
+from wowevent.access.sight import sees_storm
 from wowevent.errors import shown
 from wowevent.log import logger
 from wowevent.service.access import asker, note
@@ -48,7 +49,8 @@ class Released(Struct):
 
 async def storms(request: Request) -> Response:
     """`{"storms": […]}`: those that are parked, the oldest first."""
-    return answer(StormsShown([shown_storm(each) for each in bus_of(request).storms.list() if _sees(request, each)]))
+    identity, found = asker(request), bus_of(request).storms.list()
+    return answer(StormsShown([shown_storm(each) for each in found if sees_storm(identity, each)]))
 
 
 async def release(request: Request) -> Response:
@@ -76,10 +78,3 @@ def shown_storm(storm: Storm) -> StormShown:
         who=storm.who,
         why=storm.why,
     )
-
-
-def _sees(request: Request, storm: Storm) -> bool:
-    """Whether who asks may know of it: who may see the dead letters of its whole path, and who administers."""
-    identity = asker(request)
-    topics = {step.topic for step in storm.path}
-    return identity is None or identity.may("admin") or identity.may("dead_letters", *topics)

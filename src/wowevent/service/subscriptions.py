@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from wowevent.access.sight import sees_subscription
 from wowevent.errors import SubscriptionConflict, SubscriptionNotFound, shown
 from wowevent.log import logger
 from wowevent.service.access import asker, name_of_asker, note
@@ -74,7 +75,7 @@ async def subscriptions(request: Request) -> Response:
     """`{"subscriptions": […]}`: what each was declared with, and its numbers; by id."""
     bus = bus_of(request)
     rates = await _rates(request, bus)
-    seen = [info for info in await bus.subscriptions() if sees(request, info)]
+    seen = [info for info in await bus.subscriptions() if sees_subscription(asker(request), info)]
     found = sorted(seen, key=lambda info: info.subscription.id)
     return answer(Subscriptions([_shown(bus, info, rates) for info in found]))
 
@@ -84,7 +85,7 @@ async def subscription(request: Request) -> Response:
     bus = bus_of(request)
     rates = await _rates(request, bus)
     info = await _info(bus, request.path_params["id"])
-    if not sees(request, info):
+    if not sees_subscription(asker(request), info):
         raise _unknown(info.subscription.id)
     return answer(_shown(bus, info, rates))
 
@@ -130,13 +131,6 @@ async def remove(request: Request) -> Response:
     logger.info("subscription removed by a request", subscription=id)
     note(request, "remove", subscription=id)
     return Response(status_code=204)
-
-
-def sees(request: Request, info: SubscriptionInfo) -> bool:
-    """Whether who asks may know of it: who may hear all that it hears, and who administers."""
-    identity = asker(request)
-    patterns = info.subscription.patterns
-    return identity is None or identity.may("admin") or identity.may("subscribe", *patterns)
 
 
 def shown_subscription(
