@@ -45,10 +45,11 @@ from wowevent.service.failures import (
 from wowevent.service.idempotency import Keys
 from wowevent.service.jobs import Jobs
 from wowevent.service.openapi import DESCRIPTION
+from wowevent.service.operation import make_routes
 from wowevent.service.pages import ROUTES
 from wowevent.service.redeliveries import RedeliveryShown
 from wowevent.service.replays import ReplayShown, brief
-from wowevent.service.routes import OPERATIONS, make_routes
+from wowevent.service.routes import OPERATIONS
 from wowevent.service.stream import Streams
 
 BODY_LIMIT: Final = 1024 * 1024

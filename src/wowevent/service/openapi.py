@@ -16,7 +16,8 @@ from starlette.responses import Response
 from wowevent.codec import json_schema
 from wowevent.service import failures, intake
 from wowevent.service.access import ANYBODY
-from wowevent.service.routes import OPERATIONS, Body, Operation, Parameter
+from wowevent.service.operation import Body, Operation, Parameter
+from wowevent.service.routes import OPERATIONS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
