@@ -32,7 +32,7 @@ from wowevent.service import create_app, drain, watch
 from wowevent.service.openapi import DESCRIPTION
 from wowevent.service.operation import Operation
 from wowevent.service.routes import OPERATIONS
-from wowevent.service.server import http_server
+from wowevent.service.connection import http_server
 from wowevent.settings import Settings
 
 ALL = (*OPERATIONS, DESCRIPTION)

@@ -25,7 +25,7 @@ from wowevent.mcp.server import Server
 from wowevent.service.access import ANYBODY, admit, asker
 from wowevent.service.failures import answer_bus_error, answer_http_error, answer_unknown
 from wowevent.process.loop import ending
-from wowevent.service.server import http_server
+from wowevent.service.connection import http_server
 from wowevent.settings import Settings
 
 PATH: Final = "/mcp"

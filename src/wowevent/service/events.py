@@ -37,10 +37,10 @@ from wowevent.service.asking import (
     time_of,
     traceparent_of,
 )
+from wowevent.service.borrowed import Borrowed
 from wowevent.service.failures import problem_of
 from wowevent.service.idempotency import HEADER, Keys, fingerprint, id_of, key_of
 from wowevent.service.intake import JSON, Lacking, events_of, sent
-from wowevent.service.stream import Borrowed
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
