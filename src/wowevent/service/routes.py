@@ -20,6 +20,7 @@ from wowevent.service import (
     dead_letters,
     event,
     events,
+    exposition,
     health,
     intake,
     metrics,
@@ -105,7 +106,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET", path="/metrics", call=metrics.metrics, rights=ANYBODY,
         about="What this process published and delivered, and how fast and how well: JSON, or for Prometheus its text.",
-        content={**_json(metrics.Metrics), metrics.TEXT: _TEXT, metrics.OPENMETRICS: _TEXT},
+        content={**_json(metrics.Metrics), exposition.TEXT: _TEXT, exposition.OPENMETRICS: _TEXT},
     ),
     Operation(
         method="POST", path="/events", call=events.publish, about="Publish one event, or several in their order.",
