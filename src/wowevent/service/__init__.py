@@ -31,9 +31,9 @@ from starlette.requests import ClientDisconnect
 
 from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
+from wowevent.access.watch import watch as watch_tokens
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
-from wowevent.log import logger
 from wowevent.service.failures import (
     Refusal,
     answer_bus_error,
@@ -54,8 +54,6 @@ from wowevent.service.stream import Streams
 
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of the largest request body, unless configured."""
-
-_LOOK: Final = 0.5  # seconds between two looks at the tokens
 
 
 def create_app(
@@ -108,15 +106,7 @@ async def drain(app: Starlette) -> None:
 
 async def watch(app: Starlette) -> None:
     """Read tokens again that changed, and end what those began that hold no more; until cancelled."""
-    keyring: Keyring | None = app.state.keyring
-    while keyring is not None:
-        try:
-            keyring.refresh()
-            app.state.replays.end_fallen(keyring.stands)
-            app.state.redeliveries.end_fallen(keyring.stands)
-        except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
-            logger.error("tokens could not be looked at", exc_info=error)
-        await asyncio.sleep(_LOOK)
+    await watch_tokens(app.state.keyring, app.state.replays.end_fallen, app.state.redeliveries.end_fallen)
 
 
 def _shared_with(origins: Collection[str]) -> Middleware:
