@@ -16,13 +16,14 @@ from msgspec import Raw, Struct
 from wowevent.access.audit import local_user
 from wowevent.broker import DeadLetter, DeadQuery, Reason
 from wowevent.bus import EventBus
+from wowevent.cli.arguments import payload_of
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.progress import Told, progress
 from wowevent.cli.show import counted, facts, local_time, plain, print_json, table, text
 from wowevent.cli.subscriptions import of_name
-from wowevent.codec import encode, loads, to_fields
+from wowevent.codec import encode, to_fields
 from wowevent.dead_letter import TOGETHER, Correction
 from wowevent.errors import InvalidEvent, shown
 from wowevent.event import check_name
@@ -216,10 +217,7 @@ def resend(  # noqa: PLR0917 - the options of a command
 
 def _payload(name: str) -> dict[str, Any]:
     """The JSON object of a file, or of stdin."""
-    found = loads(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
-    if not isinstance(found, dict):
-        raise InvalidEvent(f"payload: a JSON object is needed, not {found.__class__.__name__}")
-    return found
+    return payload_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
 
 
 async def _resend(settings: Settings, id: str, payload: dict[str, Any], reason: str) -> Correction:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from wowevent.access.tls import own_context
+from wowevent.cli.arguments import priority_of
 from wowevent.cli.dashboard import Sample, Seen, draw, rate
 from wowevent.cli.engine import settle
 from wowevent.cli.exits import CommandError
@@ -61,7 +62,7 @@ def monitor(  # noqa: PLR0917 - the options of a command
     wanted: dict[str, Any] = {
         "topics": pattern or ["*"],
         "types": type,
-        "priorities": [int(each) if each.isdecimal() else each for each in priority] if priority else None,
+        "priorities": [priority_of(each) for each in priority] if priority else None,
         "sources": source,
     }
     run(_monitor(_client(url, settings), wanted, interval, json=json, once=once))

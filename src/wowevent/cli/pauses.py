@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from wowevent.access.audit import local_user
+from wowevent.cli.arguments import term
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.show import local_time, print_all
-from wowevent.cli.token import term
 from wowevent.holds import Pause
 from wowevent.process.loop import run
 from wowevent.settings import Settings
