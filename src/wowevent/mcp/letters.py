@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 from msgspec import Meta, Struct
 
 from wowevent.access.sight import check_named, sees_letter, sees_letters
-from wowevent.broker import DeadLetter, DeadQuery, Reason
+from wowevent.broker import DeadLetter, Reason
 from wowevent.bus import EventBus
-from wowevent.dead_letter import TOGETHER
+from wowevent.dead_letter import TOGETHER, named
 from wowevent.errors import shown
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST, PATTERN, Grouping, LetterGroup
@@ -137,8 +137,7 @@ def _whole(group: LetterGroup, newest: DeadLetter | None) -> dict[str, Any]:
 
 
 async def _examples(bus: EventBus, groups: Sequence[LetterGroup]) -> dict[str, DeadLetter]:
-    ids = tuple(group.newest for group in groups)
-    return {letter.id: letter for letter in await bus.broker.dead(DeadQuery(ids=ids, limit=len(ids)))} if ids else {}
+    return {letter.id: letter for letter in await named(bus.broker, (group.newest for group in groups))}
 
 
 def _filters(call: Call, asked: Filters) -> dict[str, Any]:
@@ -166,9 +165,8 @@ async def _fitting(call: Call, bus: EventBus, asked: Filters, limit: int) -> Seq
 
 async def _named(call: Call, bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
     """The letters of these ids, all of them."""
-    asked = tuple(dict.fromkeys(ids))
-    found = await bus.broker.dead(DeadQuery(ids=asked, limit=TOGETHER))
-    there = {each.id: each for each in found if sees_letter(call.identity, each)}
+    there = {each.id: each for each in await named(bus.broker, ids) if sees_letter(call.identity, each)}
+    asked = list(dict.fromkeys(ids))
     if missing := [id for id in asked if id not in there]:
         raise Refusal("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing[:10]))}")
     return [there[id] for id in asked]

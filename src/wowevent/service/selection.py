@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct
 
 from wowevent.access.sight import check_named, sees_letter, sees_letters
 from wowevent.broker import DeadLetter, DeadQuery, Reason
-from wowevent.dead_letter import TOGETHER
+from wowevent.dead_letter import named
 from wowevent.errors import DeadLetterNotFound, InvalidEvent, shown
 from wowevent.event import check_name
-from wowevent.fingerprint import PATTERN
+from wowevent.fingerprint import PATTERN, check_fingerprint
 from wowevent.service.access import asker
 from wowevent.service.asking import bus_of, name_of
 from wowevent.service.intake import order_of
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 Fingerprint = Annotated[
     str, Meta(description="What letters died of: a group, as GET /dead-letters/groups names it.", pattern=PATTERN)
 ]
-
-_MARK: Final = re.compile(PATTERN)
 
 
 class Choice(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -60,15 +57,12 @@ C = TypeVar("C", bound=Choice)
 def queried(request: Request) -> Choice:
     """The filters of a query."""
     asked = request.query_params
-    mark = asked.get("fingerprint")
-    if mark is not None and _MARK.fullmatch(mark) is None:
-        raise InvalidEvent(f"fingerprint: {shown(mark)} is none: 16 hexadecimal digits")
     return Choice(
         subscription=asked.get("subscription"),
         reason=_reason(asked["reason"]) if "reason" in asked else None,
         event_id=name_of(asked, "event_id"),
         correlation_id=name_of(asked, "correlation_id"),
-        fingerprint=mark,
+        fingerprint=check_fingerprint(asked["fingerprint"]) if "fingerprint" in asked else None,
     )
 
 
@@ -128,10 +122,8 @@ def unknown(id: str) -> DeadLetterNotFound:
 
 async def _named(request: Request, ids: Sequence[str]) -> list[DeadLetter]:
     """Those of the ids that are there and may be seen, each once."""
-    asked = list(dict.fromkeys(ids))
-    parts = [tuple(asked[start : start + TOGETHER]) for start in range(0, len(asked), TOGETHER)]
-    found = [await bus_of(request).broker.dead(DeadQuery(ids=part, limit=TOGETHER)) for part in parts]
-    return [letter for letters in found for letter in letters if sees_letter(asker(request), letter)]
+    found = await named(bus_of(request).broker, ids)
+    return [letter for letter in found if sees_letter(asker(request), letter)]
 
 
 def _reason(text: str) -> Reason:
