@@ -6,9 +6,11 @@ POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
 GET  /events/{id}                          one event, and who got it
 GET  /overview, /routers, /agents          all processes together; the routers; who is there
+GET  /conversations/{id}                   who caused what, and what failed
 GET  /topics                               what was published lately, by topic
      /subscriptions, /dead-letters         look, pause, purge, redeliver, forget
      /pauses                               what is paused: an agent, a topic, a conversation, everything
+     /storms                               the conversations that went too far
      /redeliveries                         dead letters that are handed out again at a rate
      /replays                              publish a range of the log again
      /schemas                              what payloads are held against
