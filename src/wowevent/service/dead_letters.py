@@ -154,7 +154,7 @@ async def dead_letter(request: Request) -> Response:
 async def redeliver(request: Request) -> Response:
     """`{"redelivered": 1}`: its subscription gets it again, with fresh attempts."""
     bus = bus_of(request)
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     count = await _one(request, bus.dead_letters.redeliver)
     return answer(Redelivered(_note(request, "redelivered", count)))
 
@@ -169,7 +169,7 @@ async def discard(request: Request) -> Response:
 async def resend(request: Request) -> Response:
     """`{"event_id": …, "replaces": …}`: its subscription alone gets the event with another payload."""
     bus = bus_of(request)
-    order = await order_of(request, ResendOrder, request.app.state.body_limit)
+    order = await order_of(request, ResendOrder)
     letter = await letter_of(request)
     permit(request, "publish", (letter.event.topic,))
     if (identity := asker(request)) is not None:

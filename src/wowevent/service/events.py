@@ -78,7 +78,7 @@ async def publish(request: Request) -> Response:
     bus = bus_of(request)
     moment = _moment(request.query_params)
     key = key_of(request.headers.getlist(HEADER))
-    carried = await sent(request, request.app.state.body_limit)
+    carried = await sent(request)
     owner = "" if (identity := asker(request)) is None else identity.name
     id_for = None if key is None else partial(id_of, bus.namespace, key, owner=owner)
     lacking = Lacking(id_for, traceparent_of(request.headers.getlist(TRACEPARENT)))

@@ -69,7 +69,7 @@ async def pauses(request: Request) -> Response:
 async def pause(request: Request) -> Response:
     """What is paused by this, in every process within a second; what is paused already stays so."""
     bus = bus_of(request)
-    order = await order_of(request, PauseOrder, request.app.state.body_limit)
+    order = await order_of(request, PauseOrder)
     if order.until is not None and order.seconds is not None:
         raise InvalidEvent("give either `until` or `seconds`")
     until = order.seconds if order.until is None else order.until
@@ -83,7 +83,7 @@ async def pause(request: Request) -> Response:
 async def resume(request: Request) -> Response:
     """What was paused, and is no longer. Each pause ends for itself: of two that hold an event one may be left."""
     bus = bus_of(request)
-    order = await order_of(request, PauseChoice, request.app.state.body_limit)
+    order = await order_of(request, PauseChoice)
     ended = await bus.resume(**_choice(order))
     for each in ended:
         logger.info("resumed by a request", scope=each.scope, name=each.name)

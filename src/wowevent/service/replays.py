@@ -105,7 +105,7 @@ def _note(replay: ReplayShown, count: int, position: Position) -> None:
 async def start(request: Request) -> Response:
     """202 and the replay, with its place in `Location`: a range of the log is published into `topic`, as new events."""
     bus = bus_of(request)
-    order = await order_of(request, ReplayOrder, request.app.state.body_limit)
+    order = await order_of(request, ReplayOrder)
     config = _config(order)
     patterns = config.query().patterns
     permit(request, "replay", None if order.pattern is None else patterns)
@@ -146,7 +146,7 @@ async def cancel(request: Request) -> Response:
 
 async def _steered(request: Request, what: Steering) -> Response:
     jobs = _replays(request)
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     return answer(await jobs.steer(request.path_params["id"], what, asker(request)))
 
 

@@ -74,7 +74,7 @@ async def schedule(request: Request) -> Response:
 async def put(request: Request) -> Response:
     """The schedule: it is new, replaces the one of its name, or says what that says, which then stays as it is."""
     bus, name = bus_of(request), request.path_params["name"]
-    order = await order_of(request, ScheduleOrder, request.app.state.body_limit)
+    order = await order_of(request, ScheduleOrder)
     (event,) = stamped(request, [from_fields(order.event)])
     check_replaceable(asker(request), await bus.schedules.list(), name)
     made = await bus.schedules.add(

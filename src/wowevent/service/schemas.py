@@ -118,7 +118,7 @@ def _registry(request: Request) -> SchemaRegistry:
 
 
 async def _given(request: Request) -> EventSchema:
-    order = await order_of(request, SchemaOrder, request.app.state.body_limit)
+    order = await order_of(request, SchemaOrder)
     return EventSchema(
         event_type=order.event_type,
         version=order.version,

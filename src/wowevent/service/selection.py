@@ -68,7 +68,7 @@ def queried(request: Request) -> Choice:
 
 async def ordered(request: Request, kind: type[C]) -> C:
     """Which letters are meant, and what else; InvalidEvent unless that is clear: nothing is done by accident."""
-    order = await order_of(request, kind, request.app.state.body_limit)
+    order = await order_of(request, kind)
     filtered = any((order.subscription, order.reason, order.event_id, order.correlation_id, order.fingerprint))
     if bool(order.ids) == filtered:
         raise InvalidEvent("say which dead letters: ids, or at least one of subscription, reason, event_id, …")

@@ -56,7 +56,7 @@ async def storms(request: Request) -> Response:
 async def release(request: Request) -> Response:
     """`{"released": […]}`: those of this root, or of this correlation, which are parked no longer."""
     bus, id = bus_of(request), request.path_params["id"]
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     released = await bus.storms.release(id)
     if not released:
         raise Refusal(HTTPStatus.NOT_FOUND, "storm_not_found", f"no conversation {shown(id)} is parked")

@@ -93,7 +93,7 @@ async def subscription(request: Request) -> Response:
 async def pause(request: Request) -> Response:
     """The subscription, paused: no process gets events of it until it is resumed. One that is paused stays so."""
     bus, id = bus_of(request), request.path_params["id"]
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     info = await _remembered(bus, id)
     await bus.pause(id, by=name_of_asker(request))
     logger.info("subscription paused by a request", subscription=id)
@@ -104,7 +104,7 @@ async def pause(request: Request) -> Response:
 async def resume(request: Request) -> Response:
     """The subscription, served again by whoever serves it."""
     bus, id = bus_of(request), request.path_params["id"]
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     info = await _remembered(bus, id)
     await bus.resume(id)
     logger.info("subscription resumed by a request", subscription=id)
@@ -115,7 +115,7 @@ async def resume(request: Request) -> Response:
 async def purge(request: Request) -> Response:
     """`{"purged": n}`: what was ready is dropped; what is leased, delayed or dead stays."""
     bus, id = bus_of(request), request.path_params["id"]
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     await _remembered(bus, id)
     purged = await bus.purge(id)
     logger.info("subscription purged by a request", subscription=id, purged=purged)
