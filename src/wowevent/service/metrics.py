@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
-from wowevent.errors import Closed
+from wowevent.service.asking import any_bus_of
 from wowevent.service.exposition import CONTENT_TYPES, OPENMETRICS, TEXT, look, written
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-
-    from wowevent.bus import EventBus
 
 JSON: Final = "application/json"
 
@@ -119,9 +117,7 @@ class Metrics(Struct):
 
 async def metrics(request: Request) -> Response:
     """The bus's numbers, also while it drains and while its engine is away; Closed where it is switched off."""
-    bus = cast("EventBus | None", request.app.state.bus)
-    if bus is None:
-        raise Closed("the event bus is disabled (EVENT_BUS_ENABLED)")
+    bus = any_bus_of(request)
     headers = {"vary": "accept", "cache-control": "no-store"}
     worker: int | None = request.app.state.worker
     media = wanted(",".join(request.headers.getlist("accept")))
