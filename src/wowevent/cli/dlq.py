@@ -28,8 +28,8 @@ from wowevent.errors import shown
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST as MOST_GROUPS
 from wowevent.fingerprint import LetterGroup, LetterGroups, check_fingerprint
-from wowevent.schema import SchemaRegistry
 from wowevent.process.loop import run
+from wowevent.schema import SchemaRegistry
 from wowevent.settings import Settings
 
 _EVERY: Final = 2**31  # letters: no limit

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from wowevent.bus import EventBus
-from wowevent.schema import SchemaRegistry
 from wowevent.process.logs import set_up_logs
+from wowevent.schema import SchemaRegistry
 from wowevent.settings import Settings
 
 Url = Annotated[

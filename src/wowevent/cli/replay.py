@@ -19,8 +19,8 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.show import counted, printer
 from wowevent.delivery import current
 from wowevent.event import Event, check_name
-from wowevent.replay import ReplayConfig, check_destination
 from wowevent.process.loop import run
+from wowevent.replay import ReplayConfig, check_destination
 from wowevent.settings import Settings
 
 

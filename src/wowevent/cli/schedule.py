@@ -17,8 +17,8 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.show import local_time, print_all, print_json
 from wowevent.codec import to_fields
 from wowevent.event import Event
-from wowevent.schedule import ScheduleInfo
 from wowevent.process.loop import run
+from wowevent.schedule import ScheduleInfo
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("NAME", "WHEN", "NEXT", "LAST", "TOPIC")

@@ -22,10 +22,10 @@ from wowevent.access.watch import watch
 from wowevent.errors import BusError, NotPermitted, Unauthenticated
 from wowevent.mcp.call import Caller
 from wowevent.mcp.server import Server
-from wowevent.service.access import ANYBODY, admit, asker
-from wowevent.service.failures import answer_bus_error, answer_http_error, answer_unknown
 from wowevent.process.loop import ending
+from wowevent.service.access import ANYBODY, admit, asker
 from wowevent.service.connection import http_server
+from wowevent.service.failures import answer_bus_error, answer_http_error, answer_unknown
 from wowevent.settings import Settings
 
 PATH: Final = "/mcp"
