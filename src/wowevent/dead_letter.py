@@ -133,9 +133,7 @@ class DeadLetters:
                 async for letter in letters:
                     counts[letter.subscription] += 1
         else:
-            for part in _parts(_ids(ids)):
-                found = await self._broker.dead(DeadQuery(ids=tuple(part), limit=TOGETHER))
-                counts.update(letter.subscription for letter in found)
+            counts.update(letter.subscription for letter in await named(self._broker, ids))
         return LetterCount(counts.total(), dict(counts.most_common()))
 
     # --- resolve ------------------------------------------------------------------------------------------------
@@ -247,6 +245,12 @@ class DeadLetters:
             )
             for id in ([None] if subscription is None else await self._ids_of(subscription))
         ]
+
+
+async def named(broker: Broker, ids: Iterable[str] | str) -> Sequence[DeadLetter]:
+    """The letters of these ids that are there, each once; asked for as many at a time as one answer may have."""
+    queries = [DeadQuery(ids=tuple(part), limit=TOGETHER) for part in _parts(_ids(ids))]
+    return [letter for query in queries for letter in await broker.dead(query)]
 
 
 def _check_reaches(spec: Subscription, event: Event) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct, field
 
 from wowevent.broker import DeadLetter, Reason
-from wowevent.errors import printable
+from wowevent.errors import InvalidEvent, printable, shown
 
 PATTERN: Final = "^[0-9a-f]{16}$"
 """What a fingerprint looks like."""
@@ -39,6 +39,7 @@ _VARYING: Final = (  # what differs from one event to the next; the longest firs
 )
 _FRAME: Final = re.compile(r'^[ |+-]*File "([^"\n]*)", line \d+, in (.+)$', re.MULTILINE)
 _SLASH: Final = re.compile(r"[/\\]")
+_MARK: Final = re.compile(PATTERN)
 
 
 def fingerprint(letter: DeadLetter) -> str:
@@ -48,6 +49,13 @@ def fingerprint(letter: DeadLetter) -> str:
         error = pattern.sub(word, error)
     said = "\0".join((letter.reason, error[:_ERROR], _place(letter.traceback)))
     return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def check_fingerprint(text: str) -> str:
+    """The text itself; InvalidEvent for what can be none."""
+    if _MARK.fullmatch(text) is None:
+        raise InvalidEvent(f"fingerprint: {shown(text)} is none: 16 hexadecimal digits")
+    return text
 
 
 @lru_cache(maxsize=64)  # what died of the same has the same traceback, more often than not

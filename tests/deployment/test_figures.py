@@ -35,12 +35,13 @@ def test_the_deployment(alone: list[Manifest]) -> None:
 
 def test_the_drain_has_time_to_end(alone: list[Manifest]) -> None:
     from wowevent.router.server import _LAST_WORDS
-    from wowevent.service.server import _DRAIN, _LAST_ANSWERS, _LEAST
+    from wowevent.service.connection import LAST_ANSWERS
+    from wowevent.service.server import _DRAIN, _LEAST
 
     deployment = one(alone, "Deployment", "event-bus")
     sleep, seconds = container(deployment)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    longest = _DRAIN + 2 * _LEAST + _LAST_WORDS + _LAST_ANSWERS  # the router and the bus have a second in any case
+    longest = _DRAIN + 2 * _LEAST + _LAST_WORDS + LAST_ANSWERS  # the router and the bus have a second in any case
     assert longest < 20
     assert float(seconds) + longest < deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 

@@ -30,8 +30,8 @@ from wowevent import Event, current
 from wowevent.client import EventRouterClient, workers
 from wowevent.client.subscription import Subscription
 from wowevent.errors import BusError, InvalidEvent, OutboxFull, StorageFull
+from wowevent.process.loop import ending, run
 from wowevent.router import EventRouter
-from wowevent.service.loop import ending, run
 
 _CONFIRMED = 25.0  # seconds after the last publish for everything to be confirmed
 

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from wowevent import EventBus
 from wowevent.access.address import listen
 from wowevent.service import create_app, drain
-from wowevent.service.server import http_server
+from wowevent.service.connection import http_server
 
 PATIENCE = 10.0
 

@@ -29,9 +29,10 @@ from wowevent.access.tls import server_context
 from wowevent.access.tokens import Tokens, encode_tokens, issue, revoke
 from wowevent.broker import Subscription
 from wowevent.service import create_app, drain, watch
+from wowevent.service.connection import http_server
 from wowevent.service.openapi import DESCRIPTION
-from wowevent.service.routes import OPERATIONS, Operation
-from wowevent.service.server import http_server
+from wowevent.service.operation import Operation
+from wowevent.service.routes import OPERATIONS
 from wowevent.settings import Settings
 
 ALL = (*OPERATIONS, DESCRIPTION)

@@ -14,7 +14,7 @@ import pytest
 from tests.processes import end, running, until, wowevent
 from tests.servers import free_port, redis_server
 from wowevent.log import logger
-from wowevent.service.logs import set_up_logs
+from wowevent.process.logs import set_up_logs
 
 WORDS = ("ERROR", "subscription", "delivery", "dead_letter", "DLQ", "validation")
 """What each grep of the runbook looks for, one by one."""

@@ -20,11 +20,11 @@ from tests.service.sockets import serving
 from wowevent import Event, EventBus, Reject, RetryPolicy
 from wowevent.broker import Subscription
 from wowevent.errors import InvalidTopic, StorageFull
-from wowevent.service import create_app, metrics
-from wowevent.service.metrics import wanted
+from wowevent.service import create_app, exposition
+from wowevent.service.exposition import OPENMETRICS, TEXT
+from wowevent.service.metrics import JSON, wanted
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
-JSON, TEXT, OPENMETRICS = metrics.JSON, metrics.TEXT, metrics.OPENMETRICS
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -305,7 +305,7 @@ async def test_the_series_of_subscriptions_are_bounded_and_nothing_is_left_out_o
         return {dict(labels)["subscription"]: value for (name, labels), value in found.items() if "ready" in name}
 
     assert len(ready(await samples(client))) == 7
-    monkeypatch.setattr(metrics, "MOST", 3)
+    monkeypatch.setattr(exposition, "MOST", 3)
     found = await samples(client)
     assert ready(found) == {"s5": 6, "s4": 5, "s3": 4, "other": 1 + 2 + 3 + 6}
     assert (of(found, "wowevent_subscription_oldest_seconds", subscription="other") or 0) > 0
@@ -353,7 +353,7 @@ async def test_an_engine_that_is_silent(
     async def never() -> Any:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(metrics, "_PATIENCE", 0.1)
+    monkeypatch.setattr(exposition, "_PATIENCE", 0.1)
     monkeypatch.setattr(busy, "subscriptions", never)
     began = time.monotonic()
     assert of(await samples(client), "wowevent_engine_up") == 0

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.processes import address, end, environment, running, until, wowevent
-from wowevent.service.logs import set_up_logs
+from wowevent.process.logs import set_up_logs
 
 MIB = 1024 * 1024
 

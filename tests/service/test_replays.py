@@ -9,7 +9,7 @@ import pytest
 
 from wowevent import Event, EventBus, Position, ReplayConfig
 from wowevent.service import jobs, replays
-from wowevent.service.answers import ReplayOrder
+from wowevent.service.replays import ReplayOrder
 
 SLOW = {"topic": "again", "pattern": "task.*", "speed_multiplier": 1}
 

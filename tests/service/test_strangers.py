@@ -14,8 +14,9 @@ from tests.keys import Keys
 from wowevent import EventBus
 from wowevent.access import audit
 from wowevent.access.address import listen
-from wowevent.service import create_app, logs, server
-from wowevent.service.server import http_server
+from wowevent.process import logs
+from wowevent.service import connection, create_app
+from wowevent.service.connection import http_server
 
 HEAD = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n"
 POST = b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n"
@@ -73,7 +74,7 @@ async def test_nobody_sends_without_end(port: int, first: bytes, more: bytes) ->
     ids=["nothing", "half a line", "half a head", "nothing more", "half a body", "half of the next"],
 )
 async def test_nobody_stays_who_does_not_get_on(port: int, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
-    monkeypatch.setattr(server, "_SLOWEST", 0.4)
+    monkeypatch.setattr(connection, "_SLOWEST", 0.4)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()
     writer.write(said)

@@ -26,7 +26,7 @@ from tests.soak.ledger import ORDERED
 from wowevent import Event, EventBus, RetryPolicy, current
 from wowevent.client import EventRouterClient
 from wowevent.errors import BusError
-from wowevent.service.loop import ending, run
+from wowevent.process.loop import ending, run
 
 SHARED = "shared"
 """The subscription whose members are killed, but for one."""

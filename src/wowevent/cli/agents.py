@@ -10,8 +10,8 @@ import typer
 
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.show import print_all, span
+from wowevent.process.loop import run
 from wowevent.roster import AgentInfo
-from wowevent.service.loop import run
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("AGENT", "STATE", "SEEN", "READY", "DEAD", "WHERE", "SUBSCRIBES", "PUBLISHES")

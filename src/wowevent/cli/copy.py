@@ -19,7 +19,7 @@ from wowevent.cli.show import counted, print_json
 from wowevent.clock import SystemClock
 from wowevent.copying import Compared, Copied, Copy, Standing, carry_over, compare
 from wowevent.errors import NotSupported
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,26 +13,26 @@ import typer
 from msgspec import Raw, Struct
 
 from wowevent.access.audit import local_user
-from wowevent.broker import DeadLetter, DeadQuery, Reason
+from wowevent.broker import DeadLetter, Reason
 from wowevent.bus import EventBus
+from wowevent.cli.arguments import payload_of
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.progress import Told, progress
 from wowevent.cli.show import counted, facts, local_time, plain, print_json, table, text
 from wowevent.cli.subscriptions import of_name
-from wowevent.codec import encode, loads, to_fields
-from wowevent.dead_letter import TOGETHER, Correction
-from wowevent.errors import InvalidEvent, shown
+from wowevent.codec import encode, to_fields
+from wowevent.dead_letter import Correction, named
+from wowevent.errors import shown
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST as MOST_GROUPS
-from wowevent.fingerprint import PATTERN, LetterGroup, LetterGroups
+from wowevent.fingerprint import LetterGroup, LetterGroups, check_fingerprint
+from wowevent.process.loop import run
 from wowevent.schema import SchemaRegistry
-from wowevent.service.loop import run
 from wowevent.settings import Settings
 
 _EVERY: Final = 2**31  # letters: no limit
-_MARK: Final = re.compile(PATTERN)
 _DONE: Final = {"redeliver": "redelivered", "discard": "discarded"}
 _GROUP_COLUMNS: Final = ("FINGERPRINT", "COUNT", "LAST", "REASON", "SUBSCRIPTIONS", "TOPICS", "ERROR")
 _COLUMNS: Final = ("ID", "BURIED", "SUBSCRIPTION", "TOPIC", "REASON", "ATTEMPTS", "ERROR")
@@ -75,8 +74,8 @@ class _Choice(Struct, frozen=True):
         for name in (self.event_id, self.correlation_id):
             if name is not None:
                 check_name(name)
-        if self.fingerprint is not None and not _MARK.fullmatch(self.fingerprint):
-            raise InvalidEvent(f"fingerprint: {shown(self.fingerprint)} is none: 16 hexadecimal digits")
+        if self.fingerprint is not None:
+            check_fingerprint(self.fingerprint)
         return {
             "subscription": self.subscription,
             "reason": self.reason,
@@ -216,10 +215,7 @@ def resend(  # noqa: PLR0917 - the options of a command
 
 def _payload(name: str) -> dict[str, Any]:
     """The JSON object of a file, or of stdin."""
-    found = loads(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
-    if not isinstance(found, dict):
-        raise InvalidEvent(f"payload: a JSON object is needed, not {found.__class__.__name__}")
-    return found
+    return payload_of(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
 
 
 async def _resend(settings: Settings, id: str, payload: dict[str, Any], reason: str) -> Correction:
@@ -279,9 +275,7 @@ async def _check_name(bus: EventBus, choice: _Choice) -> None:
 
 async def _named(bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
     """The letters of these ids, all of them."""
-    parts = [tuple(ids[start : start + TOGETHER]) for start in range(0, len(ids), TOGETHER)]
-    found = [await bus.broker.dead(DeadQuery(ids=part, limit=TOGETHER)) for part in parts]
-    there = {letter.id: letter for letters in found for letter in letters}
+    there = {letter.id: letter for letter in await named(bus.broker, ids)}
     if missing := [id for id in ids if id not in there]:
         raise CommandError("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing))}")
     return [there[id] for id in ids]

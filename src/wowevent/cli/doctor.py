@@ -14,8 +14,8 @@ from wowevent.cli.pidfile import find, is_service
 from wowevent.cli.show import facts, open_console, plain, print_json
 from wowevent.errors import BusError
 from wowevent.finding import Finding, Verdict
-from wowevent.service.exits import message_of
-from wowevent.service.loop import run
+from wowevent.process.exits import message_of
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:

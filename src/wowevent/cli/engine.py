@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from wowevent.bus import EventBus
+from wowevent.process.logs import set_up_logs
 from wowevent.schema import SchemaRegistry
-from wowevent.service.logs import set_up_logs
 from wowevent.settings import Settings
 
 Url = Annotated[
@@ -35,10 +35,15 @@ def open_bus(settings: Settings, registry: SchemaRegistry | None = None) -> Even
     """
     asked = _LEVELS & os.environ.keys()
     set_up_logs(settings.log_level if asked else "WARNING")
-    if settings.engine_url().partition("://")[0] == "memory":
-        note("memory:// is gone when this process ends, and no other process sees it")
+    note_memory(settings)
     url, most = settings.engine_url(), settings.max_payload
     return EventBus(url, namespace=settings.namespace, max_payload=most, registry=registry)
+
+
+def note_memory(settings: Settings) -> None:
+    """Say of an engine that lives in this process what that means."""
+    if settings.engine_url().partition("://")[0] == "memory":
+        note("memory:// is gone when this process ends, and no other process sees it")
 
 
 def note(text: str) -> None:

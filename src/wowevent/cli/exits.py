@@ -33,8 +33,8 @@ import typer
 from typer.exceptions import TyperException
 
 from wowevent.errors import BusError
-from wowevent.service import exits
-from wowevent.service.exits import STATUS as STATUS  # noqa: PLC0414 - the table of every command, too
+from wowevent.process import exits
+from wowevent.process.exits import STATUS as STATUS  # noqa: PLC0414 - the table of every command, too
 
 INTERRUPTED: Final = 130
 

@@ -37,8 +37,8 @@ from wowevent.cli.pidfile import Record, Worker
 from wowevent.cli.serving import Inherited, Post, Told, at, open_bus
 from wowevent.cli.workers import BROKEN, WELL, end, refuse_unshared
 from wowevent.log import logger
-from wowevent.service.logs import pass_on
-from wowevent.service.loop import ending
+from wowevent.process.logs import pass_on
+from wowevent.process.loop import ending
 from wowevent.settings import Settings
 
 _GRACE: Final = 18.0  # seconds to drain: a service gets 20

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated
 
 import typer
 
+from wowevent.cli.arguments import Time, moment
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.show import printer
-from wowevent.event import utc
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
-
-_AGO: Final = re.compile(r"(\d{1,6})([smhd])")
-_UNIT: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-Time = Annotated[str | None, typer.Option(help="ISO 8601 (naive is UTC), or as long ago as 90s, 15m, 2h, 7d.")]
 
 
 def history(  # noqa: PLR0917 - the options of a command
@@ -50,12 +44,3 @@ async def _print(  # noqa: PLR0917 - the parts of a question to the log
         found = bus.history(patterns, start_time=since, end_time=until, correlation_id=correlation_id, limit=limit)
         async for stored in found:
             show(stored.event)
-
-
-def moment(text: str | None) -> datetime | None:
-    """A time as a person writes it; InvalidEvent if it is none."""
-    if text is None:
-        return None
-    if ago := _AGO.fullmatch(text):
-        return datetime.now(UTC) - timedelta(**{_UNIT[ago[2]]: int(ago[1])})
-    return utc(text)

@@ -14,7 +14,7 @@ from wowevent.cli.pauses import named_pause
 from wowevent.cli.show import facts, open_console, print_json, span
 from wowevent.cli.subscriptions import NUMBERS, fields, number, of_name, paused_of, state
 from wowevent.errors import SubscriptionNotFound, shown
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _SUMMED: Final = ("ready", "leased", "delayed", "dead")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from wowevent.service.logs import OLDER
+from wowevent.process.logs import OLDER
 
 _CHUNK: Final = 64 * 1024
 _LONGEST: Final = 1024 * 1024  # bytes of a line that is not complete yet

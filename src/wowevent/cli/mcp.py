@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from wowevent.cli.engine import Namespace, Url, note, settle
+from wowevent.cli.engine import Namespace, Url, note_memory, settle
 from wowevent.cli.exits import CommandError
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import run
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 Tokens = Annotated[
@@ -73,9 +73,7 @@ async def _serve(settings: Settings, http: str | None, name: str, *, allow_chang
     from wowevent.schema import SchemaRegistry
 
     check_name(name)
-
-    if settings.engine_url().partition("://")[0] == "memory":
-        note("memory:// is gone when this process ends, and no other process sees it")
+    note_memory(settings)
     line = Line(
         lambda: EventBus(
             settings.engine_url(),

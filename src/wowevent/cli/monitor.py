@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from wowevent.access.tls import own_context
+from wowevent.cli.arguments import priority_of
 from wowevent.cli.dashboard import Sample, Seen, draw, rate
 from wowevent.cli.engine import settle
 from wowevent.cli.exits import CommandError
@@ -24,8 +25,8 @@ from wowevent.cli.serve import settings_of
 from wowevent.cli.show import open_console, print_json
 from wowevent.errors import BrokerUnavailable
 from wowevent.event import Event
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import ending, run
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import ending, run
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def monitor(  # noqa: PLR0917 - the options of a command
     wanted: dict[str, Any] = {
         "topics": pattern or ["*"],
         "types": type,
-        "priorities": [int(each) if each.isdecimal() else each for each in priority] if priority else None,
+        "priorities": [priority_of(each) for each in priority] if priority else None,
         "sources": source,
     }
     run(_monitor(_client(url, settings), wanted, interval, json=json, once=once))

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from wowevent.access.audit import local_user
+from wowevent.cli.arguments import term
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.show import local_time, print_all
-from wowevent.cli.token import term
 from wowevent.holds import Pause
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("SCOPE", "NAME", "SINCE", "UNTIL", "BY", "REASON")

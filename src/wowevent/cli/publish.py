@@ -12,13 +12,14 @@ import typer
 from msgspec import structs
 
 from wowevent.bus import EventBus
+from wowevent.cli.arguments import payload_of, priority_of
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.lines import is_piped, lines, size
-from wowevent.codec import loads, parse
-from wowevent.errors import BusError, InvalidEvent
+from wowevent.codec import parse
+from wowevent.errors import BusError
 from wowevent.event import Event
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def publish(  # noqa: PLR0917 - the options of a command
     fields: dict[str, Any] = {
         "topic": topic,
         "event_type": type,
-        "priority": None if priority is None else int(priority) if priority.isdecimal() else priority,
+        "priority": None if priority is None else priority_of(priority),
         "source_agent": source,
         "target_agent": target,
         "correlation_id": correlation_id,
@@ -67,17 +68,9 @@ def publish(  # noqa: PLR0917 - the options of a command
     elif topic is None:
         raise CommandError("usage", "a TOPIC is needed (or --events)")
     elif payload == "-" or (payload is None and is_piped(_STDIN)):
-        run(_stream(settings, lambda line: Event(**fields, payload=_object(line)), delay))
+        run(_stream(settings, lambda line: Event(**fields, payload=payload_of(line)), delay))
     else:
-        run(_one(settings, Event(**fields, payload=_object(payload or "{}")), delay))
-
-
-def _object(text: str | bytes) -> dict[str, Any]:
-    """A payload from outside: strict JSON, an object."""
-    payload = loads(text)
-    if not isinstance(payload, dict):
-        raise InvalidEvent(f"payload: a JSON object is needed, not {payload.__class__.__name__}")
-    return payload
+        run(_one(settings, Event(**fields, payload=payload_of(payload or "{}")), delay))
 
 
 async def _one(settings: Settings, event: Event, delay: float | None) -> None:

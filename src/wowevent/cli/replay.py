@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 
 from wowevent.broker import Position
+from wowevent.cli.arguments import Time, moment
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
-from wowevent.cli.history import Time, moment
 from wowevent.cli.show import counted, printer
 from wowevent.delivery import current
 from wowevent.event import Event, check_name
+from wowevent.process.loop import run
 from wowevent.replay import ReplayConfig, check_destination
-from wowevent.service.loop import run
 from wowevent.settings import Settings
 
 

@@ -16,9 +16,9 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.serve import LogFormat, LogLevel
 from wowevent.cli.workers import PARENT, WORKER, refuse_unshared, supervise
 from wowevent.log import logger
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import ending
-from wowevent.service.loop import run as run_loop
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import ending
+from wowevent.process.loop import run as run_loop
 
 
 def run(  # noqa: PLR0917 - the options of a command

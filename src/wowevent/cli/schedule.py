@@ -10,15 +10,15 @@ from typing import Annotated, Any, Final
 import typer
 from msgspec import structs
 
+from wowevent.cli.arguments import payload_of, priority_of
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.show import local_time, print_all, print_json
-from wowevent.codec import loads, to_fields
-from wowevent.errors import InvalidEvent
+from wowevent.codec import to_fields
 from wowevent.event import Event
+from wowevent.process.loop import run
 from wowevent.schedule import ScheduleInfo
-from wowevent.service.loop import run
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("NAME", "WHEN", "NEXT", "LAST", "TOPIC")
@@ -57,9 +57,9 @@ def add(  # noqa: PLR0917 - the options of a command
     """
     event = Event(
         topic=topic,
-        payload=_object(payload),
+        payload=payload_of(payload),
         event_type=type,
-        priority=5 if priority is None else int(priority) if priority.isdecimal() else priority,
+        priority=5 if priority is None else priority_of(priority),
         source_agent=source,
         target_agent=target,
         ttl_seconds=ttl,
@@ -95,13 +95,6 @@ def remove(name: Name, yes: Yes = False, url: Url = None, namespace: Namespace =
 def fields(info: ScheduleInfo) -> dict[str, Any]:
     """A schedule for programs."""
     return {**structs.asdict(info), "event": to_fields(info.event)}
-
-
-def _object(text: str) -> dict[str, Any]:
-    payload = loads(text)
-    if not isinstance(payload, dict):
-        raise InvalidEvent(f"payload: a JSON object is needed, not {payload.__class__.__name__}")
-    return payload
 
 
 def _span(text: str | None) -> float | None:

@@ -13,9 +13,9 @@ from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.show import counted, facts, print_all, print_json, text
+from wowevent.process.loop import run
 from wowevent.schema import EventSchema, SchemaBreak, SchemaRegistry, fields_of, read_schema, read_schemas
 from wowevent.schema import diff as differences
-from wowevent.service.loop import run
 from wowevent.settings import Settings
 
 _COLUMNS: Final = ("TYPE", "VERSION", "BYTES", "DESCRIPTION")

@@ -11,8 +11,8 @@ from wowevent.cli.engine import Namespace, Url, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import registered
 from wowevent.log import logger
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import run
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import run
 
 if TYPE_CHECKING:
     from wowevent.settings import Settings

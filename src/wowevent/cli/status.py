@@ -19,7 +19,7 @@ from wowevent.cli.pidfile import find
 from wowevent.cli.serve import settings_of
 from wowevent.cli.show import facts, print_json, span
 from wowevent.errors import BusError, Unauthenticated
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:

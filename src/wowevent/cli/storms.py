@@ -13,7 +13,7 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.listing import ListsByDefault
 from wowevent.cli.show import local_time, print_all
 from wowevent.errors import shown
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 from wowevent.storm import Storm, in_words
 

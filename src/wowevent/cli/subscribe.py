@@ -14,7 +14,7 @@ from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.show import printer
 from wowevent.delivery import current
 from wowevent.event import Event
-from wowevent.service.loop import ending, run
+from wowevent.process.loop import ending, run
 from wowevent.settings import Settings
 
 _NEVER: Final = 0.1  # seconds that a handler gets to end when the command ends: it waits for nothing by then

@@ -15,7 +15,7 @@ from wowevent.cli.engine import Namespace, Url, open_bus, settle
 from wowevent.cli.listing import ListsByDefault
 from wowevent.cli.show import counted, print_all, span
 from wowevent.errors import SubscriptionNotFound, shown
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 NUMBERS: Final = ("ready", "leased", "delayed", "dead", "consumers", "oldest", "lost", "lapsed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import typer
 from wowevent.access.rights import EVERYTHING, Limits
 from wowevent.access.tokens import Token, Tokens, encode_tokens, issue, parse_tokens, revoke_jwt
 from wowevent.access.tokens import revoke as revoked
+from wowevent.cli.arguments import term
 from wowevent.cli.engine import Namespace, note, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.private import make_private_folder, write_private
@@ -24,8 +24,6 @@ from wowevent.cli.show import local_time, print_all
 from wowevent.settings import Settings
 
 _FILE: Final = "tokens.json"
-_TERM: Final = re.compile(r"(\d{1,6})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _COLUMNS: Final = ("ID", "NAME", "NAMESPACE", "STATE", "EXPIRES", "GRANTS")
 
 File = Annotated[
@@ -140,14 +138,6 @@ def _changing(path: Path) -> Iterator[list[Tokens]]:
         write_private(path, encode_tokens(held[0]))
     finally:
         os.close(folder)
-
-
-def term(text: str, option: str) -> int:
-    """Seconds of such as `30d`; the option is named where it is none."""
-    found = _TERM.fullmatch(text)
-    if not found or not int(found[1]):
-        raise CommandError("usage", f"{option} {text!r:.40}: such as 30d, 12h, 15m, 90s")
-    return int(found[1]) * _SECONDS[found[2]]
 
 
 def _state(token: Token) -> str:

@@ -12,7 +12,7 @@ from wowevent.causation import MOST
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.show import counted, local_time, open_console, plain, print_json, span
 from wowevent.conversation import Conversation, FailedDelivery, Step
-from wowevent.service.loop import run
+from wowevent.process.loop import run
 from wowevent.settings import Settings
 
 _DEEPEST: Final = 20  # levels that are drawn: no terminal is wider

@@ -14,7 +14,7 @@ from typing import Final
 from wowevent.bus import EventBus
 from wowevent.cli.exits import CommandError
 from wowevent.log import logger
-from wowevent.service.loop import ending
+from wowevent.process.loop import ending
 
 WORKER: Final = "WOWEVENT_WORKER"
 """In a worker's environment: its number from 1."""

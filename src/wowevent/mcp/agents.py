@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct
 
+from wowevent.access.sight import seen_agent
 from wowevent.mcp.call import Call
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Tool
@@ -29,7 +30,7 @@ async def agents(call: Call, asked: Which) -> dict[str, Any]:
     half.
     Errors: broker_unavailable.
     """
-    found = [_seen(call, info) for info in await (await call.bus()).agents()]
+    found = [seen_agent(call.identity, info) for info in await (await call.bus()).agents()]
     fits = [each for each in found if each is not None and _fits(each, asked)]
     shown = fitting(msgspec.to_builtins(each) for each in fits[: asked.limit])
     return {"agents": shown, "more": len(shown) < len(fits)}
@@ -40,15 +41,3 @@ TOOLS: Final = (Tool(call=agents, arguments=Which, rights=("subscribe", "admin")
 
 def _fits(info: AgentInfo, asked: Which) -> bool:
     return asked.name in {None, info.name} and asked.state in {None, info.state}
-
-
-def _seen(call: Call, info: AgentInfo) -> AgentInfo | None:
-    """What the caller may know of it: of itself all; of others what may be heard, and not where they run."""
-    identity = call.caller.identity
-    if identity is None or identity.may("admin") or info.name == identity.name:
-        return info
-    subscriptions = tuple(each for each in info.subscriptions if identity.may("subscribe", *each.patterns))
-    publishes = tuple(topic for topic in info.publishes if identity.may("subscribe", topic))
-    if not subscriptions and not publishes:
-        return None
-    return structs.replace(info, processes=(), subscriptions=subscriptions, publishes=publishes)

@@ -11,6 +11,7 @@ from wowevent.access import stamp
 from wowevent.access.audit import audit, local_user
 from wowevent.access.rates import Rates
 from wowevent.access.rights import Identity
+from wowevent.access.sight import sees_event
 from wowevent.bus import EventBus
 from wowevent.errors import NotPermitted, Unauthenticated, shown
 from wowevent.event import Event
@@ -38,10 +39,6 @@ class Caller(Struct, frozen=True):
         """Whether one of the rights is granted at all; no rights is anybody."""
         return self.identity is None or not rights or any(self.identity.grants.get(each) for each in rights)
 
-    def administers(self) -> bool:
-        """Whether all is granted, or that is."""
-        return self.identity is None or self.identity.may("admin")
-
 
 class Call(Struct, frozen=True):
     """What a tool is given beside its arguments."""
@@ -50,13 +47,18 @@ class Call(Struct, frozen=True):
     line: Line
     rates: Rates
 
+    @property
+    def identity(self) -> Identity | None:
+        """Who calls, by a token; None: nobody was asked for one."""
+        return self.caller.identity
+
     async def bus(self) -> EventBus:
         """The running bus."""
         return await self.line.bus()
 
     def permit(self, right: str, *patterns: str) -> None:
         """NotPermitted unless each pattern is granted; no patterns is all there is."""
-        identity = self.caller.identity
+        identity = self.identity
         if identity is None:
             return
         if not patterns and not identity.may(right):
@@ -71,19 +73,11 @@ class Call(Struct, frozen=True):
 
     def sees(self, right: str, event: Event) -> bool:
         """Whether an event may be seen: by its topic, and by whom it is for."""
-        identity = self.caller.identity
-        if identity is None:
-            return True
-        mine = event.target_agent in {None, identity.name} or identity.may("admin")
-        return mine and identity.may(right, event.topic)
-
-    def may(self, right: str, *patterns: str) -> bool:
-        """Whether that is granted."""
-        return self.caller.identity is None or self.caller.identity.may(right, *patterns)
+        return sees_event(self.identity, right, event)
 
     def stamped(self, event: Event) -> Event:
         """The event as published by who calls; NotPermitted, RateLimited."""
-        identity = self.caller.identity
+        identity = self.identity
         if identity is None:
             return event
         identity.check("publish", event.topic)

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from wowevent.access.sight import seen_conversation
 from wowevent.causation import find
-from wowevent.conversation import Found, Step, conversation
+from wowevent.conversation import Step, conversation
 from wowevent.errors import ConversationNotFound, shown
 from wowevent.mcp.call import Call
 from wowevent.mcp.shown import fitting
@@ -35,7 +36,7 @@ async def trace(call: Call, asked: Trace) -> dict[str, Any]:
     Errors: conversation_not_found, invalid_event.
     """
     bus = await call.bus()
-    found = _seen(call, await find(bus.broker, asked.id, asked.limit, time.time()))
+    found = seen_conversation(call.identity, await find(bus.broker, asked.id, asked.limit, time.time()))
     if not found.stored and not found.letters:
         raise ConversationNotFound(f"no event is known by {shown(asked.id)}, nor is anything of that correlation id")
     tree = conversation(found)
@@ -46,14 +47,6 @@ async def trace(call: Call, asked: Trace) -> dict[str, Any]:
 
 
 TOOLS: Final = (Tool(call=trace, arguments=Trace, rights=("replay",)),)
-
-
-def _seen(call: Call, found: Found) -> Found:
-    """What of it the caller may see; a dead letter who may see those of its topic, too."""
-    stored = [each for each in found.stored if call.sees("replay", each.event)]
-    letters = [each for each in found.letters if call.sees("replay", each.event)]
-    letters = [each for each in letters if call.may("dead_letters", each.event.topic)]
-    return structs.replace(found, stored=stored, letters=letters)
 
 
 def _shown(step: Step) -> dict[str, Any]:

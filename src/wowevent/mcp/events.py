@@ -18,6 +18,7 @@ from wowevent.event import Event
 from wowevent.mcp.call import Call
 from wowevent.mcp.shown import MOST_PAYLOAD, PAYLOAD, ROOM, fitting, shown_stored
 from wowevent.mcp.tool import Tool
+from wowevent.service.asking import position_of
 
 _LONGEST: Final = 60.0  # seconds that a call may wait: clients give up on those that take longer
 _MOST: Final = 100  # events of an answer
@@ -90,7 +91,7 @@ async def subscribe_and_wait(call: Call, asked: Wait) -> dict[str, Any]:
     if asked.after is not None:
         call.permit("replay", asked.pattern)
     bus = await call.bus()
-    after = (await bus.broker.ping()).head if asked.after is None else _position(asked.after)
+    after = position_of(asked.after, "after") or (await bus.broker.ping()).head
     found: list[Stored] = []
     collecting = asyncio.create_task(_collect(call, bus, asked, after, found), name="wowevent:mcp:wait")
     try:
@@ -162,7 +163,7 @@ async def history(call: Call, asked: History) -> dict[str, Any]:
     if asked.newest and asked.after is not None:
         raise InvalidEvent("newest and after exclude each other")
     bus = await call.bus()
-    after = await _near_the_end(bus) if asked.newest else None if asked.after is None else _position(asked.after)
+    after = await _near_the_end(bus) if asked.newest else position_of(asked.after, "after")
     log = bus.history(asked.pattern, asked.start_time, asked.end_time, asked.correlation_id, after)
     seen = _seen(call, log)
     if asked.newest:
@@ -185,16 +186,6 @@ TOOLS: Final = (
 def _event(asked: Publish) -> Event:
     given = {name: value for name, value in structs.asdict(asked).items() if value is not None and name != "delay"}
     return Event(**given)
-
-
-def _position(text: str) -> Position:
-    try:
-        position = Position.parse(text)
-    except ValueError as error:
-        raise InvalidEvent(f"after: {error}") from error
-    if position.offset >= 2**63:
-        raise InvalidEvent(f"after: {text!r:.80} is not a position")
-    return position
 
 
 async def _collect(call: Call, bus: EventBus, asked: Wait, after: Position, found: list[Stored]) -> None:

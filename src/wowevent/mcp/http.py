@@ -18,19 +18,17 @@ from wowevent.access.address import Listening, is_loopback, listen, names_of
 from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
 from wowevent.access.tls import server_context
+from wowevent.access.watch import watch
 from wowevent.errors import BusError, NotPermitted, Unauthenticated
-from wowevent.log import logger
 from wowevent.mcp.call import Caller
 from wowevent.mcp.server import Server
+from wowevent.process.loop import ending
 from wowevent.service.access import ANYBODY, admit, asker
+from wowevent.service.connection import http_server
 from wowevent.service.failures import answer_bus_error, answer_http_error, answer_unknown
-from wowevent.service.loop import ending
-from wowevent.service.server import http_server
 from wowevent.settings import Settings
 
 PATH: Final = "/mcp"
-
-_LOOK: Final = 0.5  # seconds between two looks at the tokens
 
 
 def take(host: str, port: int, settings: Settings, keyring: Keyring | None) -> Listening:
@@ -60,7 +58,7 @@ async def serving(
     http = http_server(_app(manager, settings, keyring), server_context(settings))
     async with manager.run():
         answering = asyncio.create_task(http.serve(sockets=[listening.socket]), name="wowevent:mcp:http")
-        watching = asyncio.create_task(_watch(keyring), name="wowevent:tokens")
+        watching = asyncio.create_task(watch(keyring), name="wowevent:tokens")
         try:
             while not http.started and not answering.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
                 await asyncio.sleep(0.01)
@@ -112,13 +110,3 @@ def callers(keyring: Keyring | None) -> Callable[[Request], Caller]:
         return Caller(identity, remote=True, stands=lambda: keyring.stands(identity))
 
     return caller
-
-
-async def _watch(keyring: Keyring | None) -> None:
-    """Read tokens again that changed, until cancelled."""
-    while keyring is not None:
-        try:
-            keyring.refresh()
-        except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
-            logger.error("tokens could not be looked at", exc_info=error)
-        await asyncio.sleep(_LOOK)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from wowevent.broker import DeadLetter, DeadQuery, Reason
+from wowevent.access.sight import check_named, sees_letter, sees_letters
+from wowevent.broker import DeadLetter, Reason
 from wowevent.bus import EventBus
-from wowevent.dead_letter import TOGETHER
-from wowevent.errors import SubscriptionNotFound, shown
+from wowevent.dead_letter import TOGETHER, named
+from wowevent.errors import shown
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST, PATTERN, Grouping, LetterGroup
 from wowevent.mcp.call import Call
@@ -52,7 +54,7 @@ async def dead_letters(call: Call, asked: Filters) -> dict[str, Any]:
     bus = await call.bus()
     found = await bus.dead_letters.groups(**_filters(call, asked), limit=MOST)
     if asked.subscription is not None and not found.groups:
-        await _check_known(call, bus, asked.subscription)
+        check_named(call.identity, await bus.subscriptions(), asked.subscription)
     examples = await _examples(bus, found.groups[:_SHOWN])
     shown = fitting(_whole(group, examples.get(group.newest)) for group in found.groups[:_SHOWN])
     return {
@@ -135,8 +137,7 @@ def _whole(group: LetterGroup, newest: DeadLetter | None) -> dict[str, Any]:
 
 
 async def _examples(bus: EventBus, groups: Sequence[LetterGroup]) -> dict[str, DeadLetter]:
-    ids = tuple(group.newest for group in groups)
-    return {letter.id: letter for letter in await bus.broker.dead(DeadQuery(ids=ids, limit=len(ids)))} if ids else {}
+    return {letter.id: letter for letter in await named(bus.broker, (group.newest for group in groups))}
 
 
 def _filters(call: Call, asked: Filters) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def _filters(call: Call, asked: Filters) -> dict[str, Any]:
         "event_id": asked.event_id,
         "correlation_id": asked.correlation_id,
         "fingerprint": asked.fingerprint,
-        "where": None if call.may("dead_letters") else lambda letter: call.may("dead_letters", letter.event.topic),
+        "where": None if sees_letters(call.identity) else partial(sees_letter, call.identity),
     }
 
 
@@ -158,22 +159,14 @@ async def _fitting(call: Call, bus: EventBus, asked: Filters, limit: int) -> Seq
     """Those that fit and may be seen; SubscriptionNotFound for a name that is none: it must not look as if well."""
     found = await bus.dead_letters.list(**_filters(call, asked), limit=limit)
     if asked.subscription is not None and not found:
-        await _check_known(call, bus, asked.subscription)
+        check_named(call.identity, await bus.subscriptions(), asked.subscription)
     return found
-
-
-async def _check_known(call: Call, bus: EventBus, name: str) -> None:
-    for spec in (info.subscription for info in await bus.subscriptions()):
-        if name in {spec.id, spec.agent} and call.may("dead_letters", *spec.patterns):
-            return
-    raise SubscriptionNotFound(f"no subscription or agent {shown(name)} is known")
 
 
 async def _named(call: Call, bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
     """The letters of these ids, all of them."""
-    asked = tuple(dict.fromkeys(ids))
-    found = await bus.broker.dead(DeadQuery(ids=asked, limit=TOGETHER))
-    there = {each.id: each for each in found if call.may("dead_letters", each.event.topic)}
+    there = {each.id: each for each in await named(bus.broker, ids) if sees_letter(call.identity, each)}
+    asked = list(dict.fromkeys(ids))
     if missing := [id for id in asked if id not in there]:
         raise Refusal("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing[:10]))}")
     return [there[id] for id in asked]

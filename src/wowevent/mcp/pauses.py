@@ -13,7 +13,7 @@ from wowevent.holds import Pause, said
 from wowevent.mcp.call import Call
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Nothing, Tool
-from wowevent.service.answers import shown_pauses
+from wowevent.service.pauses import shown_pauses
 
 Name = Annotated[str, Meta(description="A subscription, or an agent: the subscriptions it has now.", max_length=300)]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from wowevent.errors import BusError, PositionLost, printable
-from wowevent.service.exits import code_of, message_of
+from wowevent.process.exits import code_of, message_of
 
 _LONGEST: Final = 2000  # characters of a message
 

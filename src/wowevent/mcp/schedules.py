@@ -7,14 +7,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from wowevent.errors import NotPermitted, ScheduleNotFound, shown
+from wowevent.access.sight import check_replaceable, sees_schedule
+from wowevent.errors import ScheduleNotFound, shown
 from wowevent.event import Event
 from wowevent.mcp.call import Call
 from wowevent.mcp.events import Payload, Topic
 from wowevent.mcp.shown import fitting, shown_event
 from wowevent.mcp.tool import Nothing, Tool
 from wowevent.schedule import ScheduleInfo
-from wowevent.service.answers import shown_schedule
+from wowevent.service.schedules import shown_schedule
 
 Name = Annotated[str, Meta(description="The schedule's name.", max_length=128)]
 Moment = Annotated[str, Meta(description="ISO 8601, naive is UTC.")]
@@ -26,7 +27,7 @@ async def schedules(call: Call, _: Nothing) -> dict[str, Any]:
     Answers {schedules: [{name, event, every, cron, tz, start, until, added, next, last}], more}, by name; with a token
     those of that agent, unless it grants admin.
     """
-    found = [each for each in await (await call.bus()).schedules.list() if _sees(call, each)]
+    found = [each for each in await (await call.bus()).schedules.list() if sees_schedule(call.identity, each)]
     shown = fitting(_shown(each) for each in found)
     return {"schedules": shown, "more": len(shown) < len(found)}
 
@@ -52,7 +53,7 @@ async def schedule_add(call: Call, asked: Add) -> dict[str, Any]:
     """
     event = call.stamped(Event(topic=asked.topic, payload=asked.payload))
     bus = await call.bus()
-    await _check_owner(call, asked.name)
+    check_replaceable(call.identity, await bus.schedules.list(), asked.name)
     made = await bus.schedules.add(
         asked.name, event, every=asked.every, cron=asked.cron, tz=asked.tz, start=asked.start, until=asked.until
     )
@@ -69,7 +70,7 @@ class Remove(Struct, forbid_unknown_fields=True, kw_only=True):
 async def schedule_remove(call: Call, asked: Remove) -> dict[str, Any]:
     """Fire it no more; what is due within a second may still come. Answers {removed}. Errors: schedule_not_found."""
     bus = await call.bus()
-    if not _sees(call, await bus.schedules.get(asked.name)):
+    if not sees_schedule(call.identity, await bus.schedules.get(asked.name)):
         raise ScheduleNotFound(f"no schedule {shown(asked.name)} is known")
     await bus.schedules.remove(asked.name)
     call.note("schedule removed", schedule=asked.name)
@@ -86,18 +87,3 @@ TOOLS: Final = (
 def _shown(info: ScheduleInfo) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.to_builtins(shown_schedule(info)) | {"event": shown_event(info.event)}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _sees(call: Call, info: ScheduleInfo) -> bool:
-    """Whether it is who calls that fires it, or who administers."""
-    identity = call.caller.identity
-    if identity is None or identity.may("admin"):
-        return True
-    return info.event.source_agent == identity.name and identity.may("publish", info.event.topic)
-
-
-async def _check_owner(call: Call, name: str) -> None:
-    """NotPermitted where a schedule of that name is another's."""
-    for each in await (await call.bus()).schedules.list():
-        if each.name == name and not _sees(call, each):
-            raise NotPermitted(f"the schedule {shown(name)} is another agent's; replacing it needs admin")

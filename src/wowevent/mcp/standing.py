@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from wowevent.access.sight import sees_subscription
 from wowevent.broker import SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
@@ -15,7 +16,7 @@ from wowevent.mcp.letters import Name
 from wowevent.mcp.problem import problem_of
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Nothing, Tool
-from wowevent.service.answers import shown_subscription
+from wowevent.service.subscriptions import shown_subscription
 
 _MOST: Final = 200  # subscriptions of an answer
 
@@ -53,7 +54,7 @@ async def subscriptions(call: Call, asked: Which) -> dict[str, Any]:
     """
     bus = await call.bus()
     found = sorted(await bus.subscriptions(), key=lambda info: info.subscription.id)
-    fits = [_shown(bus, info) for info in found if _sees(call, info) and _named(info, asked.name)]
+    fits = [_shown(bus, info) for info in found if sees_subscription(call.identity, info) and _named(info, asked.name)]
     wanted = [each for each in fits if not asked.troubled or _troubled(each)]
     shown = fitting(wanted[: asked.limit])
     return {"subscriptions": shown, "more": len(shown) < len(wanted)}
@@ -67,11 +68,6 @@ TOOLS: Final = (
 
 def _named(info: SubscriptionInfo, name: str | None) -> bool:
     return name is None or name in {info.subscription.id, info.subscription.agent}
-
-
-def _sees(call: Call, info: SubscriptionInfo) -> bool:
-    """Whether the caller may know of it: who may hear all that it hears, and who administers."""
-    return call.caller.administers() or call.may("subscribe", *info.subscription.patterns)
 
 
 def _shown(bus: EventBus, info: SubscriptionInfo) -> dict[str, Any]:

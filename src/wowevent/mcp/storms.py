@@ -7,13 +7,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from wowevent.access.sight import sees_storm
 from wowevent.errors import shown
 from wowevent.mcp.call import Call
 from wowevent.mcp.problem import Refusal
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Nothing, Tool
-from wowevent.service.answers import shown_storm
-from wowevent.storm import Storm
+from wowevent.service.storms import shown_storm
 
 
 async def storms(call: Call, _: Nothing) -> dict[str, Any]:
@@ -22,7 +22,7 @@ async def storms(call: Call, _: Nothing) -> dict[str, Any]:
     Answers {storms: [{id, correlation_id, limit, most, path, since, who, why}], more}, the oldest first: `why` says it
     in a sentence, `path` shows who kept whom going. What was stopped is among dead_letters, with reason loop_detected.
     """
-    found = [each for each in (await call.bus()).storms.list() if _sees(call, each)]
+    found = [each for each in (await call.bus()).storms.list() if sees_storm(call.identity, each)]
     answer = fitting(msgspec.to_builtins(shown_storm(each)) for each in found)
     return {"storms": answer, "more": len(answer) < len(found)}
 
@@ -50,8 +50,3 @@ TOOLS: Final = (
     Tool(call=storms, rights=("dead_letters", "admin")),
     Tool(call=storm_release, arguments=Release, rights=("admin",), changes=True),
 )
-
-
-def _sees(call: Call, storm: Storm) -> bool:
-    """Whether the caller may know of it: who may see the dead letters of its whole path, and who administers."""
-    return call.caller.administers() or call.may("dead_letters", *{step.topic for step in storm.path})

@@ -6,9 +6,11 @@ POST /events, GET /events                  publish; the history
 GET  /events/stream                        what is published, live (Server-Sent Events)
 GET  /events/{id}                          one event, and who got it
 GET  /overview, /routers, /agents          all processes together; the routers; who is there
+GET  /conversations/{id}                   who caused what, and what failed
 GET  /topics                               what was published lately, by topic
      /subscriptions, /dead-letters         look, pause, purge, redeliver, forget
      /pauses                               what is paused: an agent, a topic, a conversation, everything
+     /storms                               the conversations that went too far
      /redeliveries                         dead letters that are handed out again at a rate
      /replays                              publish a range of the log again
      /schemas                              what payloads are held against
@@ -31,10 +33,9 @@ from starlette.requests import ClientDisconnect
 
 from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
+from wowevent.access.watch import watch as watch_tokens
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
-from wowevent.log import logger
-from wowevent.service.answers import RedeliveryShown, ReplayShown
 from wowevent.service.failures import (
     Refusal,
     answer_bus_error,
@@ -46,15 +47,15 @@ from wowevent.service.failures import (
 from wowevent.service.idempotency import Keys
 from wowevent.service.jobs import Jobs
 from wowevent.service.openapi import DESCRIPTION
+from wowevent.service.operation import make_routes
 from wowevent.service.pages import ROUTES
-from wowevent.service.replays import brief
-from wowevent.service.routes import OPERATIONS, make_routes
+from wowevent.service.redeliveries import RedeliveryShown
+from wowevent.service.replays import ReplayShown, brief
+from wowevent.service.routes import OPERATIONS
 from wowevent.service.stream import Streams
 
 BODY_LIMIT: Final = 1024 * 1024
 """Bytes of the largest request body, unless configured."""
-
-_LOOK: Final = 0.5  # seconds between two looks at the tokens
 
 
 def create_app(
@@ -107,15 +108,7 @@ async def drain(app: Starlette) -> None:
 
 async def watch(app: Starlette) -> None:
     """Read tokens again that changed, and end what those began that hold no more; until cancelled."""
-    keyring: Keyring | None = app.state.keyring
-    while keyring is not None:
-        try:
-            keyring.refresh()
-            app.state.replays.end_fallen(keyring.stands)
-            app.state.redeliveries.end_fallen(keyring.stands)
-        except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
-            logger.error("tokens could not be looked at", exc_info=error)
-        await asyncio.sleep(_LOOK)
+    await watch_tokens(app.state.keyring, app.state.replays.end_fallen, app.state.redeliveries.end_fallen)
 
 
 def _shared_with(origins: Collection[str]) -> Middleware:

@@ -10,10 +10,10 @@ from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
 from wowevent.errors import BusError
 from wowevent.log import logger
+from wowevent.process.exits import STATUS, code_of, message_of
+from wowevent.process.logs import set_up_logs
+from wowevent.process.loop import run
 from wowevent.schema import SchemaRegistry
-from wowevent.service.exits import STATUS, code_of, message_of
-from wowevent.service.logs import set_up_logs
-from wowevent.service.loop import run
 from wowevent.service.server import serve
 from wowevent.settings import Settings, masked
 

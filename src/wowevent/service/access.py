@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from wowevent.access import stamp
 from wowevent.access.address import carries_token, check_page
 from wowevent.access.audit import audit
+from wowevent.access.sight import sees_event
 from wowevent.errors import NotPermitted, Unauthenticated, shown
 
 if TYPE_CHECKING:
@@ -89,12 +91,7 @@ def sight(request: Request, right: str) -> Callable[[Event], bool] | None:
     identity = asker(request)
     if identity is None or (identity.may(right) and identity.may("admin")):
         return None
-    everybody = identity.may("admin")
-
-    def sees(event: Event) -> bool:
-        return identity.may(right, event.topic) and (everybody or event.target_agent in {None, identity.name})
-
-    return sees
+    return partial(sees_event, identity, right)
 
 
 def standing(request: Request) -> Callable[[], bool] | None:

@@ -23,11 +23,17 @@ FURTHEST: Final = 2**63 - 1
 TRACEPARENT: Final = "traceparent"
 
 
-def bus_of(request: Request) -> EventBus:
-    """The bus; Closed while it is switched off or draining."""
+def any_bus_of(request: Request) -> EventBus:
+    """The bus, also while it drains; Closed while it is switched off."""
     bus = cast("EventBus | None", request.app.state.bus)
     if bus is None:
         raise Closed("the event bus is disabled (EVENT_BUS_ENABLED)")
+    return bus
+
+
+def bus_of(request: Request) -> EventBus:
+    """The bus; Closed while it is switched off or draining."""
+    bus = any_bus_of(request)
     if request.app.state.draining:
         raise Closed("the service is draining; ask another one")
     return bus

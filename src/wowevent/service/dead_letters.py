@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from wowevent.broker import DeadLetter, DeadQuery, Reason
-from wowevent.dead_letter import TOGETHER
-from wowevent.errors import DeadLetterNotFound, InvalidEvent, SubscriptionNotFound, shown
-from wowevent.event import check_name
+from wowevent.broker import Attempt, DeadLetter, Reason
+from wowevent.codec import to_fields
+from wowevent.dead_letter import LONGEST, LetterCount
+from wowevent.errors import printable
 from wowevent.fingerprint import MOST as MOST_GROUPS
-from wowevent.fingerprint import PATTERN
+from wowevent.fingerprint import LetterGroup
 from wowevent.log import logger
-from wowevent.service import answers
 from wowevent.service.access import asker, name_of_asker, note, permit
-from wowevent.service.answers import (
-    Choice,
-    DeadLetters,
-    Discarded,
-    DiscardOrder,
-    Redelivered,
-    RedeliverOrder,
-    ResendOrder,
-    answer,
-    shown_count,
-    shown_groups,
-    shown_letter,
-)
-from wowevent.service.asking import bus_of, limit_of, name_of
+from wowevent.service.answers import EventFields, UnixSeconds, answer
+from wowevent.service.asking import bus_of, limit_of
 from wowevent.service.intake import no_order, order_of
 from wowevent.service.redeliveries import begin
+from wowevent.service.selection import (
+    Choice,
+    DiscardOrder,
+    Fingerprint,
+    RedeliverOrder,
+    check_seen,
+    filters,
+    ids_of,
+    letter_of,
+    ordered,
+    queried,
+    unknown,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,39 +40,121 @@ if TYPE_CHECKING:
 MOST: Final = 1000
 """Dead letters of one answer."""
 
-C = TypeVar("C", bound=Choice)
-
 _PAGE: Final = "100"
-_MARK: Final = re.compile(PATTERN)
+
+
+class DeadLetterShown(Struct):
+    """One event that one subscription could not handle."""
+
+    id: str
+    event: EventFields
+    subscription: str
+    reason: Reason
+    error: str
+    traceback: str
+    attempts: list[Attempt]
+    time: UnixSeconds
+
+
+class DeadLetters(Struct):
+    """Dead letters, oldest first; `more` says whether there are others behind the limit."""
+
+    dead_letters: list[DeadLetterShown]
+    more: bool
+
+
+class Span(Struct):
+    """From the least to the most."""
+
+    least: int
+    most: int
+
+
+class LetterGroupShown(Struct):
+    """Dead letters that died of the same."""
+
+    fingerprint: Fingerprint
+    count: int
+    reason: Reason
+    error: Annotated[str, Meta(description="Of the newest.")]
+    traceback: Annotated[str, Meta(description="Of the newest; its end, where it is long.")]
+    subscriptions: Annotated[list[str], Meta(description="Where they died, the most first; 100 at most.")]
+    topics: Annotated[list[str], Meta(description="Of their events, the most first; 100 at most.")]
+    first: Annotated[float, Meta(description="When the oldest was buried, Unix seconds.")]
+    last: Annotated[float, Meta(description="When the newest was buried, Unix seconds.")]
+    attempts: Annotated[Span, Meta(description="How many failed at one of them.")]
+    newest: Annotated[str, Meta(description="A dead letter.")]
+    ids: Annotated[list[str], Meta(description="The newest hundred, the newest first.")]
+
+
+class LetterGroupsShown(Struct):
+    """Dead letters by what they died of, the largest group first; `more` says that groups were left out."""
+
+    groups: list[LetterGroupShown]
+    more: bool
+
+
+class LetterCountShown(Struct):
+    """How many dead letters it would be."""
+
+    count: int
+    by_subscription: dict[str, int]
+
+
+class ResendOrder(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the event of a dead letter should have said."""
+
+    payload: dict[str, Any]
+    reason: Annotated[str, Meta(max_length=LONGEST, description="Why, for the audit log and the event.")] = ""
+
+
+class Resent(Struct):
+    """That the letter's subscription, and nobody else, gets a corrected event."""
+
+    event_id: Annotated[str, Meta(description="Of the new event.")]
+    replaces: Annotated[str, Meta(description="The id of the event that could not be handled.")]
+    duplicate: Annotated[bool, Meta(description="It had been sent before, as it was then; nothing was added.")]
+
+
+class Redelivered(Struct):
+    """How many were handed to their subscriptions again."""
+
+    redelivered: int
+
+
+class Discarded(Struct):
+    """How many were forgotten."""
+
+    discarded: int
 
 
 async def dead_letters(request: Request) -> Response:
     """`{"dead_letters": […], "more": false}` by subscription, reason, event, correlation and group, oldest first."""
     limit = limit_of(request.query_params.get("limit", _PAGE), MOST) or MOST
-    choice = _asked(request)
-    found = await bus_of(request).dead_letters.list(**_filters(request, choice), limit=limit + 1)
-    await _check_seen(request, choice, found)
-    return answer(DeadLetters([shown_letter(letter) for letter in found[:limit]], len(found) > limit))
+    choice = queried(request)
+    found = await bus_of(request).dead_letters.list(**filters(request, choice), limit=limit + 1)
+    await check_seen(request, choice, found)
+    return answer(DeadLetters([_shown_letter(letter) for letter in found[:limit]], len(found) > limit))
 
 
 async def groups(request: Request) -> Response:
     """`{"groups": […], "more": false}`: what those that fit the same filters died of, the largest group first."""
     limit = limit_of(request.query_params.get("limit", _PAGE), MOST_GROUPS) or MOST_GROUPS
-    choice = _asked(request)
-    found = await bus_of(request).dead_letters.groups(**_filters(request, choice), limit=limit)
-    await _check_seen(request, choice, found.groups)
-    return answer(shown_groups(found))
+    choice = queried(request)
+    found = await bus_of(request).dead_letters.groups(**filters(request, choice), limit=limit)
+    await check_seen(request, choice, found.groups)
+    return answer(LetterGroupsShown([_shown_group(group) for group in found.groups], found.more))
 
 
 async def dead_letter(request: Request) -> Response:
     """One of them."""
-    return answer(shown_letter(await _letter(request)))
+    return answer(_shown_letter(await letter_of(request)))
 
 
 async def redeliver(request: Request) -> Response:
     """`{"redelivered": 1}`: its subscription gets it again, with fresh attempts."""
     bus = bus_of(request)
-    await no_order(request, request.app.state.body_limit)
+    await no_order(request)
     count = await _one(request, bus.dead_letters.redeliver)
     return answer(Redelivered(_note(request, "redelivered", count)))
 
@@ -88,8 +169,8 @@ async def discard(request: Request) -> Response:
 async def resend(request: Request) -> Response:
     """`{"event_id": …, "replaces": …}`: its subscription alone gets the event with another payload."""
     bus = bus_of(request)
-    order = await order_of(request, ResendOrder, request.app.state.body_limit)
-    letter = await _letter(request)
+    order = await order_of(request, ResendOrder)
+    letter = await letter_of(request)
     permit(request, "publish", (letter.event.topic,))
     if (identity := asker(request)) is not None:
         request.app.state.rates.spend(identity, "events")
@@ -98,16 +179,16 @@ async def resend(request: Request) -> Response:
     facts = {"letter": letter.id, "event_id": done.event_id, "replaces": done.replaces, "reason": order.reason}
     logger.info("dead_letter resent by a request", subscription=letter.subscription, **facts)
     note(request, "dead_letter resent", subscription=letter.subscription, **facts)
-    return answer(answers.Resent(done.event_id, done.replaces, done.duplicate))
+    return answer(Resent(done.event_id, done.replaces, done.duplicate))
 
 
 async def redeliver_several(request: Request) -> Response:
     """`{"redelivered": n}` for the ids, or all that fit the filters, of the body; 202 for a rate."""
     bus = bus_of(request)
-    order = await _order(request, RedeliverOrder)
+    order = await ordered(request, RedeliverOrder)
     if order.dry_run:
         return await _counted(request, order)
-    ids = await _ids(request, order)
+    ids = await ids_of(request, order)
     if order.rate is None:
         return answer(Redelivered(_note(request, "redelivered", await bus.dead_letters.redeliver(ids))))
     begun = begin(request, order, ids, order.rate)
@@ -118,10 +199,10 @@ async def redeliver_several(request: Request) -> Response:
 async def discard_several(request: Request) -> Response:
     """`{"discarded": n}` for the ids, or all that fit the filters, of the body."""
     bus = bus_of(request)
-    order = await _order(request, DiscardOrder)
+    order = await ordered(request, DiscardOrder)
     if order.dry_run:
         return await _counted(request, order)
-    ids = await _ids(request, order)
+    ids = await ids_of(request, order)
     return answer(Discarded(_note(request, "discarded", await bus.dead_letters.discard(ids))))
 
 
@@ -133,120 +214,51 @@ def _note(request: Request, what: str, count: int) -> int:
 
 
 async def _one(request: Request, resolve: Callable[[str], Awaitable[int]]) -> int:
-    letter = await _letter(request)
+    letter = await letter_of(request)
     if not (count := await resolve(letter.id)):  # somebody else was quicker
-        raise _unknown(letter.id)
+        raise unknown(letter.id)
     return count
-
-
-async def _order(request: Request, kind: type[C]) -> C:
-    """Which letters are meant, and what else; InvalidEvent unless that is clear: nothing is done by accident."""
-    order = await order_of(request, kind, request.app.state.body_limit)
-    filtered = any((order.subscription, order.reason, order.event_id, order.correlation_id, order.fingerprint))
-    if bool(order.ids) == filtered:
-        raise InvalidEvent("say which dead letters: ids, or at least one of subscription, reason, event_id, …")
-    for id in (order.event_id, order.correlation_id):
-        if id is not None:
-            check_name(id)
-    return order
 
 
 async def _counted(request: Request, choice: Choice) -> Response:
     """How many letters are meant, of which subscription; nothing changes."""
     letters = bus_of(request).dead_letters
     if choice.ids:
-        return answer(shown_count(await letters.count(await _ids(request, choice))))
-    found = await letters.count(**_filters(request, choice))
-    await _check_seen(request, choice, found.by_subscription)
-    return answer(shown_count(found))
+        return answer(_shown_count(await letters.count(await ids_of(request, choice))))
+    found = await letters.count(**filters(request, choice))
+    await check_seen(request, choice, found.by_subscription)
+    return answer(_shown_count(found))
 
 
-async def _ids(request: Request, choice: Choice) -> Sequence[str]:
-    """The letters that are meant, are there and may be seen."""
-    if choice.ids:
-        return [letter.id for letter in await _named(request, choice.ids)]
-    found = await bus_of(request).dead_letters.ids(**_filters(request, choice))
-    await _check_seen(request, choice, found)
-    return found
-
-
-def _asked(request: Request) -> Choice:
-    """The filters of a query."""
-    asked = request.query_params
-    mark = asked.get("fingerprint")
-    if mark is not None and _MARK.fullmatch(mark) is None:
-        raise InvalidEvent(f"fingerprint: {shown(mark)} is none: 16 hexadecimal digits")
-    return Choice(
-        subscription=asked.get("subscription"),
-        reason=_reason(asked["reason"]) if "reason" in asked else None,
-        event_id=name_of(asked, "event_id"),
-        correlation_id=name_of(asked, "correlation_id"),
-        fingerprint=mark,
+def _shown_letter(letter: DeadLetter) -> DeadLetterShown:
+    return DeadLetterShown(
+        id=letter.id,
+        event=to_fields(letter.event),
+        subscription=letter.subscription,
+        reason=letter.reason,
+        error=printable(letter.error),
+        traceback=printable(letter.traceback),
+        attempts=[Attempt(each.number, each.time, printable(each.error)) for each in letter.attempts],
+        time=letter.time,
     )
 
 
-def _filters(request: Request, choice: Choice) -> dict[str, Any]:
-    """What is asked for, of what may be seen."""
-    return {
-        "subscription": choice.subscription,
-        "reason": choice.reason,
-        "event_id": choice.event_id,
-        "correlation_id": choice.correlation_id,
-        "fingerprint": choice.fingerprint,
-        "where": None if _sees_all(request) else partial(_sees, request),
-    }
+def _shown_group(group: LetterGroup) -> LetterGroupShown:
+    return LetterGroupShown(
+        fingerprint=group.fingerprint,
+        count=group.count,
+        reason=group.reason,
+        error=group.error,
+        traceback=group.traceback,
+        subscriptions=list(group.subscriptions),
+        topics=list(group.topics),
+        first=group.first,
+        last=group.last,
+        attempts=Span(group.least, group.most),
+        newest=group.newest,
+        ids=list(group.ids),
+    )
 
 
-async def _check_seen(request: Request, choice: Choice, found: Collection[object]) -> None:
-    """SubscriptionNotFound for an unknown one: a misspelt name has no letters, and must not look as if well."""
-    if choice.subscription is not None and not found:
-        await _check_known(request, choice.subscription)
-
-
-async def _check_known(request: Request, name: str) -> None:
-    """SubscriptionNotFound unless there is one of that name whose dead letters may be seen."""
-    identity = asker(request)
-    for spec in (info.subscription for info in await bus_of(request).subscriptions()):
-        named = bool(name) and name in {spec.id, spec.agent}
-        if named and (identity is None or identity.may("dead_letters", *spec.patterns)):
-            return
-    raise SubscriptionNotFound(f"no subscription or agent {shown(name)} is known")
-
-
-async def _named(request: Request, ids: Sequence[str]) -> list[DeadLetter]:
-    """Those of the ids that are there and may be seen, each once."""
-    asked = list(dict.fromkeys(ids))
-    parts = [tuple(asked[start : start + TOGETHER]) for start in range(0, len(asked), TOGETHER)]
-    found = [await bus_of(request).broker.dead(DeadQuery(ids=part, limit=TOGETHER)) for part in parts]
-    return [letter for letters in found for letter in letters if _sees(request, letter)]
-
-
-async def _letter(request: Request) -> DeadLetter:
-    """The one that the path names; one that may not be seen is not there."""
-    id = request.path_params["id"]
-    found = await bus_of(request).broker.dead(DeadQuery(ids=(id,), limit=1))
-    if not found or not _sees(request, found[0]):
-        raise _unknown(id)
-    return found[0]
-
-
-def _sees_all(request: Request) -> bool:
-    identity = asker(request)
-    return identity is None or identity.may("dead_letters")
-
-
-def _sees(request: Request, letter: DeadLetter) -> bool:
-    """Whether it may be seen: by its topic, whoever the event was for, since that one could not handle it."""
-    identity = asker(request)
-    return identity is None or identity.may("dead_letters", letter.event.topic)
-
-
-def _unknown(id: str) -> DeadLetterNotFound:
-    return DeadLetterNotFound(f"there is no dead letter {shown(id)}")
-
-
-def _reason(text: str) -> Reason:
-    try:
-        return Reason(text)
-    except ValueError:
-        raise InvalidEvent(f"reason: {text!r:.40} is none of {', '.join(Reason)}") from None
+def _shown_count(found: LetterCount) -> LetterCountShown:
+    return LetterCountShown(found.count, found.by_subscription)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from msgspec import Meta, Struct
+
+from wowevent.access.sight import administers, sees_letters, sees_subscription
 from wowevent.broker import DeadQuery
 from wowevent.causation import find_event
 from wowevent.codec import to_fields
 from wowevent.errors import ValidationError, printable, shown
 from wowevent.routing import matches
 from wowevent.service.access import asker, sight
-from wowevent.service.answers import DeliveryShown, EventShown, SchemaNamed, answer
+from wowevent.service.answers import EventFields, PositionText, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.failures import Refusal
-from wowevent.service.subscriptions import sees as sees_subscription
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -27,6 +29,40 @@ if TYPE_CHECKING:
     from wowevent.bus import EventBus
     from wowevent.event import Event
     from wowevent.trail import Delivered
+
+
+class SchemaNamed(Struct):
+    """The schema that a payload is held against now."""
+
+    version: str
+
+
+class DeliveryShown(Struct):
+    """One delivery of an event to one subscription, as the process remembers it that made it."""
+
+    subscription: str
+    agent: str | None
+    at: Annotated[float, Meta(description="When it was handed over, Unix seconds.")]
+    seconds: Annotated[float, Meta(description="How long the handler took.")]
+    attempt: Annotated[int, Meta(description="1 for the first.")]
+    outcome: Annotated[
+        Literal["acked", "retried", "dead", "dropped"],
+        Meta(description="`dropped`: failed for good where no dead letters are kept."),
+    ]
+    error: Annotated[str | None, Meta(description="For who may see dead letters of its topic.")]
+    process: str
+
+
+class EventShown(Struct):
+    """One event, and what became of it."""
+
+    event: EventFields
+    position: Annotated[PositionText | None, Meta(description="Null: only a dead letter has it any more.")]
+    stored_at: float | None
+    schema: SchemaNamed | None
+    deliveries: Annotated[list[DeliveryShown], Meta(description="Of those that processes remember, the oldest first.")]
+    dead_letters: Annotated[list[str], Meta(description="Their ids.")]
+    matched: Annotated[list[str], Meta(description="The ids of the subscriptions that it matches now.")]
 
 
 async def event(request: Request) -> Response:
@@ -42,8 +78,8 @@ async def event(request: Request) -> Response:
     may_see = sight(request, "replay")
     if found is None or (may_see is not None and not may_see(found)):
         raise Refusal(HTTPStatus.NOT_FOUND, "event_not_found", f"no event is known by {shown(id)}")
-    infos = [info for info in await bus.subscriptions() if sees_subscription(request, info)]
-    judges = _sees_letters(request, found)
+    infos = [info for info in await bus.subscriptions() if sees_subscription(asker(request), info)]
+    judges = sees_letters(asker(request), found.topic)  # whether they may know what handlers raised
     return answer(
         EventShown(
             event=to_fields(found),
@@ -55,12 +91,6 @@ async def event(request: Request) -> Response:
             matched=_matched(found, infos),
         )
     )
-
-
-def _sees_letters(request: Request, event: Event) -> bool:
-    """Whether who asks may know what handlers raised."""
-    identity = asker(request)
-    return identity is None or identity.may("dead_letters", event.topic)
 
 
 def _schema(bus: EventBus, event: Event) -> SchemaNamed | None:
@@ -76,8 +106,7 @@ def _deliveries(
     request: Request, found: Sequence[Delivered], infos: Collection[SubscriptionInfo], *, errors: bool
 ) -> list[DeliveryShown]:
     """Those to subscriptions that may be seen; to who does not administer, one that is gone cannot be."""
-    identity = asker(request)
-    whole, ids = identity is None or identity.may("admin"), {info.subscription.id for info in infos}
+    whole, ids = administers(asker(request)), {info.subscription.id for info in infos}
     return [
         DeliveryShown(
             subscription=each.subscription,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from msgspec import structs
+from msgspec import Struct, structs
 from starlette.responses import Response, StreamingResponse
 
 from wowevent.broker import Iteration, Stored
@@ -17,7 +17,15 @@ from wowevent.log import logger
 from wowevent.replay import build_query
 from wowevent.rewind import newest, stretch
 from wowevent.service.access import asker, permit, sight, stamped, standing
-from wowevent.service.answers import History, Receipts, answer, line, shown_receipt, shown_stored
+from wowevent.service.answers import (
+    PositionText,
+    Receipts,
+    StoredEvent,
+    answer,
+    line,
+    shown_receipt,
+    shown_stored,
+)
 from wowevent.service.asking import (
     FURTHEST,
     TRACEPARENT,
@@ -29,10 +37,10 @@ from wowevent.service.asking import (
     time_of,
     traceparent_of,
 )
+from wowevent.service.borrowed import Borrowed
 from wowevent.service.failures import problem_of
 from wowevent.service.idempotency import HEADER, Keys, fingerprint, id_of, key_of
 from wowevent.service.intake import JSON, Lacking, events_of, sent
-from wowevent.service.stream import Borrowed
 
 if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
@@ -54,6 +62,13 @@ PARTS: Final = frozenset({"before", "stored_from", "stored_until"})
 _PAGE: Final = "100"
 
 
+class History(Struct):
+    """A page of the log; `next`, if not null, goes on: with `?after=`, newest first with `?before=`."""
+
+    events: list[StoredEvent]
+    next: PositionText | None
+
+
 async def publish(request: Request) -> Response:
     """202 and `{"receipts": [{event_id, position, duplicate, matched, unserved}]}`, one an event, in their order.
 
@@ -63,7 +78,7 @@ async def publish(request: Request) -> Response:
     bus = bus_of(request)
     moment = _moment(request.query_params)
     key = key_of(request.headers.getlist(HEADER))
-    carried = await sent(request, request.app.state.body_limit)
+    carried = await sent(request)
     owner = "" if (identity := asker(request)) is None else identity.name
     id_for = None if key is None else partial(id_of, bus.namespace, key, owner=owner)
     lacking = Lacking(id_for, traceparent_of(request.headers.getlist(TRACEPARENT)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -16,7 +16,6 @@ from wowevent.access.audit import audit
 from wowevent.errors import printable
 from wowevent.log import logger
 from wowevent.service.access import asker
-from wowevent.service.answers import Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -54,6 +53,21 @@ STATUS: Final[dict[type[errors.BusError], HTTPStatus]] = {
     errors.BusError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """An error that is not here has the status of the nearest class above it."""
+
+
+class Problem(Struct, omit_defaults=True):
+    """What went wrong, by RFC 9457; `error` and `message` say the same as `type` and `detail`, shorter."""
+
+    type: Annotated[str, Meta(description="Stable: `urn:wowevent:error:` and the code.")]
+    title: str
+    status: int
+    detail: str
+    error: Annotated[str, Meta(description="The code of the error, stable.")]
+    message: str
+    lost: Annotated[int | UnsetType, Meta(description="How many events are gone, where that is known.")] = UNSET
+    errors: Annotated[
+        list[str] | UnsetType, Meta(description="Every wrong field, or every break of a schema, a line each.")
+    ] = UNSET
 
 
 class Refusal(Exception):

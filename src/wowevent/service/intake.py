@@ -45,13 +45,13 @@ class Lacking(Struct, frozen=True):
     traceparent: str | None = None
 
 
-async def sent(request: Request, limit: int) -> Sent:
-    """The body of a request that carries events, of `limit` bytes at most.
+async def sent(request: Request) -> Sent:
+    """The body of a request that carries events.
 
     Raises InvalidEvent or PayloadTooLarge, and HTTPException (415) for a media type that is not ours.
     """
     media = _media_type(request, JSON, CLOUD, CLOUD_BATCH)
-    return Sent(media, await _body(request, limit))
+    return Sent(media, await _body(request))
 
 
 async def events_of(carried: Sent, lacking: Lacking) -> list[Event]:
@@ -74,20 +74,20 @@ async def events_of(carried: Sent, lacking: Lacking) -> list[Event]:
     return events
 
 
-async def order_of(request: Request, kind: type[T], limit: int) -> T:
+async def order_of(request: Request, kind: type[T]) -> T:
     """The JSON object of a request as a value of `kind`; raises as `events_of` does."""
     _media_type(request, JSON)
     try:
-        return msgspec.convert(loads(await _body(request, limit)), kind)
+        return msgspec.convert(loads(await _body(request)), kind)
     except msgspec.ValidationError as error:
         raise InvalidEvent(f"the request body: {error}") from error
 
 
-async def no_order(request: Request, limit: int) -> None:
+async def no_order(request: Request) -> None:
     """The path says all: a body that would say something else is refused."""
     if "content-type" in request.headers:
         _media_type(request, JSON)
-    if (await _body(request, limit)).strip() not in {b"", b"{}"}:
+    if (await _body(request)).strip() not in {b"", b"{}"}:
         raise InvalidEvent("the path says what is to be done: send no body")
 
 
@@ -128,8 +128,9 @@ def _unsupported(message: str) -> HTTPException:
     return HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _body(request: Request) -> bytes:
     """The body; refused by the length that it announces, and else as soon as it is too long."""
+    limit: int = request.app.state.body_limit
     too_large = PayloadTooLarge(f"a request body of more than {limit} bytes")
     announced = request.headers.get("content-length", "0")
     if len(announced) > len(str(limit)) or int(announced) > limit:

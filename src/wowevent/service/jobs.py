@@ -9,16 +9,15 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, NoReturn, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from wowevent.errors import BusError, printable
 from wowevent.errors import shown as shown_id
 from wowevent.log import logger
 from wowevent.pulse import JobPulse
-from wowevent.service.answers import Failure, JobState
 from wowevent.service.failures import Refusal
 
 if TYPE_CHECKING:
@@ -33,8 +32,16 @@ KEPT: Final = 100
 TOLD: Final = 5
 """Of these, those that other processes are told of."""
 
+JobState = Literal["running", "paused", "done", "cancelled", "failed"]
 Steering = Literal["pause", "resume", "cancel"]
 _STEERINGS: Final[dict[str, Steering]] = {"pause": "pause", "resume": "resume", "cancel": "cancel"}
+
+
+class Failure(Struct):
+    """Why something ended early."""
+
+    error: Annotated[str, Meta(description="A stable code, as in problems.")]
+    message: str
 
 
 class Shown(Protocol):

@@ -14,9 +14,10 @@ import msgspec
 from starlette.responses import Response
 
 from wowevent.codec import json_schema
-from wowevent.service import answers, failures, intake
+from wowevent.service import failures, intake
 from wowevent.service.access import ANYBODY
-from wowevent.service.routes import OPERATIONS, Body, Operation, Parameter
+from wowevent.service.operation import Body, Operation, Parameter
+from wowevent.service.routes import OPERATIONS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -117,7 +118,7 @@ def _shapes(operations: Sequence[Operation]) -> dict[str, Any]:
     contents += [content for each in operations for content in each.others.values()]
     shapes = [shape for content in contents for shape in content.values()]
     kinds = {kind: None for shape in shapes for kind in _kinds(shape) if inspect.isclass(kind)}
-    return msgspec.json.schema_components([*kinds, answers.Problem], ref_template=_REF)[1]
+    return msgspec.json.schema_components([*kinds, failures.Problem], ref_template=_REF)[1]
 
 
 def _shown(operation: Operation, guarded: bool) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _shown(operation: Operation, guarded: bool) -> dict[str, Any]:
 
 
 def _problems(operation: Operation) -> dict[str, Any]:
-    content = {failures.MEDIA_TYPE: answers.Problem}
+    content = {failures.MEDIA_TYPE: failures.Problem}
     statuses = operation.problems if operation.open else sorted({*_PROBLEMS, *operation.problems})
     found = {str(status): _answer(status, content) for status in statuses}
     return {**found, "default": {"description": "Any other failure.", "content": _content(content)}}

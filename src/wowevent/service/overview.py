@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from msgspec import Meta, Struct
+
+from wowevent.access.sight import administers, sees_subscription
 from wowevent.errors import BusError
 from wowevent.service.access import asker
-from wowevent.service.answers import (
-    ConnectionShown,
-    LatencyShown,
-    Overview,
-    Routers,
-    RouterShown,
-    SampleShown,
-    answer,
-)
+from wowevent.service.answers import UnixSeconds, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.health import look
-from wowevent.service.subscriptions import sees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +28,79 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 3.0  # seconds for the engine to answer; the rates are there without it
 
 
+class LatencyShown(Struct):
+    """How long handlers took within the last ten seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class SampleShown(Struct):
+    """Events a second of all processes at one moment, and the p95 of seconds that handlers took."""
+
+    at: UnixSeconds
+    published: Annotated[float | None, Meta(description="Null, as the others: the other processes were not heard.")]
+    delivered: float | None
+    failed: float | None
+    p95: float | None
+
+
+class Overview(Struct):
+    """All processes of the namespace together.
+
+    Null is what is not known: numbers of the engine's if it does not answer, and those of the processes while they
+    cannot be heard.
+    """
+
+    engine: str
+    url: Annotated[str | None, Meta(description="Without credentials; for who administers.")]
+    health: Literal["healthy", "unhealthy"]
+    processes: Annotated[
+        int | None, Meta(description="Those that were heard of in the last 6 seconds, this one included.")
+    ]
+    since: Annotated[float | None, Meta(description="When samples began to be taken, Unix seconds.")]
+    published_per_second: float | None
+    delivered_per_second: float | None
+    failed_per_second: float | None
+    latency: LatencyShown | None
+    subscriptions: int | None
+    ready: int | None
+    leased: int | None
+    delayed: int | None
+    dead: int | None
+    series: Annotated[list[SampleShown], Meta(description="One every 2 seconds, of 10 minutes at most.")]
+
+
+class ConnectionShown(Struct):
+    """One client of a router."""
+
+    name: str | None
+    address: str
+    since: UnixSeconds
+    subscriptions: int
+    outbox_bytes: Annotated[int, Meta(description="What waits for it to read.")]
+
+
+class RouterShown(Struct):
+    """One router, as it said some seconds ago."""
+
+    process: str
+    host: Annotated[str | None, Meta(description="For who administers.")]
+    clients: int
+    named: Annotated[int, Meta(description="Named subscriptions that it serves.")]
+    events_processed: Annotated[int, Meta(description="Published by its clients since it serves.")]
+    since: UnixSeconds
+    connections: Annotated[list[ConnectionShown] | None, Meta(description="Null of routers in other processes.")]
+
+
+class Routers(Struct):
+    """The routers of the namespace, by process."""
+
+    routers: list[RouterShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
+
+
 async def overview(request: Request) -> Response:
     """Rates and latencies of all processes, with the last ten minutes, and what waits; null what is not known.
 
@@ -42,12 +109,12 @@ async def overview(request: Request) -> Response:
     bus, identity = bus_of(request), asker(request)
     vitals = await bus.pulses.look()
     infos, health = await asyncio.gather(_subscriptions(bus), _health(bus))
-    seen = None if infos is None else [info for info in infos if sees(request, info)]
+    seen = None if infos is None else [info for info in infos if sees_subscription(identity, info)]
     last = _known(vitals.samples[-1]) if vitals.samples else None
     return answer(
         Overview(
             engine=bus.capabilities.name,
-            url=bus.url if _administers(identity) else None,
+            url=bus.url if administers(identity) else None,
             health=health,
             processes=None if last is None else len(vitals.there(bus.pulses.now)),
             since=vitals.since,
@@ -69,7 +136,7 @@ async def routers(request: Request) -> Response:
     """`{"routers": […]}`, by process; the connections of those of this process, to who administers all of them."""
     bus, identity = bus_of(request), asker(request)
     vitals = await bus.pulses.look()
-    whole, own = _administers(identity), bus.attendance.process
+    whole, own = administers(identity), bus.attendance.process
     shown = [
         RouterShown(
             process=pulse.process,
@@ -134,12 +201,8 @@ def _sum(infos: Sequence[SubscriptionInfo] | None, name: str) -> int | None:
     return None if None in numbers else sum(numbers)
 
 
-def _administers(identity: Identity | None) -> bool:
-    return identity is None or identity.may("admin")
-
-
 def _may_see(identity: Identity | None, connected: Connected) -> bool:
-    return _administers(identity) or (identity is not None and connected.name == identity.name)
+    return administers(identity) or (identity is not None and connected.name == identity.name)
 
 
 def _shown(connected: Connected) -> ConnectionShown:

@@ -5,21 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from msgspec import structs
+from msgspec import Meta, Struct, structs
 
 from wowevent.id import new_id
-from wowevent.service import answers
 from wowevent.service.access import asker, note
-from wowevent.service.answers import RedeliverOrder, RedeliveryShown, answer
+from wowevent.service.answers import UnixSeconds, answer
 from wowevent.service.asking import bus_of
+from wowevent.service.jobs import Failure, Jobs, JobState
+from wowevent.service.selection import RedeliverOrder
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from wowevent.service.jobs import Jobs
+
+class RedeliveryShown(Struct):
+    """Dead letters that are handed to their subscriptions again at a rate, as far as that is now."""
+
+    id: str
+    process: Annotated[str, Meta(description="The id of the process that has it; it ends with that.")]
+    state: JobState
+    order: Annotated[RedeliverOrder, Meta(description="Without the ids, of which `total` says how many there were.")]
+    total: Annotated[int, Meta(description="How many fitted when it began; those that come later are left alone.")]
+    redelivered: int
+    gone: Annotated[int, Meta(description="How many somebody else had taken.")]
+    rate: Annotated[float, Meta(description="A second, at most.")]
+    started_at: UnixSeconds
+    ended_at: Annotated[float | None, Meta(description="Unix seconds.")]
+    failure: Failure | None
+
+
+class Redeliveries(Struct):
+    """The redeliveries of all processes, the newest first."""
+
+    redeliveries: list[RedeliveryShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 def begin(request: Request, order: RedeliverOrder, ids: Sequence[str], rate: float) -> RedeliveryShown:
@@ -39,25 +61,24 @@ def _note(redelivery: RedeliveryShown, tried: int, done: int) -> None:
 
 async def redeliveries(request: Request) -> Response:
     """`{"redeliveries": […]}` of all processes, the newest first."""
-    bus_of(request)
     found, complete = await _redeliveries(request).all(asker(request))
-    return answer(answers.Redeliveries(found, complete))
+    return answer(Redeliveries(found, complete))
 
 
 async def redelivery(request: Request) -> Response:
     """One of them."""
-    bus_of(request)
     return answer(await _redeliveries(request).get(request.path_params["id"], asker(request)))
 
 
 async def cancel(request: Request) -> Response:
     """The redelivery, which has ended; one that had ended already is left as it is."""
-    bus_of(request)
     shown = await _redeliveries(request).steer(request.path_params["id"], "cancel", asker(request))
     note(request, "redelivery cancelled", redelivery=shown.id)
     return answer(shown)
 
 
 def _redeliveries(request: Request) -> Jobs[RedeliveryShown]:
+    """All there are; Closed while the bus is switched off or draining."""
+    bus_of(request)
     found: Jobs[RedeliveryShown] = request.app.state.redeliveries
     return found

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from msgspec import structs
+from msgspec import Meta, Struct, structs
 
 from wowevent.event import check_name
 from wowevent.id import new_id
 from wowevent.replay import ReplayConfig, ReplayControl, check_destination
-from wowevent.service import answers
 from wowevent.service.access import asker, note, permit
-from wowevent.service.answers import ReplayOrder, ReplayShown, answer
+from wowevent.service.answers import PositionText, UnixSeconds, answer
 from wowevent.service.asking import bus_of
 from wowevent.service.intake import no_order, order_of
+from wowevent.service.jobs import Failure, Jobs, JobState, Steering
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,10 +24,45 @@ if TYPE_CHECKING:
     from wowevent.access.rights import Identity
     from wowevent.broker import Position
     from wowevent.bus import EventBus
-    from wowevent.service.jobs import Jobs
-
 
 _TOLD: Final = 20  # patterns and ids of an order that other processes are told of
+
+
+class ReplayOrder(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which events of the log to publish again, into which topic, and how fast."""
+
+    topic: Annotated[str, Meta(description="Where the new events go.")]
+    pattern: str | list[str] | None = None
+    start_time: Annotated[str | None, Meta(description="ISO 8601; naive is UTC. Ends are included.")] = None
+    end_time: str | None = None
+    correlation_id: str | None = None
+    event_ids: list[str] | None = None
+    speed_multiplier: Annotated[
+        float, Meta(ge=0, description="0 is at once, 1 as far apart as they were, 2 twice as fast.")
+    ] = 0.0
+    max_events: Annotated[int, Meta(description="At most so many.", ge=0, le=2**63 - 1)] | None = None
+
+
+class ReplayShown(Struct):
+    """One replay as it is now."""
+
+    id: str
+    process: Annotated[str, Meta(description="The id of the process that has it; it ends with that.")]
+    state: JobState
+    order: ReplayOrder
+    replayed: Annotated[int, Meta(description="How many events were published again.")]
+    position: Annotated[PositionText | None, Meta(description="That of the last event that was published again.")]
+    end: Annotated[PositionText, Meta(description="Where the log ended when the replay began, and it ends.")]
+    started_at: UnixSeconds
+    ended_at: Annotated[float | None, Meta(description="Unix seconds.")]
+    failure: Failure | None
+
+
+class Replays(Struct):
+    """The replays of all processes, the newest first."""
+
+    replays: list[ReplayShown]
+    complete: Annotated[bool, Meta(description="False: other processes cannot be heard now.")]
 
 
 def brief(shown: ReplayShown) -> ReplayShown:
@@ -71,7 +106,7 @@ def _note(replay: ReplayShown, count: int, position: Position) -> None:
 async def start(request: Request) -> Response:
     """202 and the replay, with its place in `Location`: a range of the log is published into `topic`, as new events."""
     bus = bus_of(request)
-    order = await order_of(request, ReplayOrder, request.app.state.body_limit)
+    order = await order_of(request, ReplayOrder)
     config = _config(order)
     patterns = config.query().patterns
     permit(request, "replay", None if order.pattern is None else patterns)
@@ -84,40 +119,41 @@ async def start(request: Request) -> Response:
 
 async def replays(request: Request) -> Response:
     """`{"replays": […]}` of all processes, the newest first."""
-    bus_of(request)
     found, complete = await _replays(request).all(asker(request))
-    return answer(answers.Replays(found, complete))
+    return answer(Replays(found, complete))
 
 
 async def replay(request: Request) -> Response:
     """One of them."""
-    bus_of(request)
     return answer(await _replays(request).get(request.path_params["id"], asker(request)))
 
 
 async def pause(request: Request) -> Response:
     """The replay, which is held; one that had ended is left as it is."""
-    bus_of(request)
-    await no_order(request, request.app.state.body_limit)
-    return answer(await _replays(request).steer(request.path_params["id"], "pause", asker(request)))
+    return await _steered(request, "pause")
 
 
 async def resume(request: Request) -> Response:
     """The replay, which goes on; one that had ended is left as it is."""
-    bus_of(request)
-    await no_order(request, request.app.state.body_limit)
-    return answer(await _replays(request).steer(request.path_params["id"], "resume", asker(request)))
+    return await _steered(request, "resume")
 
 
 async def cancel(request: Request) -> Response:
     """The replay, which has ended; one that had ended already is left as it is."""
-    bus_of(request)
     shown = await _replays(request).steer(request.path_params["id"], "cancel", asker(request))
     note(request, "replay cancelled", replay=shown.id)
     return answer(shown)
 
 
+async def _steered(request: Request, what: Steering) -> Response:
+    jobs = _replays(request)
+    await no_order(request)
+    return answer(await jobs.steer(request.path_params["id"], what, asker(request)))
+
+
 def _replays(request: Request) -> Jobs[ReplayShown]:
+    """All there are; Closed while the bus is switched off or draining."""
+    bus_of(request)
     found: Jobs[ReplayShown] = request.app.state.replays
     return found
 

@@ -5,12 +5,7 @@ The application is made of it, and so is GET /openapi.json; a query parameter th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
-
-from msgspec import Struct
-from starlette.requests import Request
-from starlette.routing import Route
 
 from wowevent.broker import Reason
 from wowevent.causation import MOST
@@ -25,6 +20,7 @@ from wowevent.service import (
     dead_letters,
     event,
     events,
+    exposition,
     health,
     intake,
     metrics,
@@ -34,60 +30,18 @@ from wowevent.service import (
     replays,
     schedules,
     schemas,
+    selection,
     storms,
     stream,
     subscriptions,
     topics,
 )
-from wowevent.service.access import ANYBODY, admit
-from wowevent.service.asking import known
-
-Call = Callable[[Request], Awaitable[Any]]
-Schema = Mapping[str, Any]
+from wowevent.service.access import ANYBODY
+from wowevent.service.operation import Body, Operation, Parameter, Schema
 
 _TEXT: Final[Schema] = {"type": "string"}
 _TIME: Final[Schema] = {"type": "string", "description": "ISO 8601; naive is UTC."}
 _LEVEL: Final[Schema] = {"type": "string", "pattern": "^([1-9]|10|[A-Za-z]+)$"}
-
-
-class Parameter(Struct, frozen=True):
-    """One query parameter, or a header if `place` says so."""
-
-    name: str
-    about: str
-    schema: Schema | None = None
-    """None is text."""
-    place: str = "query"
-
-
-class Body(Struct, frozen=True):
-    """What a request carries: schemas, or shapes of `answers`, or several of which it is one, by media type."""
-
-    content: Mapping[str, Any]
-    required: bool = True
-
-
-class Operation(Struct, frozen=True, kw_only=True):
-    """One method of one path. `problems` are the statuses that it can fail with, beside those that any can."""
-
-    method: str
-    path: str
-    call: Call
-    about: str
-    status: int = 200
-    content: Mapping[str, Any] = {}
-    """As that of a body; empty where the answer is."""
-    parameters: Sequence[Parameter] = ()
-    body: Body | None = None
-    problems: Sequence[int] = ()
-    others: Mapping[int, Mapping[str, Any]] = {}
-    """Answers with another status that are no problem documents, as `content`."""
-    headers: Mapping[str, str] = {}
-    """Headers of the answer, and what they say."""
-    rights: Sequence[str]
-    """Where tokens are asked for: one of these has to be granted; none is any valid token."""
-    open: bool = False
-    """Whoever asks is answered."""
 
 
 def _several(schema: Schema) -> Schema:
@@ -152,7 +106,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET", path="/metrics", call=metrics.metrics, rights=ANYBODY,
         about="What this process published and delivered, and how fast and how well: JSON, or for Prometheus its text.",
-        content={**_json(metrics.Metrics), metrics.TEXT: _TEXT, metrics.OPENMETRICS: _TEXT},
+        content={**_json(metrics.Metrics), exposition.TEXT: _TEXT, exposition.OPENMETRICS: _TEXT},
     ),
     Operation(
         method="POST", path="/events", call=events.publish, about="Publish one event, or several in their order.",
@@ -181,7 +135,7 @@ OPERATIONS: Final = (
         method="GET", path="/events", call=events.history,
         about="The history, oldest or newest first; as NDJSON all of it, oldest first.",
         rights=("replay",),
-        content={**_json(answers.History), events.NDJSON: answers.StoredEvent}, problems=(410,),
+        content={**_json(events.History), events.NDJSON: answers.StoredEvent}, problems=(410,),
         parameters=(
             _PATTERN,
             Parameter("start_time", "Events from then on, by their own time.", _TIME),
@@ -219,7 +173,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET", path="/events/{id:path}", call=event.event, rights=("replay",), problems=(404,),
         about="One event: its schema, who got it and when, its dead letters. It takes 1.5 s to ask other processes.",
-        content=_json(answers.EventShown),
+        content=_json(event.EventShown),
     ),
     Operation(
         method="GET", path="/conversations/{id:path}", call=conversations.conversation, rights=("replay",),
@@ -228,7 +182,7 @@ OPERATIONS: Final = (
         parameters=(_limit("At most so many events.", maximum=MOST, default=MOST),),
     ),
     Operation(
-        method="GET", path="/topics", call=topics.topics, rights=("replay",), content=_json(answers.Topics),
+        method="GET", path="/topics", call=topics.topics, rights=("replay",), content=_json(topics.Topics),
         about="What was published lately, by topic: counted over the last places of the log, whoever published.",
         parameters=(
             _PATTERN,
@@ -239,86 +193,87 @@ OPERATIONS: Final = (
         ),
     ),
     Operation(
-        method="GET", path="/overview", call=overview.overview, rights=_LOOK, content=_json(answers.Overview),
+        method="GET", path="/overview", call=overview.overview, rights=_LOOK, content=_json(overview.Overview),
         about="Rates, latencies and backlog of all processes together; the first request of a process takes 1.5 s.",
     ),
     Operation(
-        method="GET", path="/routers", call=overview.routers, rights=_LOOK, content=_json(answers.Routers),
+        method="GET", path="/routers", call=overview.routers, rights=_LOOK, content=_json(overview.Routers),
         about="The routers of all processes; of those of this process, their clients.",
     ),
     Operation(
-        method="GET", path="/agents", call=agents.agents, rights=_LOOK, content=_json(answers.Agents),
+        method="GET", path="/agents", call=agents.agents, rights=_LOOK, content=_json(agents.Agents),
         about="Who is there, what it hears and what it publishes; the first request of a process takes 1.5 s.",
     ),
     Operation(
         method="GET", path="/subscriptions", call=subscriptions.subscriptions, rights=_LOOK, parameters=(_RATES,),
-        about="What the engine remembers, and who listens live.", content=_json(answers.Subscriptions),
+        about="What the engine remembers, and who listens live.", content=_json(subscriptions.Subscriptions),
     ),
     Operation(
         method="POST", path=f"{_SUBSCRIPTION}/purge", call=subscriptions.purge, rights=_ADMIN, body=_NOTHING,
         about="Drop what is ready; what is leased, delayed or dead stays.",
-        content=_json(answers.Purged), problems=(404, 409, 413, 415),
+        content=_json(subscriptions.Purged), problems=(404, 409, 413, 415),
     ),
     Operation(
         method="POST", path=f"{_SUBSCRIPTION}/pause", call=subscriptions.pause, rights=_ADMIN, body=_NOTHING,
         about="Give nobody its events until it is resumed; they wait. What is being handled is finished.",
-        content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
+        content=_json(subscriptions.SubscriptionShown), problems=(404, 409, 413, 415),
     ),
     Operation(
         method="POST", path=f"{_SUBSCRIPTION}/resume", call=subscriptions.resume, rights=_ADMIN, body=_NOTHING,
         about="Go on with a subscription that was paused by hand.",
-        content=_json(answers.SubscriptionShown), problems=(404, 409, 413, 415),
+        content=_json(subscriptions.SubscriptionShown), problems=(404, 409, 413, 415),
     ),
     Operation(
         method="GET", path=_SUBSCRIPTION, call=subscriptions.subscription, about="One subscription and its numbers.",
         rights=_LOOK, parameters=(_RATES,),
-        content=_json(answers.SubscriptionShown), problems=(404,),
+        content=_json(subscriptions.SubscriptionShown), problems=(404,),
     ),
     Operation(
         method="DELETE", path=_SUBSCRIPTION, call=subscriptions.remove, rights=_ADMIN, status=204, problems=(404, 409),
         about="Forget a subscription, with its backlog and its dead letters.",
     ),
     Operation(
-        method="GET", path="/pauses", call=pauses.pauses, rights=_LOOK, content=_json(answers.Pauses),
+        method="GET", path="/pauses", call=pauses.pauses, rights=_LOOK, content=_json(pauses.Pauses),
         about="What is paused by hand, or by a handler that asked for it.",
     ),
     Operation(
-        method="POST", path="/pauses", call=pauses.pause, rights=_ADMIN, body=Body(_json(answers.PauseOrder)),
+        method="POST", path="/pauses", call=pauses.pause, rights=_ADMIN, body=Body(_json(pauses.PauseOrder)),
         about="Hand out nothing of a subscription, an agent, a topic, a conversation or everything, in any process.",
-        content=_json(answers.Pauses), problems=(404, 409, 413, 415, 507),
+        content=_json(pauses.Pauses), problems=(404, 409, 413, 415, 507),
     ),
     Operation(
-        method="POST", path="/pauses/resume", call=pauses.resume, rights=_ADMIN, body=Body(_json(answers.PauseChoice)),
+        method="POST", path="/pauses/resume", call=pauses.resume, rights=_ADMIN, body=Body(_json(pauses.PauseChoice)),
         about="Undo a pause; each ends for itself.",
-        content=_json(answers.Pauses), problems=(404, 409, 413, 415, 507),
+        content=_json(pauses.Pauses), problems=(404, 409, 413, 415, 507),
     ),
     Operation(
         method="GET", path="/dead-letters", call=dead_letters.dead_letters, about="Dead letters, oldest first.",
         rights=_LETTERS,
-        content=_json(answers.DeadLetters), problems=(404,),
+        content=_json(dead_letters.DeadLetters), problems=(404,),
         parameters=(*_WHICH, _limit("At most so many.", maximum=dead_letters.MOST)),
     ),
     Operation(
         method="GET", path="/dead-letters/groups", call=dead_letters.groups, rights=_LETTERS, problems=(404,),
         about="Dead letters by what they died of: one group for an error, whatever the numbers and names in its text.",
-        content=_json(answers.LetterGroupsShown),
+        content=_json(dead_letters.LetterGroupsShown),
         parameters=(*_WHICH, _limit("At most so many groups.", maximum=MOST_GROUPS)),
     ),
     Operation(
         method="POST", path="/dead-letters/redeliver", call=dead_letters.redeliver_several, rights=_LETTERS,
         about="Hand several to their subscriptions again: at once, or with `rate` in the background. `dry_run` only "
         "says how many.",
-        body=Body(_json(answers.RedeliverOrder)), content=_json((answers.Redelivered, answers.LetterCountShown)),
-        others={202: _json(answers.RedeliveryShown)}, problems=(404, 413, 415, 507),
+        body=Body(_json(selection.RedeliverOrder)),
+        content=_json((dead_letters.Redelivered, dead_letters.LetterCountShown)),
+        others={202: _json(redeliveries.RedeliveryShown)}, problems=(404, 413, 415, 507),
     ),
     Operation(
         method="POST", path="/dead-letters/discard", call=dead_letters.discard_several, rights=_LETTERS,
-        about="Forget several. `dry_run` only says how many.", body=Body(_json(answers.DiscardOrder)),
-        content=_json((answers.Discarded, answers.LetterCountShown)), problems=(404, 413, 415),
+        about="Forget several. `dry_run` only says how many.", body=Body(_json(selection.DiscardOrder)),
+        content=_json((dead_letters.Discarded, dead_letters.LetterCountShown)), problems=(404, 413, 415),
     ),
     Operation(
         method="GET", path=_LETTER, call=dead_letters.dead_letter, rights=_LETTERS, about="One dead letter.",
-        content=_json(answers.DeadLetterShown), problems=(404,),
+        content=_json(dead_letters.DeadLetterShown), problems=(404,),
     ),
     Operation(
         method="DELETE", path=_LETTER, call=dead_letters.discard, about="Forget it.", status=204, problems=(404,),
@@ -327,88 +282,90 @@ OPERATIONS: Final = (
     Operation(
         method="POST", path=f"{_LETTER}/redeliver", call=dead_letters.redeliver, rights=_LETTERS, body=_NOTHING,
         about="Hand it to its subscription again, with fresh attempts.",
-        content=_json(answers.Redelivered), problems=(404, 413, 415, 507),
+        content=_json(dead_letters.Redelivered), problems=(404, 413, 415, 507),
     ),
     Operation(
         method="POST", path=f"{_LETTER}/resend", call=dead_letters.resend, rights=_LETTERS,
         about="Send its event again with another payload, to its subscription alone; the letter goes. Needs `publish` "
         "on the topic, too.",
-        body=Body(_json(answers.ResendOrder)), content=_json(answers.Resent), problems=(404, 409, 413, 415, 507),
+        body=Body(_json(dead_letters.ResendOrder)), content=_json(dead_letters.Resent),
+        problems=(404, 409, 413, 415, 507),
     ),
     Operation(
         method="GET", path="/redeliveries", call=redeliveries.redeliveries, rights=_LETTERS,
-        about="The redeliveries at a rate of all processes, the newest first.", content=_json(answers.Redeliveries),
+        about="The redeliveries at a rate of all processes, the newest first.",
+        content=_json(redeliveries.Redeliveries),
     ),
     Operation(
         method="GET", path=_REDELIVERY, call=redeliveries.redelivery, rights=_LETTERS, problems=(404,),
-        about="How far a redelivery is.", content=_json(answers.RedeliveryShown),
+        about="How far a redelivery is.", content=_json(redeliveries.RedeliveryShown),
     ),
     Operation(
         method="DELETE", path=_REDELIVERY, call=redeliveries.cancel, rights=_LETTERS, problems=(404, 409),
         about="Cancel a redelivery; it has ended when this is answered. One that had ended stays as it is.",
-        content=_json(answers.RedeliveryShown),
+        content=_json(redeliveries.RedeliveryShown),
     ),
     Operation(
-        method="GET", path="/storms", call=storms.storms, rights=_STORMS, content=_json(answers.StormsShown),
+        method="GET", path="/storms", call=storms.storms, rights=_STORMS, content=_json(storms.StormsShown),
         about="The conversations that went too far: all that belongs to them goes to the dead letters.",
     ),
     Operation(
         method="POST", path="/storms/{id:path}/release", call=storms.release, rights=_ADMIN, body=_NOTHING,
         about="Let a conversation go on, by the event that it began with or by its correlation, as far again as it "
         "went. What was buried of it stays with the dead letters.",
-        content=_json(answers.Released), problems=(404, 413, 415, 507),
+        content=_json(storms.Released), problems=(404, 413, 415, 507),
     ),
     Operation(
-        method="POST", path="/replays", call=replays.start, status=202, body=Body(_json(answers.ReplayOrder)),
+        method="POST", path="/replays", call=replays.start, status=202, body=Body(_json(replays.ReplayOrder)),
         rights=("replay",),
         about="Publish a range of the log again, into a topic, as new events with `replay_of`; in the background.",
-        content=_json(answers.ReplayShown), problems=(413, 415, 429), headers={"Location": "Where to look at it."},
+        content=_json(replays.ReplayShown), problems=(413, 415, 429), headers={"Location": "Where to look at it."},
     ),
     Operation(
         method="GET", path="/replays", call=replays.replays, about="The replays of all processes, the newest first.",
         rights=("replay",),
-        content=_json(answers.Replays),
+        content=_json(replays.Replays),
     ),
     Operation(
         method="GET", path=_REPLAY, call=replays.replay, rights=("replay",), about="How far a replay is.",
-        content=_json(answers.ReplayShown), problems=(404,),
+        content=_json(replays.ReplayShown), problems=(404,),
     ),
     Operation(
         method="POST", path=f"{_REPLAY}/pause", call=replays.pause, body=_NOTHING, problems=(404, 409, 413, 415),
         rights=("replay",),
         about="Hold a replay: the step that is under way is finished. One that had ended stays as it is.",
-        content=_json(answers.ReplayShown),
+        content=_json(replays.ReplayShown),
     ),
     Operation(
         method="POST", path=f"{_REPLAY}/resume", call=replays.resume, body=_NOTHING, problems=(404, 409, 413, 415),
         rights=("replay",),
-        about="Let it go on where it was held, at its own pace.", content=_json(answers.ReplayShown),
+        about="Let it go on where it was held, at its own pace.", content=_json(replays.ReplayShown),
     ),
     Operation(
         method="DELETE", path=_REPLAY, call=replays.cancel, rights=("replay",), problems=(404, 409),
         about="Cancel a replay; it has ended when this is answered. One that had ended stays as it is.",
-        content=_json(answers.ReplayShown),
+        content=_json(replays.ReplayShown),
     ),
     Operation(
-        method="GET", path="/schemas", call=schemas.schemas, content=_json(answers.Schemas), problems=(501,),
+        method="GET", path="/schemas", call=schemas.schemas, content=_json(schemas.Schemas), problems=(501,),
         rights=ANYBODY,
         about="The schemas that payloads are held against.",
         parameters=(Parameter("event_type", "Only those of this type."),),
     ),
     Operation(
-        method="POST", path="/schemas", call=schemas.register, status=201, body=Body(_json(answers.SchemaOrder)),
+        method="POST", path="/schemas", call=schemas.register, status=201, body=Body(_json(schemas.SchemaOrder)),
         rights=_ADMIN,
         about="Register a schema, for every process; the same one twice is once. 409 names every break.",
-        content=_json(answers.SchemaShown), problems=(409, 413, 415, 501, 507),
+        content=_json(schemas.SchemaShown), problems=(409, 413, 415, 501, 507),
         headers={"Location": "Where to look at it."},
     ),
     Operation(
-        method="POST", path="/schemas/check", call=schemas.check, rights=ANYBODY, body=Body(_json(answers.SchemaOrder)),
+        method="POST", path="/schemas/check", call=schemas.check, rights=ANYBODY, body=Body(_json(schemas.SchemaOrder)),
         about="Whether a schema could be registered without refusing what its neighbours accept. Nothing is changed.",
-        content=_json(answers.SchemaReport), problems=(413, 415, 501),
+        content=_json(schemas.SchemaReport), problems=(413, 415, 501),
     ),
     Operation(
-        method="GET", path=_SCHEMA, call=schemas.schema, content=_json(answers.SchemaShown), problems=(404, 501),
+        method="GET", path=_SCHEMA, call=schemas.schema, content=_json(schemas.SchemaShown), problems=(404, 501),
         rights=ANYBODY,
         about="One schema: the newest of its type, unless `version` names another.",
         parameters=(Parameter("version", "Such as `1.0.0`."),),
@@ -419,41 +376,23 @@ OPERATIONS: Final = (
         about="Remove one version, for every process.",
     ),
     Operation(
-        method="GET", path="/schedules", call=schedules.schedules, rights=_SCHEDULES, content=_json(answers.Schedules),
+        method="GET", path="/schedules", call=schedules.schedules, rights=_SCHEDULES,
         about="What is fired at its moments: one's own schedules, or with `admin` everybody's.",
+        content=_json(schedules.Schedules),
     ),
     Operation(
         method="GET", path=_SCHEDULE, call=schedules.schedule, rights=_SCHEDULES, problems=(404,),
-        about="One schedule.", content=_json(answers.ScheduleShown),
+        about="One schedule.", content=_json(schedules.ScheduleShown),
     ),
     Operation(
-        method="PUT", path=_SCHEDULE, call=schedules.put, rights=("publish",), body=Body(_json(answers.ScheduleOrder)),
+        method="PUT", path=_SCHEDULE, call=schedules.put, rights=("publish",),
+        body=Body(_json(schedules.ScheduleOrder)),
         about="Fire an event at its moments, once among all processes. One of that name is replaced; one that says the "
         "same stays as it is.",
-        content=_json(answers.ScheduleShown), problems=(413, 415, 507),
+        content=_json(schedules.ScheduleShown), problems=(413, 415, 507),
     ),
     Operation(
         method="DELETE", path=_SCHEDULE, call=schedules.remove, rights=_SCHEDULES, status=204, problems=(404, 507),
         about="Fire it no more.",
     ),
 )  # fmt: skip
-
-
-def make_routes(operations: Sequence[Operation]) -> list[Route]:
-    """A route for each path, with all of its methods: so that a refusal of another one can name them."""
-    paths: dict[str, dict[str, Operation]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(path, _endpoint(methods), methods=list(methods)) for path, methods in paths.items()]
-
-
-def _endpoint(methods: Mapping[str, Operation]) -> Call:
-    async def endpoint(request: Request) -> Any:
-        operation = methods["GET" if request.method == "HEAD" else request.method]
-        request.state.action = f"{operation.method} {operation.path}"
-        if not operation.open:
-            admit(request, operation.rights)
-            known(request.query_params, [each.name for each in operation.parameters if each.place == "query"])
-        return await operation.call(request)
-
-    return endpoint

@@ -10,35 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Final, Protocol
 
 import uvicorn
 from msgspec import Struct
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wowevent.access.address import Listening, names_of
-from wowevent.access.audit import audit
 from wowevent.access.keyring import Keyring
 from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
 from wowevent.errors import BrokerError
 from wowevent.log import logger
+from wowevent.process.loop import ending
 from wowevent.service import create_app, drain, watch
-from wowevent.service.loop import ending
-from wowevent.service.stream import ABORT
+from wowevent.service.connection import LAST_ANSWERS, http_server
 from wowevent.settings import Settings
 
-_BESIDE: Final = 64 * 1024  # bytes of one request that are no body: its first line and headers, chunk sizes, trailers
-_FRAMING: Final = 16  # bytes of these that each byte of a body pays for: it may come in the smallest chunks
-_SLOWEST: Final = 10.0  # seconds for a request to come, up to its body
 _DRAIN: Final = 10.0  # seconds for replays, for what is beside and for the bus to finish, all together;
 _LEAST: Final = 1.0  # but so many for each, however long those before it took
-_LAST_ANSWERS: Final = 3.0  # seconds for HTTP after it; with the router's last words this stays below 20 s
 _ARRIVING: Final = 0.2  # seconds for a connection that was taken to be known
 _ONCE_MORE: Final = 1.0  # seconds in which who is connected asks once more, and is told that it was the last time
 _AT_ONCE: Final = 2.0  # seconds for which the start of the bus is waited for before `started()`
@@ -128,92 +121,6 @@ def _failed(task: asyncio.Task[None]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is not None
 
 
-class Connection(HttpToolsProtocol):
-    """uvicorn's, which also ends as we want it, and bounds what a stranger may send before anybody knows who asks.
-
-    The application is told how to end it at once: closing waits for a client to read.
-    """
-
-    _beside = 0
-    """Bytes of the request that comes that are no body, more or less."""
-    _late: asyncio.TimerHandle | None = None
-    """Cuts it off where no request is under way and none comes; uvicorn waits for ever for the rest of one."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """See HttpToolsProtocol."""
-        super().connection_made(transport)
-        self._expect()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See HttpToolsProtocol."""
-        self._expect(on=False)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """See HttpToolsProtocol, which keeps headers without end."""
-        self._beside += len(data)
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
-        idle = self.cycle is None or self.cycle.response_complete
-        if self._beside > _BESIDE and idle:
-            self.send_400_response(f"A request has {_BESIDE} bytes beside its body at most.")
-        elif self._beside > _BESIDE:
-            self.transport.abort()
-        elif idle:
-            self._expect()
-
-    def send_400_response(self, msg: str) -> None:
-        """See HttpToolsProtocol, which has a line for each: of strangers they would push all else out of the log."""
-        peer = self.client[0] if self.client else None
-        audit("request", None, outcome="refused", code="bad_request", reason=msg, peer=peer)
-        super().send_400_response(msg)
-
-    def _expect(self, *, on: bool = True) -> None:
-        if on and self._late is None:
-            self._late = self.loop.call_later(_SLOWEST, self.transport.abort)
-        elif not on and self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def on_body(self, body: bytes) -> None:
-        """See HttpToolsProtocol."""
-        self._beside = max(0, self._beside - (1 + _FRAMING) * len(body))
-        super().on_body(body)
-
-    def on_message_begin(self) -> None:
-        """See HttpToolsProtocol."""
-        super().on_message_begin()
-        self._beside = 0
-        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]  # not of ASGI itself
-
-    def on_headers_complete(self) -> None:
-        """See HttpToolsProtocol; once it is to leave, an answer says that no more are given here."""
-        self._expect(on=False)
-        super().on_headers_complete()
-        if self.config.app.state.leaving and self.cycle is not None:  # type: ignore[union-attr]  # ours, a Starlette
-            self.cycle.keep_alive = False
-
-
-def http_server(app: Starlette, tls: ssl.SSLContext | None = None) -> uvicorn.Server:
-    """A server that is told by `should_exit`, and by no signal, to end; with `tls` it speaks https."""
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(_LAST_ANSWERS),
-    )
-    config.load()
-    config.ssl = tls  # the one that the router has, too; uvicorn would make its own from files
-    server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # ours: the bus drains first
-    return server
-
-
 async def _serve_http(server: uvicorn.Server, sockets: list[socket.socket], first: asyncio.Task[None] | None) -> None:
     """Serve until told to end; if something is to be done first, once that is so, or it takes too long.
 
@@ -231,7 +138,7 @@ async def _leave_to_others(app: Starlette, server: uvicorn.Server) -> None:
     app.state.streams.end()
     began = time.monotonic()
     passed = 0.0
-    while passed < _ARRIVING or (server.server_state.connections and passed < _LAST_ANSWERS):
+    while passed < _ARRIVING or (server.server_state.connections and passed < LAST_ANSWERS):
         if passed > _ONCE_MORE:
             for connection in list(server.server_state.connections):
                 connection.shutdown()  # now if it is idle, else behind its answer

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
@@ -35,6 +35,7 @@ from wowevent.log import logger
 from wowevent.service.access import asker, note, permit, sight, standing
 from wowevent.service.answers import line, shown_stored
 from wowevent.service.asking import bus_of, level_of, limit_of, position_of
+from wowevent.service.borrowed import LAST_WORDS, cut_off, fallen
 from wowevent.service.failures import Refusal
 from wowevent.service.newest import Newest
 
@@ -46,16 +47,11 @@ if TYPE_CHECKING:
     from wowevent.event import Event
 
 MEDIA_TYPE: Final = "text/event-stream"
-ABORT: Final = "wowevent.abort"
-"""The extension of an ASGI scope that ends its connection at once, unsent bytes and all."""
-
 FASTEST: Final = 1000
 """The most events a second that can be asked for."""
 
 _RETRY: Final = 1000  # milliseconds
 _TURN: Final = 500  # events that are read before others get their turn on the loop
-_LOOK: Final = 0.5  # seconds between two looks whether a token still holds
-_LAST_WORDS: Final = 1.0  # seconds for the end of a stream to go out
 _HEADERS: Final = (
     (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
     (b"cache-control", b"no-store"),
@@ -172,10 +168,10 @@ class EventStream:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             if scope["method"] != "HEAD":
                 await self._until_the_end(receive, send)
-            await self._send(send, {"type": "http.response.body", "body": b""}, _LAST_WORDS)
+            await self._send(send, {"type": "http.response.body", "body": b""}, LAST_WORDS)
         except TimeoutError:
             logger.warning("stream cut off, its client does not read", path=scope["path"])
-            scope.get("extensions", {}).get(ABORT, _nothing)()
+            cut_off(scope)
         finally:
             self._streams.open -= 1
             self._streams.of -= Counter([self._listener])
@@ -183,7 +179,7 @@ class EventStream:
     async def _until_the_end(self, receive: Receive, send: Send) -> None:
         ends: list[Coroutine[Any, Any, object]] = [self._pump(send), _gone(receive), self._streams.ended.wait()]
         if self._stands is not None:
-            ends.append(_fallen(self._stands, self._listener))
+            ends.append(fallen(self._stands, self._listener))
         tasks = [asyncio.create_task(end, name="wowevent:stream") for end in ends]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -260,42 +256,6 @@ class EventStream:
             await send(message)
 
 
-class Borrowed:
-    """An answer that lasts, and ends with the token that asked for it, also where its client does not read."""
-
-    def __init__(self, answer: Callable[[Scope, Receive, Send], Awaitable[None]], request: Request) -> None:
-        self._answer = answer
-        self._stands = standing(request)
-        self._asker = asker(request)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; once the token has ended, what is under way may be finished, not waited for."""
-        if self._stands is None or self._asker is None:
-            return await self._answer(scope, receive, send)
-        answering = asyncio.create_task(self._answered(scope, receive, send), name="wowevent:answer")
-        fallen = asyncio.create_task(_fallen(self._stands, self._asker.name), name="wowevent:answer:token")
-        try:
-            await asyncio.wait({answering, fallen}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({answering}, timeout=_LAST_WORDS)
-            if not answering.done():
-                scope.get("extensions", {}).get(ABORT, _nothing)()
-        finally:
-            answering.cancel()
-            fallen.cancel()
-            await asyncio.gather(answering, fallen, return_exceptions=True)
-        return None if answering.cancelled() else answering.result()
-
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(scope, receive, send)
-
-
-async def _fallen(stands: Callable[[], bool], who: str) -> None:
-    """Return when the token holds no more."""
-    while stands():  # noqa: ASYNC110 - time ends a token, and time sets no event
-        await asyncio.sleep(_LOOK)
-    logger.info("stream ended, its token holds no more", who=who)
-
-
 async def _take_in(log: Iteration, newest: Newest, news: asyncio.Event) -> None:
     """Read until the log ends, and let others have their turns; whoever waits is told of the end, too."""
     count = 0
@@ -327,7 +287,3 @@ async def _gone(receive: Receive) -> None:
     """Return when the client is."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _nothing() -> None:
-    """For servers that have no way to end a connection at once."""

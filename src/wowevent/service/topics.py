@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import Meta, Struct
 
 from wowevent.broker import Position
 from wowevent.errors import PositionLost
 from wowevent.replay import build_query, upto
 from wowevent.service.access import permit
-from wowevent.service.answers import Topics, TopicShown, answer
+from wowevent.service.answers import PositionText, UnixSeconds, answer
 from wowevent.service.asking import bus_of, limit_of
 from wowevent.topic import is_reserved
 
@@ -26,6 +28,23 @@ USUAL: Final = 10_000
 """The same, unless it is asked for."""
 
 _TURN: Final = 500  # events that are counted before others get their turn on the loop
+
+
+class TopicShown(Struct):
+    """What was published on one topic, of the events that were looked at."""
+
+    topic: str
+    count: int
+    event_types: Annotated[list[str], Meta(description="What happened there, by name.")]
+    last_position: PositionText
+    last_stored_at: UnixSeconds
+
+
+class Topics(Struct):
+    """The topics of the last events of the log, by name; `events` is the sum of their counts."""
+
+    topics: list[TopicShown]
+    events: int
 
 
 async def topics(request: Request) -> Response:

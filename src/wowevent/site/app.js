@@ -1,6 +1,7 @@
 // The shell: the way to the pages, who is asked for a token, and what all pages share.
 
-import { Button, Empty, Failure, Field, Icon, Loading, Page, Questions, Toasts, html, render, useData, useEffect, useState } from "./kit.js";
+import { Button, Empty, Failure, Field, Icon, Loading, Page, Toasts, html, render, useData, useEffect, useState } from "./kit.js";
+import { Questions } from "./ask.js";
 import { useErrorBoundary } from "./vendor/htm-preact.js";
 import { access, setToken, token } from "./api.js";
 import { at, useRoute } from "./route.js";

@@ -1,23 +1,12 @@
 // The parts that pages are made of. A page imports them from here, and the toolkit with them.
 
-import { h, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
-import htm from "./vendor/htm.js";
-import { Problem, access, get, sleep, url } from "./api.js";
-import { ago, clock, full } from "./words.js";
+import { access, get, sleep, url } from "./api.js";
+import { html, useEffect, useMemo, useState } from "./html.js";
+import { Icon } from "./icons.js";
+import { ago, clock, full, short } from "./words.js";
 
-export { render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
-
-/**
- * Elements, as in HTML. Those of a template that never change are made anew, too: htm would keep the first, which Preact links to the page that it was
- * in, and that to all that was drawn since. So the live events held every row that was ever shown.
- */
-export const html = htm.bind(element);
-
-/** @this {any} */
-function element(...given) {
-  this[0] = 3; // to htm: this one may change
-  return h(...given);
-}
+export { html, render, useEffect, useMemo, useRef, useState } from "./html.js";
+export { Icon } from "./icons.js";
 
 const LARGEST = 20_000; // characters of a JSON view, until all is asked for
 const TOAST = 6_000; // milliseconds for which a toast is seen
@@ -30,7 +19,7 @@ const TICK = 5_000; // milliseconds between two looks at how long ago something 
  * @param {string | null} path Null asks nothing.
  * @param {{query?: object, every?: number | ((data: any) => number), parse?: (text: string) => any}} [how] `every` is in milliseconds, 0 for
  *   never again; a function of what is known (null before that) is the same one each time. `parse` is instead of JSON.parse.
- * @returns {{data: any, problem: Problem | null, loading: boolean, refresh: () => void}} After a failure `data` is what was known before.
+ * @returns {{data: any, problem: import("./api.js").Problem | null, loading: boolean, refresh: () => void}} After a failure `data` is what was known before.
  */
 export function useData(path, { query, every, parse } = {}) {
   const asked = path === null ? null : url(path, query);
@@ -68,7 +57,7 @@ async function poll(asked, every, options, setState) {
 }
 
 /** The time, again every few seconds: for what says how long ago something was. */
-export function useNow(every = TICK) {
+function useNow(every = TICK) {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {
     const timer = setInterval(() => setNow(Date.now()), every);
@@ -223,7 +212,7 @@ function Ago({ at }) {
 
 /** An id: short, in full as its title, a link if it leads somewhere. */
 export function Id({ id, href, whole = false }) {
-  const shown = whole || id.length <= 14 ? id : `…${id.slice(-8)}`;
+  const shown = whole ? id : short(id);
   return href ? html`<a class="id" href=${href} title=${id}>${shown}</a>` : html`<span class="id" title=${id}>${shown}</span>`;
 }
 
@@ -315,114 +304,6 @@ export function Choice({ label, options, value, onChange }) {
   `;
 }
 
-// ---------------------------------------------------------------- the dialog that asks first
-
-/** @type {any} */
-let question = null; // that is asked now
-const asking = new EventTarget();
-
-/**
- * Ask before something is changed. The dialog says what will happen, does it, shows the server's own words if that fails, and a toast if not.
- * @param {object} its
- * @param {string} its.title Such as "Purge worker-1?".
- * @param {any} its.says What will happen: text or markup, or a function of the fields' values that returns that, or a promise of it (a dry run).
- * @param {string} its.verb What its button says.
- * @param {boolean} [its.danger] It cannot be undone.
- * @param {boolean} [its.wide] There is much to see.
- * @param {object[]} [its.fields] As Field takes them, with a `name` and a first `value`; `when(values)` says whether one is shown.
- * @param {(values: any) => Promise<any>} its.run Does it.
- * @param {(result: any, values: any) => string} [its.done] What the toast says.
- * @returns {Promise<any>} What `run` returned; undefined if it was not done.
- */
-export function ask(its) {
-  question?.answer(undefined);
-  return new Promise((resolve) => {
-    const number = (fields += 1);
-    const answer = (result) => {
-      if (question?.number !== number) return; // it was answered
-      question = null;
-      asking.dispatchEvent(new Event("change"));
-      resolve(result);
-    };
-    question = { ...its, answer, number };
-    asking.dispatchEvent(new Event("change"));
-  });
-}
-
-/** Where questions appear; the shell has one. */
-export function Questions() {
-  const [shown, setShown] = useState(question);
-  useEffect(() => {
-    const changed = () => setShown(question);
-    asking.addEventListener("change", changed);
-    return () => asking.removeEventListener("change", changed);
-  }, []);
-  return shown && html`<${Question} key=${shown.number} ...${shown} />`;
-}
-
-function Question({ title, says, verb, danger, wide, fields: wanted = [], run, done, answer }) {
-  const box = useRef(null);
-  const [values, setValues] = useState(() => Object.fromEntries(wanted.map((field) => [field.name, field.value ?? ""])));
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(null);
-  const { text, ready, failed } = useSaying(says, values);
-  useEffect(() => {
-    box.current.showModal();
-    return () => box.current?.close();
-  }, []);
-  const act = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setProblem(null);
-    try {
-      const result = await run(values);
-      toast(done ? done(result, values) : "Done.", "good");
-      answer(result ?? true);
-    } catch (error) {
-      if (!(error instanceof Problem)) console.error(error);
-      setProblem(error);
-      setBusy(false);
-    }
-  };
-  const shown = wanted.filter((field) => !field.when || field.when(values));
-  return html`
-    <dialog ref=${box} class=${wide ? "wide" : ""} aria-labelledby="question" onClose=${() => answer(undefined)} onCancel=${(event) => (event.preventDefault(), busy || answer(undefined))}>
-      <form onSubmit=${act}>
-        <h2 id="question">${title}</h2>
-        <div class="says" aria-live="polite">${text}</div>
-        ${shown.map(({ name, when: _when, value: _value, ...field }) => {
-          const changed = (value) => {
-            setProblem(null);
-            setValues((old) => ({ ...old, [name]: value }));
-          };
-          return html`<${Field} key=${name} name=${name} ...${field} value=${values[name]} onChange=${changed} />`;
-        })}
-        <${Failure} problem=${problem ?? failed} />
-        <footer>
-          <${Button} kind="quiet" disabled=${busy} onClick=${() => answer(undefined)}>Cancel</${Button}>
-          <button type="submit" class=${`button ${danger ? "danger" : "primary"}`} disabled=${busy || !ready} aria-busy=${busy}>${verb}</button>
-        </footer>
-      </form>
-    </dialog>
-  `;
-}
-
-/** What a question says, which may have to be asked of the service first; again when a field changes. */
-function useSaying(says, values) {
-  const asks = typeof says === "function";
-  const [state, setState] = useState({ text: asks ? html`<${Loading} />` : says, ready: !asks, failed: null });
-  useEffect(() => {
-    if (!asks) return undefined;
-    let current = true;
-    const told = (next) => current && setState(next);
-    (async () => told({ text: await says(values), ready: true, failed: null }))().catch((failed) => told({ text: null, ready: false, failed }));
-    return () => {
-      current = false;
-    };
-  }, [values]);
-  return state;
-}
-
 // ---------------------------------------------------------------- toasts
 
 const toasts = Object.assign(new EventTarget(), { list: /** @type {{text: string, tone: string, number: number}[]} */ ([]) });
@@ -448,39 +329,3 @@ export function Toasts() {
   }, []);
   return html`<div class="toasts" role="status" aria-live="polite">${list.map((each) => html`<p key=${each.number} class=${each.tone}>${Icon({ name: each.tone === "bad" ? "alert" : "check" })}${each.text}</p>`)}</div>`;
 }
-
-// ---------------------------------------------------------------- icons
-
-const ICONS = {
-  overview: "M3 12h4l3-8 4 16 3-8h4",
-  events: "M4 6h16M4 12h16M4 18h10",
-  subscriptions: "M4 13v5a2 2 0 0 0 2 2h12a2 2 0 0 0 2-2v-5M4 13l3-8h10l3 8M4 13h5l1 3h4l1-3h5",
-  letters: "M4 6h16v12H4zM4 7l8 6 8-6",
-  conversations: "M6 4v10a3 3 0 0 0 3 3h5M6 8h8M14 6h6v4h-6zM14 15h6v4h-6z",
-  replays: "M4 12a8 8 0 1 0 2.5-5.8M4 4v4h4",
-  schemas: "M8 4c-2 0-3 1-3 3v2c0 2-1 3-2 3 1 0 2 1 2 3v2c0 2 1 3 3 3M16 4c2 0 3 1 3 3v2c0 2 1 3 2 3-1 0-2 1-2 3v2c0 2-1 3-3 3",
-  agents: "M12 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM4 21c0-4 4-6 8-6s8 2 8 6",
-  routers: "M12 12v8M8 20h8M12 12a2 2 0 1 0 0-4 2 2 0 0 0 0 4zM7 14a6 6 0 0 1 0-8M17 6a6 6 0 0 1 0 8",
-  more: "M5 12h.01M12 12h.01M19 12h.01",
-  sun: "M12 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6 19 19M5 19l1.4-1.4M17.6 6.4 19 5",
-  moon: "M20 14.5A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.5z",
-  leave: "M10 4H5v16h5M15 8l4 4-4 4M19 12H9",
-  back: "M15 6l-6 6 6 6",
-  next: "M9 6l6 6-6 6",
-  pause: "M8 5v14M16 5v14",
-  play: "M7 5l12 7-12 7z",
-  trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
-  edit: "M4 20h4L19 9l-4-4L4 16z",
-  send: "M4 12l16-8-5 16-3-7z",
-  add: "M12 5v14M5 12h14",
-  search: "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
-  check: "M5 12l5 5L19 7",
-  copy: "M9 9h11v11H9zM5 15V4h11",
-  close: "M6 6l12 12M18 6L6 18",
-  alert: "M12 4l9 16H3zM12 10v4M12 17h.01",
-  calm: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM8.5 14.5c2 2 5 2 7 0M9 9.5h.01M15 9.5h.01",
-  broom: "M14 4l6 6M17 7l-6 6M11 11l4 4-5 5H4v-6l5-5z",
-};
-
-/** One of the icons by its name; it says nothing to who does not see it. */
-export const Icon = ({ name }) => html`<svg class="glyph" viewBox="0 0 24 24" aria-hidden="true"><path d=${ICONS[name]} /></svg>`;

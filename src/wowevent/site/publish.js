@@ -1,6 +1,6 @@
 // The question that publishes an event.
 
-import { ask } from "./kit.js";
+import { ask } from "./ask.js";
 import { Problem, post } from "./api.js";
 
 /** Ask for an event and publish it; what is given fills the form. */

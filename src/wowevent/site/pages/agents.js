@@ -1,6 +1,7 @@
 // Agents: who is there, what each hears and says, and its pause; and what is fired by schedule.
 
-import { Badge, Button, Card, Choice, Empty, Failure, Page, Table, Time, ask, html, useData, useState } from "../kit.js";
+import { Badge, Button, Card, Choice, Empty, Failure, Page, Table, Time, html, useData, useState } from "../kit.js";
+import { ask } from "../ask.js";
 import { part, post, remove } from "../api.js";
 import { at } from "../route.js";
 import { many, number, span } from "../words.js";

@@ -1,6 +1,7 @@
 // One event: what it says, who got it and when, and what it belongs to.
 
-import { Badge, Button, Card, Empty, Failure, Facts, Id, Json, Loading, Page, Table, Time, ask, html, useData } from "../kit.js";
+import { Badge, Button, Card, Empty, Failure, Facts, Id, Json, Loading, Page, Table, Time, html, useData } from "../kit.js";
+import { ask } from "../ask.js";
 import { part, post } from "../api.js";
 import { publish } from "../publish.js";
 import { at } from "../route.js";

@@ -178,7 +178,7 @@ export function local(text) {
 }
 
 /** The other way round. */
-export function utc(text) {
+function utc(text) {
   const at = new Date(text);
   return Number.isNaN(at.getTime()) ? "" : at.toISOString();
 }

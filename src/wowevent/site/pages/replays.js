@@ -1,6 +1,7 @@
 // Replays: a range of the log published again, into a topic where it does no harm; how far each is.
 
-import { Badge, Button, Card, Empty, Failure, Field, Icon, Page, Table, Time, ask, html, useData, useState } from "../kit.js";
+import { Badge, Button, Card, Empty, Failure, Field, Icon, Page, Table, Time, html, useData, useState } from "../kit.js";
+import { ask } from "../ask.js";
 import { get, part, post, remove } from "../api.js";
 import { clock, many, span } from "../words.js";
 import { Progress } from "../workbench/progress.js";

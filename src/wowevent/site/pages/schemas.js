@@ -1,6 +1,7 @@
 // Schemas: what payloads are held against, each version of it, and whether a new one would break something.
 
-import { Badge, Button, Card, Empty, Failure, Field, Json, Loading, Page, Table, ask, html, useData, useState } from "../kit.js";
+import { Badge, Button, Card, Empty, Failure, Field, Json, Loading, Page, Table, html, useData, useState } from "../kit.js";
+import { ask } from "../ask.js";
 import { part, post, remove } from "../api.js";
 import { at, go } from "../route.js";
 import { many } from "../words.js";

@@ -1,6 +1,7 @@
 // Subscriptions: what waits for whom, what is paused, and what can be done about it.
 
-import { Badge, Button, Card, Empty, Facts, Failure, Field, Loading, Page, Stat, Stats, Table, Time, ask, html, useData, useEffect, useMemo, useRef, useState } from "../kit.js";
+import { Badge, Button, Card, Empty, Facts, Failure, Field, Loading, Page, Stat, Stats, Table, Time, html, useData, useEffect, useMemo, useRef, useState } from "../kit.js";
+import { ask } from "../ask.js";
 import { Chart } from "../chart.js";
 import { part, post, remove } from "../api.js";
 import { at, go } from "../route.js";

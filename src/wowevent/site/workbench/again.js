@@ -1,6 +1,7 @@
 // A conversation from one of its events on again: the dead letters at and below it, or else that event as a new one.
 
-import { ask, html } from "../kit.js";
+import { html } from "../kit.js";
+import { ask } from "../ask.js";
 import { post } from "../api.js";
 import { redeliver } from "./sending.js";
 

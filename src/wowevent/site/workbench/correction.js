@@ -1,6 +1,7 @@
 // The payload of a dead letter, corrected: what was typed is read as it is typed, and held against the original.
 
-import { Badge, Button, Card, Field, Json, ask, html, useData, useMemo, useState } from "../kit.js";
+import { Badge, Button, Card, Field, Json, html, useData, useMemo, useState } from "../kit.js";
+import { ask } from "../ask.js";
 import { part, post } from "../api.js";
 import { changes, exact, keepsNumbers, written } from "../json.js";
 import { many } from "../words.js";

@@ -29,7 +29,7 @@ async function recent(signal) {
 }
 
 /** Events, oldest first, by what they belong to, the newest first. */
-export function gathered(events) {
+function gathered(events) {
   const found = new Map();
   for (const { event, stored_at: time } of events) {
     const id = event.correlation_id ?? event.event_id;

@@ -1,6 +1,7 @@
 // Redeliveries at a rate: how far each is, and how to end it.
 
-import { Badge, Button, Card, Table, Time, ask, html, useData } from "../kit.js";
+import { Badge, Button, Card, Table, Time, html, useData } from "../kit.js";
+import { ask } from "../ask.js";
 import { part, remove } from "../api.js";
 import { many } from "../words.js";
 import { Progress } from "./progress.js";

@@ -1,6 +1,7 @@
 // Dead letters sent again, or forgotten: each time the service counts first, and the dialog says so.
 
-import { ask, html } from "../kit.js";
+import { html } from "../kit.js";
+import { ask } from "../ask.js";
 import { post } from "../api.js";
 import { many } from "../words.js";
 

@@ -1,6 +1,7 @@
 // Conversations that went too far and are parked; nothing where there are none.
 
-import { Button, Card, Failure, Id, Table, Time, ask, html, useData } from "../kit.js";
+import { Button, Card, Failure, Id, Table, Time, html, useData } from "../kit.js";
+import { ask } from "../ask.js";
 import { part, post } from "../api.js";
 import { at } from "../route.js";
 
