@@ -3,17 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.cli.daemons import processes_of
+from tests.cli.daemons import end_all
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """An empty one; whatever runs with it at the end is killed."""
     yield tmp_path
-    left = processes_of(tmp_path)
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=5)
+    end_all(tmp_path)

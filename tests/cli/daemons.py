@@ -40,6 +40,14 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+def end_all(home: Path) -> None:
+    """Kill all that run with this home."""
+    left = processes_of(home)
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
 def data(home: Path) -> Path:
     """The data directory."""
     return home / ".local" / "share" / "wowevent"

@@ -29,7 +29,6 @@ class Promise(Struct, frozen=True, kw_only=True):
 
 _PROCESS = "nothing outlives the process, and the bus says so"
 _FILE = "there is no server, and no line to it that could break"
-_BELOW = "that is the matter of the engine below it"
 
 CONFORMANCE: Final = "Conformance"
 CRASH: Final = "Crash"

@@ -21,11 +21,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, get_type_hints
 
-import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.cli.daemons import processes_of, started, status
+from tests.cli.daemons import end_all, started, status
 from tests.cli.dialogue import Terminal
 from tests.conformance.engines import eventually, url_of
 from tests.processes import end, environment, running, until, wowevent
@@ -635,10 +634,7 @@ async def test_the_port_is_open_and_speaks_json_by_hand(page: Page):
 def home(tmp_path: Path) -> Iterator[Path]:
     """An empty one; whatever runs with it at the end is killed."""
     yield tmp_path
-    left = processes_of(tmp_path)
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=5)
+    end_all(tmp_path)
 
 
 @pytest.mark.slow
