@@ -1,4 +1,4 @@
-"""What others have paid for with Redis (a blocked line, a forgotten answer, `$`, MAXLEN), met without what avoids it."""
+"""What others have paid for with Redis: a blocked line, a forgotten answer, `$`, MAXLEN; met without what avoids it."""
 
 from __future__ import annotations
 
