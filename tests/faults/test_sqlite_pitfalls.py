@@ -22,7 +22,7 @@ COPIED = """
     from wowevent import Event, EventBus
     from wowevent.brokers.sqlite.backup import back_up
 
-    LOOK = "import apsw, sys; db = apsw.Connection(sys.argv[1]); db.execute('SELECT 1 FROM state').get; db.close()"
+    LOOK = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT 1 FROM state').fetchall(); db.close()"
 
     async def main(path, how):
         async with EventBus(f"sqlite:///{path}") as bus:
