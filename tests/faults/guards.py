@@ -115,6 +115,30 @@ GUARDS: Final = (
         on=("nats",),
     ),
     Promise(
+        area=_HANDS,
+        says="No note of an answer that was lost: what it leased waits for the end of its lease",
+        tests=("test_without_a_note_of_lost_answers_what_was_leased_waits_for_its_lease",),
+        on=("redis",),
+    ),
+    Promise(
+        area="The log",
+        says="Declared again at the end of a new log, as `$` is: what is in it by then is never delivered",
+        tests=("test_declared_again_at_the_end_of_a_new_log_what_is_in_it_by_then_is_never_delivered",),
+        on=("redis",),
+    ),
+    Promise(
+        area="The log",
+        says="Trimmed by count alone, as MAXLEN does: what is unread is lost",
+        tests=("test_trimmed_by_count_alone_what_is_unread_is_lost",),
+        on=("redis",),
+    ),
+    Promise(
+        area="The log",
+        says="Copied as a file, which drops its locks: the write-ahead log goes, and what is confirmed then with it",
+        tests=("test_a_log_that_is_copied_as_a_file_loses_its_locks_and_then_events",),
+        on=("sqlite",),
+    ),
+    Promise(
         area="Clients of a router",
         says="A client that does not say how far it came: what passed meanwhile is lost",
         tests=("test_without_a_position_a_break_loses",),
@@ -140,5 +164,35 @@ GUARDS: Final = (
             "test_pythons_own_decoder_takes_it_or_runs_out_of_stack",
         ),
         on=("router",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="Blocking on the line of all, or for longer than silence may last: all wait, or a line that lives is dead",
+        tests=(
+            "test_who_blocks_on_the_line_of_all_holds_up_everybody",
+            "test_who_blocks_for_longer_than_silence_may_last_is_taken_for_dead",
+        ),
+        on=("redis",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="A publish without a bound: where nothing passes it waits for ever",
+        tests=("test_without_a_bound_a_publish_waits_for_ever",),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="The driver's own heartbeat: for minutes a dead line goes unnoticed",
+        tests=(
+            "test_by_the_drivers_own_heartbeat_a_dead_line_goes_unnoticed",
+            "test_by_the_drivers_own_pings_a_dead_line_goes_unnoticed",
+        ),
+        on=("rabbitmq", "nats"),
+    ),
+    Promise(
+        area="Lines and input",
+        says="No allow-list for names: a topic carries a message of its own",
+        tests=("test_without_an_allow_list_a_topic_carries_messages_of_its_own",),
+        on=("nats",),
     ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,15 +21,15 @@ from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard abo
 )
 from tests.faults.worker import Publisher, build, publish_noted
 from tests.servers import Server
-from wowevent import EventBus
+from wowevent import Event, EventBus
 from wowevent.broker import Ack, Retry, Settlement
 from wowevent.brokers import open_broker
-from wowevent.brokers.nats import consumers, tags
+from wowevent.brokers.nats import consumers, driver, tags
 from wowevent.brokers.nats.link import Link
 from wowevent.brokers.nats.messages import Confirm, Message
 from wowevent.brokers.nats.serving import Serving
 from wowevent.brokers.nats.successors import Successors
-from wowevent.errors import BrokerError
+from wowevent.errors import BrokerError, BusError
 from wowevent.testing import ManualClock
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("nats")]
@@ -37,6 +38,8 @@ FOR_LONG = {"test_acknowledging_behind_it_does_not"}
 """test_consumers_killed_at_each_point_lose_nothing says it, too."""
 
 SOURCE = Publisher(url="", journal="", name="p")
+SMUGGLED = "load.made 12 12\r\nNATS/1.0\r\n\r\n\r\nPUB smuggled 2\r\nhi\r\nPUB rest"
+"""As a topic: the end of one message, a whole one, and the beginning of a third."""
 
 
 async def publish(lab: Lab, *numbers: int) -> None:
@@ -175,3 +178,43 @@ async def test_without_the_name_of_its_predecessor_a_message_has_two_successors(
     assert len(await following.fetch(SUBSCRIPTION, limit=1, wait=1.0)) == (0 if guarded else 1)
     await following.close()
     await late.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_by_the_drivers_own_pings_a_dead_line_goes_unnoticed(
+    nats: Server, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """Who only waits asks nothing: with ours, each second here, it is told; the driver's take four minutes."""
+    monkeypatch.setattr(driver, "_PING", 1 if guarded else 120)
+    async with line_to(nats) as (proxy, url):
+        link = await Link.dial([url], {})
+        ended = asyncio.Event()
+        link.on_end.append(ended.set)
+        proxy.strand()
+        waiting = asyncio.ensure_future(ended.wait())
+        await asyncio.wait([waiting], timeout=15.0 if guarded else 5.0)
+        assert waiting.done() is guarded
+        await link.close()
+        await waiting
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_an_allow_list_a_topic_carries_messages_of_its_own(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """The server takes what follows a line break for the next command."""
+    heard: list[bytes] = []
+    listening = await Link.dial([lab.url], {})
+    listening.hear("smuggled", lambda _subject, _reply, body, _headers: heard.append(body))
+    await listening.reach()
+    broker = open_broker(lab.url)
+    await broker.ping()
+    if not guarded:
+        monkeypatch.setattr("wowevent.event.check_topic", str)
+    async with asyncio.timeout(30):
+        with suppress(BusError):
+            await broker.publish([Event(topic=SMUGGLED)])
+    await listening.reach()
+    assert heard == ([] if guarded else [b"hi"])
+    await broker.close()
+    await listening.close()

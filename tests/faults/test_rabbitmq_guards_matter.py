@@ -18,10 +18,12 @@ from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard abo
     test_acknowledging_behind_it_does_not,
 )
 from tests.faults.test_rabbitmq_kills import promises
+from tests.faults.test_rabbitmq_network import line_to
 from tests.faults.worker import Publisher, build, publish_noted
 from wowevent import Event, EventBus
 from wowevent.broker import Retry, Settlement
 from wowevent.brokers import open_broker, rabbitmq
+from wowevent.brokers.rabbitmq import link
 from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.outlet import Message
@@ -208,3 +210,41 @@ async def test_without_a_channel_of_its_own_the_history_loses_what_follows_a_new
     report = await lab.verdict()
     assert not report.lost
     assert bool(report.ok - set(await lab.stored())) is not guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_a_bound_a_publish_waits_for_ever(rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool):
+    """Nothing passes, and no heartbeat says so yet."""
+    async with line_to(rabbit) as (proxy, url):
+        broker = open_broker(f"{url}?heartbeat=60")
+        await broker.publish([build(SOURCE, 0)])
+        monkeypatch.setattr(link, "SILENCE", 1.0 if guarded else 3_600.0)
+        proxy.stop_passing()
+        publishing = asyncio.ensure_future(broker.publish([build(SOURCE, 1)]))
+        await asyncio.wait([publishing], timeout=3.0)
+        assert publishing.done() is guarded
+        monkeypatch.undo()
+        proxy.pass_on()
+        (told,) = await asyncio.gather(publishing, return_exceptions=True)
+        assert isinstance(told, BrokerUnavailable) is guarded
+        await broker.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_by_the_drivers_own_heartbeat_a_dead_line_goes_unnoticed(
+    rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """Who only waits asks nothing: with ours, a second here, it is told; the driver's takes minutes."""
+    monkeypatch.setattr(link, "HEARTBEAT", 1)
+    if not guarded:
+        monkeypatch.setattr(link, "_beating", lambda url: url)
+    async with line_to(rabbit) as (proxy, url):
+        line = await Link.dial([url])
+        ended = asyncio.Event()
+        line.on_end.append(ended.set)
+        proxy.strand()
+        waiting = asyncio.ensure_future(ended.wait())
+        await asyncio.wait([waiting], timeout=15.0 if guarded else 5.0)
+        assert waiting.done() is guarded
+        await line.close()
+        await waiting

@@ -1,8 +1,9 @@
-"""Many clients at once: one that does not read among a thousand, and five hundred that come and go."""
+"""Many clients at once: one that does not read among a thousand, two thousand, and five hundred that come and go."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import time
 from typing import Any
@@ -18,11 +19,16 @@ from wowevent.router.wire import message
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
+FOR_LONG = {"test_a_thousand_then_two_thousand"}
+
 OTHERS = 998
 """With the one that does not read and the publisher they are as many as a router takes."""
 BULK = "x" * 200_000
 WANTED = {"topics": ["tick.*", "bulk.*"]}
 PAUSE = 0.1
+THOUSAND = 1_000
+TICKS = 100
+FILES = 4_096  # that a router of two thousand clients may have open, with room
 
 
 class Ticker:
@@ -136,6 +142,64 @@ def percentile(words: list[Any], phase: str) -> float:
     """The 99th of all readers' ages, in seconds."""
     ages = sorted(age for word in words for age in word[phase]["ages"])
     return float(ages[len(ages) * 99 // 100])
+
+
+async def test_a_thousand_then_two_thousand(routed: RouterLab, measured):
+    """All of them get everything; the second thousand costs what the first one did."""
+    allow_files(FILES)
+    router = await routed.router(max_clients=2 * THOUSAND + 1)
+    async with EventRouterClient(routed.url) as client:
+        empty = await routed.facts(router)
+        half, first = await joined(routed)
+        one = await routed.facts(router)
+        await tick(client, "before")
+        rest, second = await joined(routed)
+        two = await routed.facts(router)
+        await tick(client, "after")
+    for each in half + rest:
+        each.signal(signal.SIGTERM)
+        assert await routed.lab.ended(each) == 0, routed.lab.output()
+    early, late = [routed.last_words(each) for each in half], [routed.last_words(each) for each in rest]
+    assert [word["before"]["fewest"] for word in early] == [TICKS] * len(early)
+    assert [word["after"]["fewest"] for word in early + late] == [TICKS] * len(early + late)
+    p99 = percentile(early, "before"), percentile(early + late, "after")
+    grown = one["memory"] - empty["memory"], two["memory"] - one["memory"]
+    measured(
+        1,
+        connecting=f"{first:.1f} s, {second:.1f} s",
+        memory=f"{empty['memory']:.0f} MiB, {one['memory']:.0f} MiB, {two['memory']:.0f} MiB",
+        handles=two["handles"],
+        p99_of_1000=p99[0],
+        p99_of_2000=p99[1],
+    )
+    assert two["connections"] == 2 * THOUSAND + 1
+    assert p99[1] < max(4 * p99[0], 1.0)
+    assert grown[1] < 2 * grown[0] + 10
+    left = await quiet(routed, router)
+    assert left["connections"] == 0
+    assert left["handles"] <= empty["handles"] + 2
+    await routed.end(router)
+
+
+def allow_files(count: int) -> None:
+    """So many open files for the programs that follow: they begin with what this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+async def joined(routed: RouterLab) -> tuple[list[Program], float]:
+    """A thousand readers more, and in how many seconds all of them were subscribed."""
+    began = time.monotonic()
+    return [await routed.readers(clients=THOUSAND // 2) for _ in range(2)], time.monotonic() - began
+
+
+async def tick(client: EventRouterClient, phase: str) -> None:
+    """One event for all, again and again."""
+    for _ in range(TICKS):
+        await client.publish(Event(topic="tick.made", payload={"at": round(time.monotonic(), 6), "phase": phase}))
+        await asyncio.sleep(PAUSE)
+    await asyncio.sleep(1.0)  # what is on its way
 
 
 async def test_five_hundred_that_come_and_go(routed: RouterLab, long_form: bool, measured):
