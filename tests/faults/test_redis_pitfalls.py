@@ -51,7 +51,7 @@ async def test_who_blocks_on_the_line_of_all_holds_up_everybody(
     await broker.ping()
     assert (time.monotonic() - began < 1.0) is guarded
     await broker.publish([Event(topic="load.made")])
-    assert await asyncio.wait_for(first, 10)
+    assert (await asyncio.wait_for(first, 10)).event.topic == "load.made"
     await broker.close()
 
 
@@ -69,7 +69,7 @@ async def test_who_blocks_for_longer_than_silence_may_last_is_taken_for_dead(
     assert first.done() is not guarded
     if guarded:
         await broker.publish([Event(topic="load.made")])
-        assert await asyncio.wait_for(first, 10)
+        assert (await asyncio.wait_for(first, 10)).event.topic == "load.made"
     else:
         with pytest.raises(BrokerUnavailable):
             await first
@@ -146,7 +146,8 @@ async def test_trimmed_by_count_alone_what_is_unread_is_lost(lab: Lab, monkeypat
     for id in (SUBSCRIPTION, *(f"other-{number}" for number in range(4))):
         await broker.declare(Subscription(id=id, patterns=("load.#",)))
     await broker.publish([build(SOURCE, number) for number in range(50)])
-    assert broker._session is not None  # noqa: SLF001 - its beat would do it some seconds later
-    await broker._session._retain()  # noqa: SLF001 - as above
+    session = broker._entrance.session  # noqa: SLF001 - its beat would do it some seconds later
+    assert session is not None
+    await session._retain()  # noqa: SLF001 - as above
     assert len(await taken(broker)) == (50 if guarded else 10)
     await broker.close()

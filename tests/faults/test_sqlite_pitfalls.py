@@ -22,7 +22,10 @@ COPIED = """
     from wowevent import Event, EventBus
     from wowevent.brokers.sqlite.backup import back_up
 
-    LOOK = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT 1 FROM state').fetchall(); db.close()"
+    LOOK = (
+        "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
+        "log.execute('SELECT 1 FROM state').fetchall(); log.close()"
+    )
 
     async def main(path, how):
         async with EventBus(f"sqlite:///{path}") as bus:
