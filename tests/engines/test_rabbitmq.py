@@ -909,6 +909,38 @@ async def test_an_answer_for_many_says_nothing_of_what_is_still_open(rig: Rig) -
         assert 20 < len(done) < 115
 
 
+async def test_an_answer_for_many_says_nothing_of_what_is_still_on_its_way(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that was asked for gets here later than what was delivered behind it: the driver wakes who asked."""
+    async with by_a_line(rig) as (broker, proxy):
+        await declare(broker)
+        await broker.publish([event(n=0, priority=9)])
+        session = broker._entrance.session
+        assert session is not None
+        lanes = session.serving(WORKER).lanes
+        await lanes.open()
+        channel = lanes._channel
+        assert channel is not None
+        await session.link.consume(channel, lanes.queues[2], partial(lanes._arrive, 2), tag="plain")
+        get = channel.basic_get
+
+        async def get_late(queue: str) -> Any:
+            message = await get(queue)
+            await broker.publish([event(n=1)])
+            await eventually(lambda: lanes.here[2])
+            return message
+
+        monkeypatch.setattr(channel, "basic_get", get_late)
+        await lanes.look({1})
+        ((plain,), (urgent,)) = lanes.here[2], lanes.here[1]
+        assert urgent.number < plain.number
+        await lanes.ack([plain.number])
+        await lanes.reach()
+        await cut(broker, proxy)
+    assert numbers(await take_all(opened(rig))) == [0]
+
+
 async def test_no_answer_overtakes_one_for_many(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written to the server may have to wait, as under load: a message is answered once all the same."""
     broker, random = opened(rig), Random(1)

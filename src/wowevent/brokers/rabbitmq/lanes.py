@@ -38,6 +38,7 @@ SUSPECTS: Final = "suspects"
 """How the control log calls that queue."""
 _BACK: Final = 1_000  # messages that were given back, and are put in order
 _AHEAD: Final = 10_000  # messages that the server may wait for to be acknowledged, at most
+_COMING: Final = -1  # the lane of a message that the server has given, and that is not here yet
 
 T = TypeVar("T")
 
@@ -72,6 +73,7 @@ class Lanes:
         self._control = control
         self._channel: Channel | None = None
         self._open: dict[int, int] = {}  # what the server waits for, in its order, and the lane of each
+        self._newest = 0  # the highest number of those that came
         self._consumers: dict[str, tuple[int, int]] = {}  # by tag: the lane, and how many messages it may be ahead
         self._wanted = 0
         self.starting: Shared[None] = Shared(self._start)
@@ -123,6 +125,7 @@ class Lanes:
         for lane in self.here:
             lane.clear()
         self._open.clear()
+        self._newest = 0
         self._unwritten.clear()
         self._consumers.clear()
 
@@ -144,6 +147,10 @@ class Lanes:
 
     def _arrive(self, lane: int, message: DeliveredMessage) -> None:
         here = Here(message, number_of(message))
+        # One that was asked for gets here later than what was delivered behind it: an answer for many stops before it.
+        for number in range(self._newest + 1, here.number):
+            self._open[number] = _COMING
+        self._newest = max(self._newest, here.number)
         self._open[here.number] = lane
         self.here[lane].append(here)
         self.back = self.back or bool(message.delivery.redelivered)  # type: ignore[union-attr]  # it is no GetEmpty
