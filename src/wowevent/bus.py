@@ -58,6 +58,7 @@ from wowevent.history import History
 from wowevent.holds import Holds, Pause
 from wowevent.inventory import Inventory
 from wowevent.life import Life
+from wowevent.limit import TimeLimit
 from wowevent.live import Feed
 from wowevent.log import logger
 from wowevent.metrics import EventMetrics
@@ -84,7 +85,7 @@ from wowevent.trail import Delivered
 from wowevent.trails import Trails
 
 _PATIENCE: Final = 10.0  # seconds for which a publish is tried while the engine does not answer
-_LEAST: Final = 0.5  # of which a try has this at least
+_LEAST: Final = 0.5  # of which the last try has this at least
 
 
 class EventBus:
@@ -127,6 +128,7 @@ class EventBus:
         self.dead_letters: DeadLetters = DeadLetters(
             self._broker, self._clock, self._inventory.ids, model=self._model, send=self._send
         )
+        self._patience = TimeLimit(_PATIENCE)
         self._batch: Batch[Event, Appended] = Batch(
             self._append, rounds=self._broker.capabilities.rounds, hopeless=(BrokerUnavailable,)
         )
@@ -285,6 +287,7 @@ class EventBus:
         await self.storms.close()
         await self._directory.close()
         await self._subscribers.close()
+        self._patience.close()
         if self._own_broker:
             await self._broker.close()
 
@@ -386,19 +389,20 @@ class EventBus:
 
     async def _append(self, events: Sequence[Event]) -> Sequence[Appended]:
         """The engine's publish, tried again while it does not answer: ids make that safe."""
-        until, pause = self._clock.monotonic() + _PATIENCE, 0.05
-        while True:
-            try:
-                async with asyncio.timeout(max(_LEAST, until - self._clock.monotonic())):
-                    return await self._broker.publish(events)
-            except BrokerUnavailable as error:
-                if self._clock.monotonic() + pause > until:
-                    raise
-                logger.warning("publish is tried again", error=error, retry_in=pause)
-            except TimeoutError:
-                raise BrokerUnavailable(f"the engine did not take it within {_PATIENCE:.0f} s") from None
-            await self._clock.sleep(pause)
-            pause = min(2 * pause, 1.0)
+        until, pause = self._clock.monotonic() + _PATIENCE - _LEAST, 0.05
+        try:
+            with self._patience:
+                while True:
+                    try:
+                        return await self._broker.publish(events)
+                    except BrokerUnavailable as error:
+                        if self._clock.monotonic() + pause > until:
+                            raise
+                        logger.warning("publish is tried again", error=error, retry_in=pause)
+                    await self._clock.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+        except TimeoutError:
+            raise BrokerUnavailable(f"the engine did not take it within {_PATIENCE:.0f} s") from None
 
     # --- subscribe ----------------------------------------------------------------------------------------------
 
