@@ -296,6 +296,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def plain(text: str) -> str:
+    """The text on one line, without what a terminal or a log would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(value: object, length: int = 80) -> str:
     """A stranger's value in an error message: escaped and short, whatever it is."""
     try:

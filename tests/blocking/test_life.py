@@ -119,6 +119,12 @@ def test_a_place_is_without_who_logs_in(url: str, host: str) -> None:
     assert Address(url).place["host"] == host
 
 
+@pytest.mark.parametrize("host", ["", "../h", "h/x", "u:p@h", "h?x", "h#x"])
+def test_a_host_that_would_be_another_part_of_a_url_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="host"):
+        EventBus(host=host)
+
+
 def test_a_rabbitmq_that_is_not_there_is_waited_for_as_long_as_was_said() -> None:
     port = free_port()
     with EventBus(host="127.0.0.1", port=port, username="u", password="p", vhost="/production",

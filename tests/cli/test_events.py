@@ -223,6 +223,20 @@ def test_history_for_people_and_by_time(tmp_path: Path) -> None:
     assert "\x9b" not in shown
 
 
+def test_history_backwards(tmp_path: Path) -> None:
+    """The last 50, or as many as are wanted, however long the log is; with any of the other conditions."""
+    lines = b"".join(b'{"topic":"n%d.made","payload":{"n":%d}}\n' % (n % 2, n) for n in range(1, 2_502))
+    wowevent(tmp_path, "publish", "--events", stdin=lines)
+
+    def numbers(*arguments: str) -> list[object]:
+        return [event["payload"]["n"] for event in history(tmp_path, "--newest", *arguments)]  # type: ignore[index]
+
+    assert numbers() == list(range(2_501, 2_451, -1))
+    assert numbers("n0.*", "--limit", "3") == [2_500, 2_498, 2_496]
+    assert numbers("--limit", "9999") == list(range(2_501, 0, -1))
+    assert numbers("--until", "2020-01-01") == []
+
+
 def test_the_output_may_be_cut_off(tmp_path: Path) -> None:
     wowevent(tmp_path, "publish", "a", PIPE, stdin=b'{"n":1}\n' * 20_000)
     for command in (("history", "--json"), ("history",), ("subscribe", "a", "--from", "first")):

@@ -367,6 +367,7 @@ async def test_a_password_and_a_user_with_rights_to_our_keys_alone(tmp_path: Pat
         ("redis://h?max_aeg=3600", "max_aeg"),
         ("redis://h?", None),
         ("unix:///s?max_aeg=3600", "max_aeg"),
+        ("unix://u:hun/ter@h", "no host"),
         ("redis+sentinel://h:1", "service"),
         ("redis+sentinel://h:1,/mymaster", "host"),
         ("redis+sentinel://h:1/mymaster/prod", "prod"),

@@ -21,7 +21,7 @@ class Place(BaseSettings):
 
     model_config: ClassVar[SettingsConfigDict] = _ENVIRONMENT
 
-    host: str = Field("localhost", min_length=1)
+    host: str = Field("localhost", min_length=1, pattern=r"^[^/?#@]*$")  # it becomes a part of a URL
     port: int = Field(5672, ge=1, le=65_535)
     username: str = Field("guest", validation_alias=AliasChoices("RABBITMQ_USER", "username"))
     password: SecretStr = SecretStr("guest")
@@ -71,7 +71,7 @@ class Address(Struct, frozen=True):
         """`host` and `port` of a server; of an engine without one, its file or its name as the host."""
         parts = urlsplit(self.url)
         if parts.scheme in {"memory", "sqlite", "unix"}:
-            name = parts.netloc.rpartition("@")[2] if parts.scheme == "unix" else parts.netloc  # without who logs in
+            name = "" if parts.scheme == "unix" else parts.netloc  # there stands who logs in
             return {"host": unquote(name + parts.path).removeprefix("/") or parts.scheme, "port": None}
         servers = parts.netloc.rpartition("@")[2]
         host, _, port = servers.rpartition(":")

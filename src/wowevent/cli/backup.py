@@ -13,8 +13,8 @@ from wowevent.brokers import embedded_path
 from wowevent.cli.engine import Namespace, note, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.progress import progress
-from wowevent.cli.show import counted, plain, print_json
-from wowevent.errors import NotSupported, StorageDamaged
+from wowevent.cli.show import counted, print_json
+from wowevent.errors import NotSupported, StorageDamaged, plain
 from wowevent.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, structs
 
-from wowevent.cli.show import plain, span
+from wowevent.cli.show import span
+from wowevent.errors import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

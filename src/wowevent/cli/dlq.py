@@ -20,11 +20,11 @@ from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
 from wowevent.cli.progress import Told, progress
-from wowevent.cli.show import counted, facts, local_time, plain, print_json, table, text
+from wowevent.cli.show import counted, facts, local_time, print_json, table, text
 from wowevent.cli.subscriptions import of_name
 from wowevent.codec import encode, to_fields
 from wowevent.dead_letter import Correction, named
-from wowevent.errors import shown
+from wowevent.errors import plain, shown
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST as MOST_GROUPS
 from wowevent.fingerprint import LetterGroup, LetterGroups, check_fingerprint

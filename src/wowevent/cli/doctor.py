@@ -11,8 +11,8 @@ import typer
 
 from wowevent.cli.engine import Namespace, Url
 from wowevent.cli.pidfile import find, is_service
-from wowevent.cli.show import facts, open_console, plain, print_json
-from wowevent.errors import BusError
+from wowevent.cli.show import facts, open_console, print_json
+from wowevent.errors import BusError, plain
 from wowevent.finding import Finding, Verdict
 from wowevent.process.exits import message_of
 from wowevent.process.loop import run

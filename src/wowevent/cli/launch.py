@@ -17,8 +17,8 @@ import psutil
 from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import Record, find
 from wowevent.cli.serve import flags, log_of
-from wowevent.cli.show import plain
 from wowevent.cli.stopping import end
+from wowevent.errors import plain
 from wowevent.settings import CONFIG, Settings, config_path
 
 _PATIENCE: Final = 15.0  # seconds until it serves

@@ -16,7 +16,7 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.logfile import Follower, last
 from wowevent.cli.pidfile import find
 from wowevent.cli.serve import log_of
-from wowevent.cli.show import plain
+from wowevent.errors import plain
 from wowevent.settings import LEVELS, Settings
 
 _LOOK: Final = 0.2  # seconds between two looks at the file

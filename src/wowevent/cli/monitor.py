@@ -23,6 +23,7 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.pidfile import find
 from wowevent.cli.serve import settings_of
 from wowevent.cli.show import open_console, print_json
+from wowevent.ending import end
 from wowevent.errors import BrokerUnavailable
 from wowevent.event import Event
 from wowevent.process.logs import set_up_logs
@@ -117,9 +118,7 @@ async def _monitor(
             )
             await view
     finally:
-        for task in (connecting, waiting):
-            task.cancel()
-        await asyncio.gather(connecting, waiting, return_exceptions=True)
+        await end(connecting, waiting)
         await client.disconnect()
 
 

@@ -18,11 +18,10 @@ from wowevent.cli.exits import CommandError
 from wowevent.cli.launch import launch
 from wowevent.cli.logs import recent
 from wowevent.cli.serve import settings_of
-from wowevent.cli.show import plain
 from wowevent.cli.status import facts_of
 from wowevent.cli.status import look as ask
 from wowevent.cli.stopping import PATIENCE
-from wowevent.errors import BusError, NotPermitted
+from wowevent.errors import BusError, NotPermitted, plain
 from wowevent.finding import Verdict
 from wowevent.mcp.call import Call
 from wowevent.mcp.problem import Refusal

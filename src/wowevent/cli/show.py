@@ -13,6 +13,7 @@ import msgspec
 from rich.markup import escape
 
 from wowevent.codec import encode
+from wowevent.errors import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -58,11 +59,6 @@ def _payload(event: Event) -> str:
     text = bytes(body[: 4 * _WIDTH]).decode("utf-8", "replace")
     cut = text if len(text) <= _WIDTH and len(body) <= 4 * _WIDTH else f"{text[:_WIDTH]}…"
     return plain(cut)
-
-
-def plain(text: str) -> str:
-    """The text as one line, without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(value: object) -> None:

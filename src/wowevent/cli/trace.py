@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from wowevent.causation import MOST
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
-from wowevent.cli.show import counted, local_time, open_console, plain, print_json, span
+from wowevent.cli.show import counted, local_time, open_console, print_json, span
 from wowevent.conversation import Conversation, FailedDelivery, Step
+from wowevent.errors import plain
 from wowevent.process.loop import run
 from wowevent.settings import Settings
 

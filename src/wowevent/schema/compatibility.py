@@ -14,11 +14,11 @@ import jsonschema_rs
 from jsonschema_rs.canonical import AnyOfView, Containment
 from msgspec import Struct
 
+from wowevent.errors import plain
 from wowevent.schema import accepted as sets
 from wowevent.schema.accepted import Accepted, Unclear, accepted, as_json, covers
 from wowevent.schema.definition import REGEX, EventSchema
 from wowevent.schema.facets import GROUP_OF, WHOLE, Facet, facets
-from wowevent.schema.findings import plain
 from wowevent.schema.layout import DEFAULT, Layout
 from wowevent.schema.samples import samples
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import jsonschema_rs
 import msgspec
 
+from wowevent.errors import plain
+
 MOST: Final = 100
 """Lines that are told; `and more` follows where there are others."""
 MASK: Final = "\x00"
@@ -96,11 +98,6 @@ def short(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_VALUE:
         return "a very large number"
     return _cut(msgspec.json.encode(value).decode() if not isinstance(value, int) else str(value).lower(), _VALUE)
-
-
-def plain(text: str) -> str:
-    """The text on one line, without what a terminal or a log would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _cut(text: str, length: int) -> str:

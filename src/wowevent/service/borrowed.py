@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+from wowevent.ending import end
 from wowevent.log import logger
 from wowevent.service.access import asker, standing
 
@@ -41,9 +42,7 @@ class Borrowed:
             if not answering.done():
                 cut_off(scope)
         finally:
-            answering.cancel()
-            ending.cancel()
-            await asyncio.gather(answering, ending, return_exceptions=True)
+            await end(answering, ending)
         return None if answering.cancelled() else answering.result()
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:

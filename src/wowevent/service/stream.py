@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from wowevent.broker import Iteration, Position, Stored
+from wowevent.ending import end
 from wowevent.errors import BusError, PositionLost, printable
 from wowevent.log import logger
 from wowevent.service.access import asker, note, permit, sight, standing
@@ -184,9 +185,7 @@ class EventStream:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
         for task in done:
             task.result()
 
@@ -218,8 +217,7 @@ class EventStream:
                 while not (await asyncio.wait({coming}, timeout=self._streams.ping))[0]:
                     await self._write(send, b": ping\n\n")
             finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+                await end(coming)
             if (stored := coming.result()) is None:
                 return
             words = _message(stored)
@@ -244,8 +242,7 @@ class EventStream:
                     await self._write(send, b": ping\n\n")
             reading.result()
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await end(reading)
 
     async def _write(self, send: Send, data: bytes) -> None:
         await self._send(send, {"type": "http.response.body", "body": data, "more_body": True}, self._streams.patience)

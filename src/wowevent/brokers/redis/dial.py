@@ -72,6 +72,8 @@ def dial_url(url: str, key: str) -> Dial:
         if parts.scheme == "redis+cluster":
             return _cluster(url, key)
         database = parts.path.strip("/")
+        if parts.scheme == "unix" and parts.netloc.rpartition("@")[2]:
+            raise ValueError("a unix URL has no host: unix:///path/of/socket (in a password, / is written %2F)")
         if parts.scheme != "unix" and _port(parts, 6379) and database and not database.isdecimal():
             raise ValueError("the database of a redis URL is a number")
         pool: ConnectionPool = ConnectionPool.from_url(url)
