@@ -332,6 +332,29 @@ async def test_other_close_codes_are_followed_by_another_connection(code: int):
         assert client.connected
 
 
+@pytest.mark.parametrize("position", ["nowhere", ""])
+async def test_a_router_that_sends_what_makes_no_sense_is_left_and_dialled_again(
+    position: str, caplog: pytest.LogCaptureFixture
+):
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+        if peer.number == 1:
+            await peer.deliver(envelope(1), position=position)
+        else:
+            await peer.deliver(envelope(2), position="e-2")
+        await peer.silent()
+
+    got = Got()
+    async with scripted(script) as url:
+        client = EventRouterClient(url, reconnect_interval=0.01, timeout=1.0)
+        client.on("task.*")(got)
+        async with client:
+            await got.count(1)
+    assert got.ns == [2]
+    assert "internal error" in caplog.text
+
+
 async def test_without_auto_reconnect_everything_ends_with_the_connection():
     async def script(peer: Peer) -> None:
         await peer.greet()

@@ -358,6 +358,8 @@ class Connection(WSListener):
                 await self._transport.wait_disconnected()
             except WSError as error:
                 logger.warning("the connection ended by a violation of the protocol", error=error)
+            except Exception as error:  # noqa: BLE001 - what taking a frame raised; the next connection must come
+                logger.error("the connection ended by an internal error", exc_info=error)
 
     def close(self) -> None:
         """Say goodbye; the router answers and hangs up."""

@@ -64,6 +64,8 @@ class Outgoing:
         """Return once the router has it, or once it is known that this will take longer."""
         entry = self._outbox.write(event)
         self._check_size(event, entry.data)
+        if not self._outbox.fits(entry):
+            raise self._outbox.full()
         if self._link.connection is None:
             self._outbox.put(entry)
             return
