@@ -73,6 +73,21 @@ async def test_a_port_that_is_taken_is_said_before_anything_is_started(url: str,
         await router.stop()
 
 
+async def test_a_router_whose_opening_is_given_up_leaves_nothing(url: str, quiet: None):
+    """Wherever in it that is."""
+    for steps in range(20):
+        router = EventRouter(host="127.0.0.1", port=0, url=url)
+        opening = asyncio.create_task(router.open())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if opening.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        else:
+            await router.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_what_is_on_its_way_is_confirmed_and_then_everybody_is_told(serve: Serve, join: Join, url: str):
     router = await serve()
     client = await join(router)

@@ -32,6 +32,7 @@ from picows import (
     ws_connect,
 )
 
+from wowevent.ending import seen
 from wowevent.errors import BrokerUnavailable, BusError, NotPermitted, ProtocolError, RateLimited, Unauthenticated
 from wowevent.log import logger, websocket_logger
 from wowevent.router.wire import (
@@ -243,7 +244,7 @@ class Connection(WSListener):
         reason = BrokerUnavailable(f"the connection ended{self._why()}")
         if not self._welcome.done():
             self._welcome.set_exception(reason)
-            self._welcome.exception()  # whoever waits for it may have gone
+            seen(self._welcome)  # whoever waits for it may have gone
         if self._usable:
             self._usable = False
             self._gone(self)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from wowevent.client.backoff import Backoff
 from wowevent.client.connection import Address, Answer, Connection, Took, dial
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted
 from wowevent.log import logger
 from wowevent.router.wire import MARGIN, OVER, Hello, Ping, Pong
@@ -104,7 +105,7 @@ class Link:
         self.ended = None
         try:
             keeper, self._keeper = self._keeper, None
-            await _stopped(keeper)  # it may not have heard yet that its connection ended, nor why
+            await end(keeper)  # it may not have heard yet that its connection ended, nor why
             connection = await self._dial()
             self._keeper = asyncio.create_task(self._keep(connection), name="wowevent:client:link")
             await self._restored(connection)
@@ -144,7 +145,7 @@ class Link:
         if connection is not None:
             connection.abort()
             await connection.ended()
-        await _stopped(keeper)
+        await end(keeper)
         self.ended = None
         self.changed.notify()
 
@@ -251,9 +252,3 @@ class Link:
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
-
-
-async def _stopped(keeper: asyncio.Task[None] | None) -> None:
-    if keeper is not None:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)

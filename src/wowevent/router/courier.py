@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from wowevent.broker import Ack, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.holds import Holds
@@ -469,10 +470,7 @@ class Courier:
         with suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._settler.flush()
-        tasks = [*self._tasks, *self._alone_tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks, *self._alone_tasks)
         self._tasks = []
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -14,6 +14,7 @@ from wowevent.attendance import Guests
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import Clock
+from wowevent.ending import end
 from wowevent.errors import BusError, Closed, NotPermitted, OutboxFull, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.log import logger
@@ -97,10 +98,7 @@ class Desk:
         """End everything; the clients are gone by now."""
         await self.fanout.close()
         await asyncio.gather(*self._endings)
-        jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await end(*self._jobs)
 
     def received(self, connection: Connection, text: bytes) -> None:
         """One message; it waits if an earlier one of this client is not carried out yet, or if others had no turn."""

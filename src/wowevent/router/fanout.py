@@ -15,6 +15,7 @@ from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 from wowevent.broker import Broker, Iteration, Position, Query, Stored, Subscription
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, PositionLost
 from wowevent.event import Event
 from wowevent.lineage import UNNAMED
@@ -296,8 +297,7 @@ class Fanout:
         self._audiences.clear()
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=2.0)
-        for job in self._jobs:
-            job.cancel()
+        await end(*self._jobs)
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(job, name="wowevent:fanout")
