@@ -11,6 +11,7 @@ import pytest
 from tests.client.scripted import WELCOME, Got, Peer, envelope, line, scripted, until
 from wowevent import BrokerUnavailable, Closed, EventBus, InvalidEvent, NotPermitted
 from wowevent.client import EventRouterClient
+from wowevent.client.backoff import Backoff
 from wowevent.router import EventRouter
 from wowevent.testing import ManualClock
 
@@ -352,6 +353,25 @@ async def test_a_router_that_sends_what_makes_no_sense_is_left_and_dialled_again
         async with client:
             await got.count(1)
     assert got.ns == [2]
+    assert "internal error" in caplog.text
+
+
+async def test_a_fault_of_ours_in_connecting_again_is_said_and_ends_everything(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(_backoff: Backoff, _chance: float) -> float:
+        raise ZeroDivisionError
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+
+    monkeypatch.setattr(Backoff, "pause", broken)
+    async with scripted(script) as url, EventRouterClient(url) as client:
+        with pytest.raises(BrokerUnavailable):
+            async with asyncio.timeout(2.0):
+                await anext(client.stream("a.*"))
+        assert client.closed
     assert "internal error" in caplog.text
 
 

@@ -108,6 +108,7 @@ class Link:
             await end(keeper)  # it may not have heard yet that its connection ended, nor why
             connection = await self._dial()
             self._keeper = asyncio.create_task(self._keep(connection), name="wowevent:client:link")
+            self._keeper.add_done_callback(self._kept)
             await self._restored(connection)
         except BaseException:
             await self.close(0.0)
@@ -205,11 +206,22 @@ class Link:
             backoff.lasted(self._clock.monotonic() - began)
             again = await self._again(backoff) if self.ended is None else None
             if again is None:
-                self._hooks.lost()
-                self.changed.notify()
                 return
             connection = again
             logger.info("connected again", url=self._url)
+
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        """There is no next connection: everybody is told, unless somebody connects or closes already."""
+        if keeper.cancelled():
+            return
+        error = keeper.exception()
+        if error is not None:
+            logger.error("connecting stopped by an internal error", url=self._url, exc_info=error)
+        if keeper is self._keeper:
+            if error is not None:
+                self.ended = BrokerUnavailable(f"{self._url} is not dialled again: the log says why")
+            self._hooks.lost()
+            self.changed.notify()
 
     async def _again(self, backoff: Backoff) -> Connection | None:
         """The next connection; None if the router wants us no more."""
