@@ -23,6 +23,7 @@ from wowevent.live import UNREADABLE, Feed
 from wowevent.log import logger
 from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
 from wowevent.routing import wants
+from wowevent.settler import BACKOFF
 from wowevent.storm import Guard
 
 _TURN: Final = 128 * 1024  # bytes after which a turn ends: one push must not fill an outbox
@@ -264,12 +265,16 @@ class Fanout:
             self._spawn(self._remove(audience))
 
     async def _catch_up(self, member: Member, after: Position, answer: Answer | None) -> None:
-        """Send what the log holds behind `after`, at the pace of the client, then let the member join."""
+        """Send what the log holds behind `after`, at the pace of the client, then let the member join.
+
+        Who was answered is served: the engine's trouble is waited out. Who was not is told of it, and asks again.
+        """
         position: Position | None = after
+        pause = BACKOFF[0]
         while not member.gone:
-            head = (await self._broker.ping()).head
             lost: PositionLost | None = None
             try:
+                head = (await self._broker.ping()).head
                 query = Query(patterns=member.audience.spec.patterns)
                 async with aclosing(self._broker.read(query, after=position)) as log:
                     async for piece in _pieces(member, log, self._feed):
@@ -278,6 +283,14 @@ class Fanout:
                         position = await _send_piece(member, piece) or position
             except PositionLost as gap:
                 position, lost = None, gap
+            except BrokerError as error:
+                if answer is not None:
+                    raise
+                logger.error("what a client missed cannot be read now", error=error, retry_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF[1])
+                continue
+            pause = BACKOFF[0]
             if answer is not None:
                 answer = answer(lost is None, None if lost is None else lost.lost, head)
             elif lost is not None:
