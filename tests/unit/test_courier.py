@@ -111,7 +111,7 @@ async def test_what_comes_as_a_pause_begins_goes_back_behind_what_a_client_gave_
 
 @pytest.mark.parametrize("instance", ["here", "there"])
 async def test_a_suspect_goes_to_nobody_who_would_not_get_it(instance: str) -> None:
-    """Neither to a connection that its client has replaced by another, nor to one that is not read or on its way out."""
+    """Neither to a connection that its client has replaced, nor to one that does not read, or is on its way out."""
     source = Source()
     courier, _, _ = served(source)
     await courier.start(courier.spec)

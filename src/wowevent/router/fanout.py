@@ -291,10 +291,8 @@ class Fanout:
                 pause = min(pause * 2, BACKOFF[1])
                 continue
             pause = BACKOFF[0]
-            if answer is not None:
-                answer = answer(lost is None, None if lost is None else lost.lost, head)
-            elif lost is not None:
-                tell_reset(member, lost.lost)
+            _answer_or_reset(member, answer, lost, head)
+            answer = None
             if lost is not None:
                 continue
             position = head if position is None else max(position, head)
@@ -384,6 +382,14 @@ async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) ->
     member.send(pending)
     await member.reader.room()
     return position
+
+
+def _answer_or_reset(member: Member, answer: Answer | None, lost: PositionLost | None, head: Position) -> None:
+    """Say that it is served, if that was not said; and what it has lost."""
+    if answer is not None:
+        answer(lost is None, None if lost is None else lost.lost, head)
+    elif lost is not None:
+        tell_reset(member, lost.lost)
 
 
 def tell_reset(member: Member, lost: int | None) -> None:
