@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -263,7 +263,7 @@ async def test_trouble_of_the_engine_while_a_client_catches_up_is_waited_out(
     broker = bus_of(router).broker
     read, troubles = broker.read, [2, 0]
 
-    async def torn(log: Iteration, count: int) -> AsyncIterator[Stored]:
+    async def torn(log: Iteration, count: int) -> AsyncGenerator[Stored, None]:
         async with aclosing(log):
             for _ in range(count):
                 yield await anext(log)
