@@ -21,7 +21,7 @@ from tests.faults.test_rabbitmq_kills import promises
 from tests.faults.test_rabbitmq_network import line_to
 from tests.faults.worker import Publisher, build, publish_noted
 from wowevent import Event, EventBus
-from wowevent.broker import Retry, Settlement
+from wowevent.broker import Retry, Settlement, Subscription
 from wowevent.brokers import open_broker, rabbitmq
 from wowevent.brokers.rabbitmq import link
 from wowevent.brokers.rabbitmq.control import Control
@@ -29,11 +29,13 @@ from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Returned
 from wowevent.brokers.rabbitmq.serving import Serving
+from wowevent.brokers.rabbitmq.session import Session
 from wowevent.errors import BrokerUnavailable
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("rabbit")]
 
 _MANY, _LEADERS = 1_500, 3
+_GONE = 40  # subscriptions that come and go
 _NOT_STORED = 100  # messages that go into no stream
 _KILL_LEADER = (
     '{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"%s">>, queue, <<"agent_events#history">>)), '
@@ -248,3 +250,35 @@ async def test_by_the_drivers_own_heartbeat_a_dead_line_goes_unnoticed(
         assert waiting.done() is guarded
         await line.close()
         await waiting
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_unbinding_it_first_a_queue_that_goes_breaks_who_publishes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """The server ends the line on which an event is on its way into a queue that is deleted."""
+    if not guarded:
+
+        async def nothing(_: Session, __: Subscription) -> None:
+            """It is deleted as it is."""
+
+        monkeypatch.setattr(Session, "unroute", nothing)
+    over, broken = asyncio.Event(), 0
+
+    async def publish_on(bus: EventBus) -> None:
+        while not over.is_set():
+            await bus.publish(Event(topic="load.made", payload={}))
+
+    async with EventBus(lab.url) as one, EventBus(lab.url) as two, asyncio.TaskGroup() as group:
+        for bus in (one, two) * 4:
+            group.create_task(publish_on(bus))
+        for number in range(_GONE):
+            try:
+                await one.broker.declare(Subscription(id=f"brief-{number}", patterns=("#",)))
+                await two.broker.remove(f"brief-{number}")
+            except BrokerUnavailable:  # its own line was the one
+                broken += 1
+                if not guarded:
+                    break
+        over.set()
+    assert (broken == 0) is guarded

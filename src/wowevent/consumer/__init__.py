@@ -43,6 +43,7 @@ from wowevent.gate import Gate
 from wowevent.handler import Handler
 from wowevent.holds import Holds
 from wowevent.judge import Counts, Judge
+from wowevent.limit import TimeLimit
 from wowevent.log import logger
 from wowevent.retry import Done, GivenBack, Halted, Outcome, Rejected
 from wowevent.settler import BACKOFF, Settler, Source
@@ -109,6 +110,7 @@ class Consumer:
         self._window = Window(options)
         self._stock = Stock(options, self._settler, clock, gate)
         self._sieve = Sieve(holds or Holds(clock), self._window.most)
+        self._limit = None if options.timeout is None else TimeLimit(options.timeout)
         self._pace = None if options.rate is None else Pace(options.rate, clock)
         self._expected = Expected(self._in_hand, None if info is None else partial(info, id))
         self._started = False
@@ -173,6 +175,8 @@ class Consumer:
             await asyncio.wait(self._replies, timeout=1.0)
         await self._stock.clear()
         self._gate.unregister(self._stock.clear)
+        if self._limit is not None:
+            self._limit.close()
         await end(keeper, settler, *self._replies)
 
     def heed(self, paused: bool) -> None:
@@ -411,10 +415,10 @@ class Consumer:
         started = self._clock.monotonic()
         reply: Any = None
         try:
-            if self._options.timeout is None:
+            if self._limit is None:
                 reply = await self._handler(events if self._options.batch else events[0])
             else:
-                async with asyncio.timeout(self._options.timeout):
+                with self._limit:
                     reply = await self._handler(events if self._options.batch else events[0])
             outcome: Outcome = _DONE
         except asyncio.CancelledError as error:

@@ -296,7 +296,8 @@ class RabbitMQBroker:
             await session.live.changed()
             return
         await session.control.sync()
-        if session.control.registry.spec(id) is None:
+        spec = session.control.registry.spec(id)
+        if spec is None:
             return
         await session.leave([id])
         queues = [*session.queues(id), self._names.dead(id)]
@@ -304,6 +305,7 @@ class RabbitMQBroker:
         serving = session.servings.pop(id, None)
         if serving is not None:
             await serving.close()
+        await session.unroute(spec)  # a queue that goes while an event is on its way into it breaks who publishes
         for queue in queues:
             await session.link.ask("queue_delete", queue)
 
