@@ -25,7 +25,9 @@ from tests.router.conftest import (
 from wowevent import EventBus
 from wowevent.broker import Settlement
 from wowevent.errors import Closed
-from wowevent.router import EventRouter
+from wowevent.router import EventRouter, desk
+from wowevent.router.session import Effect, Session
+from wowevent.router.wire import Bad, ClientFrame, Ping
 
 
 async def test_start_serves_until_stop_and_then_returns(url: str, quiet: None):
@@ -86,6 +88,24 @@ async def test_a_router_whose_opening_is_given_up_leaves_nothing(url: str, quiet
         else:
             await router.stop()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_fault_of_ours_ends_its_connection_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Also where the frame had to wait for its turn."""
+    step = Session.step
+
+    def broken(session: Session, frame: ClientFrame | Bad, now: float) -> Effect:
+        return step(session, frame, now if isinstance(frame, Ping) else 1 / 0)
+
+    monkeypatch.setattr(Session, "step", broken)
+    monkeypatch.setattr(desk, "_TURN", 1)
+    async with EventRouter(port=0) as router, talking(router) as client:
+        for frame in ("ping", "ping", "get_health", "ping"):
+            await client.say(frame)
+        assert (await client.closed())[0] == 1011
+    assert "a frame could not be carried out" in caplog.text
 
 
 async def test_what_is_on_its_way_is_confirmed_and_then_everybody_is_told(serve: Serve, join: Join, url: str):
