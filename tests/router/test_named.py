@@ -468,6 +468,7 @@ async def test_what_comes_while_a_client_is_sent_away_goes_to_the_others_uncharg
     await other.publish_all(events(4))
     assert sorted(numbers(got := await other.events(4))) == [0, 1, 2, 3]
     assert not [each for each in got if "attempt" in each]
+    client.cut()
 
 
 async def test_a_token_of_before_a_restart_of_the_router_is_good(serve: Serve, join: Join, broker_name: str, url: str):
