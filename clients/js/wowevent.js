@@ -466,7 +466,7 @@ export class Client {
     }
     sub.running -= 1;
     if (token) sub.settle(event.event_id, verdict);
-    if (verdict?.pause) sub.inbox.splice(0).forEach(({ event }) => sub.settle(event.event_id, { release: true }));
+    if (token && verdict?.pause) sub.inbox.splice(0).forEach(({ event }) => sub.settle(event.event_id, { release: true }));
     this.#settle(sub);
     this.#work(sub);
     this.#serve(sub);

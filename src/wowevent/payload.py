@@ -8,10 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from wowevent.errors import InvalidEvent
+from wowevent.errors import InvalidEvent, PayloadTooLarge
 
 MAX_DEPTH: Final = 32
 """Levels of objects and arrays in one another."""
+
+
+def too_large(size: int, most: int) -> PayloadTooLarge:
+    """The error for a payload of so many bytes."""
+    return PayloadTooLarge(f"payload of {size} bytes; {most} is the most")
 
 
 def encode_payload(payload: object) -> bytes:

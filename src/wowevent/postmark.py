@@ -10,9 +10,10 @@ from msgspec import structs
 
 from wowevent.clock import Clock
 from wowevent.delivery import followed, following
-from wowevent.errors import InvalidEvent, InvalidTopic, PayloadTooLarge
+from wowevent.errors import InvalidEvent
 from wowevent.event import Event, utc
-from wowevent.topic import is_reserved
+from wowevent.payload import too_large
+from wowevent.topic import is_reserved, reserved
 
 
 class Postmark:
@@ -42,9 +43,9 @@ class Postmark:
         if not isinstance(event, Event):
             raise InvalidEvent(f"publish takes an Event, not {type(event).__name__}")
         if is_reserved(event.topic):
-            raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
+            raise reserved(event.topic)
         if len(memoryview(event.body)) > self._max_payload:
-            raise PayloadTooLarge(f"payload of {len(memoryview(event.body))} bytes; {self._max_payload} is the most")
+            raise too_large(len(memoryview(event.body)), self._max_payload)
         if self._check is not None:
             self._check(event)
         delivery = followed()

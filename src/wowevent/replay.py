@@ -19,7 +19,7 @@ from wowevent.event import Event, utc
 from wowevent.handler import Handler
 from wowevent.id import new_id
 from wowevent.step import whole
-from wowevent.topic import check_pattern, check_topic, is_reserved
+from wowevent.topic import check_pattern, check_topic, is_reserved, reserved
 
 REPLAY: Final = "replay"
 """What stands for the subscription's id in the delivery of a replayed event."""
@@ -251,7 +251,7 @@ async def replay(
 def check_destination(topic: str) -> str:
     """The topic itself, if events can be published into it; InvalidTopic otherwise."""
     if is_reserved(check_topic(topic)):
-        raise InvalidTopic(f"{topic!r}: topics whose first word starts with '_' are the bus's own")
+        raise reserved(topic)
     return topic
 
 

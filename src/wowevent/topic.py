@@ -54,6 +54,11 @@ def is_reserved(topic: str) -> bool:
     return topic.startswith("_")
 
 
+def reserved(topic: str) -> InvalidTopic:
+    """The error for who would publish to such a one."""
+    return InvalidTopic(f"{topic!r}: topics whose first word starts with '_' are the bus's own")
+
+
 def matches(pattern: str, topic: str) -> bool:
     """Whether `pattern` matches `topic`, which must be valid."""
     return bool(_alone(pattern, amqp=False).match(topic))

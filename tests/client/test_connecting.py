@@ -11,6 +11,7 @@ import pytest
 from tests.client.scripted import WELCOME, Got, Peer, envelope, line, scripted, until
 from wowevent import BrokerUnavailable, Closed, EventBus, InvalidEvent, NotPermitted
 from wowevent.client import EventRouterClient
+from wowevent.client.backoff import Backoff
 from wowevent.router import EventRouter
 from wowevent.testing import ManualClock
 
@@ -330,6 +331,48 @@ async def test_other_close_codes_are_followed_by_another_connection(code: int):
         await until(lambda: client.counters.reconnects == 1)
         await client.connect()
         assert client.connected
+
+
+@pytest.mark.parametrize("position", ["nowhere", ""])
+async def test_a_router_that_sends_what_makes_no_sense_is_left_and_dialled_again(
+    position: str, caplog: pytest.LogCaptureFixture
+):
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+        if peer.number == 1:
+            await peer.deliver(envelope(1), position=position)
+        else:
+            await peer.deliver(envelope(2), position="e-2")
+        await peer.silent()
+
+    got = Got()
+    async with scripted(script) as url:
+        client = EventRouterClient(url, reconnect_interval=0.01, timeout=1.0)
+        client.on("task.*")(got)
+        async with client:
+            await got.count(1)
+    assert got.ns == [2]
+    assert "internal error" in caplog.text
+
+
+async def test_a_fault_of_ours_in_connecting_again_is_said_and_ends_everything(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(_backoff: Backoff, _chance: float) -> float:
+        raise ZeroDivisionError
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.serve(await peer.expect("subscribe"))
+
+    monkeypatch.setattr(Backoff, "pause", broken)
+    async with scripted(script) as url, EventRouterClient(url) as client:
+        with pytest.raises(BrokerUnavailable):
+            async with asyncio.timeout(2.0):
+                await anext(client.stream("a.*"))
+        assert client.closed
+    assert "internal error" in caplog.text
 
 
 async def test_without_auto_reconnect_everything_ends_with_the_connection():

@@ -179,6 +179,23 @@ async def test_an_anonymous_one_pauses_in_its_client(client: EventRouterClient, 
     assert sorted(found) == [0, 0, 1, 2]
 
 
+async def test_a_rest_that_a_handler_asked_for_ends_with_the_goodbye(client: EventRouterClient):
+    found = list[int]()
+
+    async def handle(event: Event) -> None:
+        found.append(event.payload["n"])
+        if len(found) == 1:
+            raise PauseSubscription(60)
+
+    await client.subscribe("a.*", callback=handle)
+    await client.publish("a.b", {"n": 0})
+    await until(lambda: found == [0])
+    await client.disconnect()
+    await client.connect()
+    await client.publish("a.b", {"n": 1})
+    await until(lambda: found == [0, 1])
+
+
 async def test_what_a_client_is_to_get_is_held_and_an_anonymous_one_is_told_what_it_missed(
     client: EventRouterClient, bus: EventBus
 ):

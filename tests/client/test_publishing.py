@@ -202,6 +202,15 @@ async def test_a_full_outbox_that_the_router_does_not_empty_raises_after_the_tim
         assert isinstance(second, OutboxFull)
 
 
+async def test_an_event_larger_than_the_outbox_is_refused_at_once_and_holds_up_nobody(router: EventRouter):
+    async with EventRouterClient(router.url, timeout=1.0, max_outbox_bytes=2_000) as client:
+        large, small = await asyncio.gather(
+            client.publish("a.b", {"text": "x" * 4_000}), client.publish("a.b"), return_exceptions=True
+        )
+        assert isinstance(large, OutboxFull)
+        assert isinstance(small, str)
+
+
 # --- lost on the way ----------------------------------------------------------------------------------------------
 
 

@@ -677,3 +677,21 @@ async def test_after_a_disconnect_a_live_subscription_begins_anew(router: EventR
         await client.publish("a.b", {"n": 3})
         await got.count(2)
     assert got.ns == [1, 3]
+
+
+async def test_to_connect_again_begins_nothing_of_a_subscription_that_is_over(client: EventRouterClient):
+    found, gate = list[int](), asyncio.Event()
+
+    async def handle(event: Event) -> None:
+        found.append(event.payload["n"])
+        await gate.wait()
+
+    id = await client.subscribe("a.*", callback=handle)
+    await asyncio.gather(*(client.publish("a.b", {"n": n}) for n in range(3)))
+    await until(lambda: client.counters.received == 3 and found)
+    await client.unsubscribe(id)
+    await client.connect()
+    gate.set()
+    await until(lambda: client.counters.handled)
+    await client.get_health()
+    assert found == [0]

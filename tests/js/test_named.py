@@ -105,6 +105,15 @@ async def test_what_waits_here_is_given_back_when_a_handler_asks_for_a_pause(cli
     await emptied(bus)
 
 
+async def test_a_nack_of_one_without_a_name_loses_nothing_that_waits(client: Tab, bus: EventBus):
+    await client.run(
+        "await client.subscribe('task.*', (event, delivery) => { keep(event, delivery);"
+        "  if (seen.length === 1) throw new Nack({ pause: 0.1 }); });"
+    )
+    await bus.publish_many([Event(topic="task.created", payload={"n": n}) for n in range(3)])
+    assert await client.seen(3) == [0, 1, 2]
+
+
 async def test_a_nack_that_json_cannot_say_is_a_failed_attempt(client: Tab, bus: EventBus):
     await client.run(
         "await client.subscribe('task.*', (event) => { keep(event);"

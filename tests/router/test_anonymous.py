@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -23,8 +24,9 @@ from tests.router.conftest import (
     talking,
 )
 from wowevent import EventBus
-from wowevent.broker import Broker, Retention
+from wowevent.broker import Broker, Iteration, Position, Query, Retention, Stored
 from wowevent.brokers import open_broker
+from wowevent.errors import BrokerUnavailable
 from wowevent.router import EventRouter, fanout, wire
 from wowevent.testing import ManualClock
 
@@ -249,6 +251,35 @@ async def test_more_than_is_held_while_a_client_catches_up_is_read_from_the_log(
     await publishing
     await writer.publish(n=1000)
     assert numbers(await reader.events(1)) == [1000]
+
+
+async def test_trouble_of_the_engine_while_a_client_catches_up_is_waited_out(
+    router: EventRouter, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    """It was told that it is served."""
+    writer, client = await join(router), await join(router)
+    first = await writer.publish(n=0)
+    await writer.publish_all(events(6))
+    broker = bus_of(router).broker
+    read, troubles = broker.read, [2, 0]
+
+    async def torn(log: Iteration, count: int) -> AsyncGenerator[Stored, None]:
+        async with aclosing(log):
+            for _ in range(count):
+                yield await anext(log)
+        raise BrokerUnavailable("the engine is away")
+
+    def reading(query: Query, *, after: Position | None = None, follow: bool = False) -> Iteration:
+        log = read(query, after=after, follow=follow)
+        return torn(log, troubles.pop(0)) if query.patterns == ("task.*",) and troubles else log
+
+    monkeypatch.setattr(broker, "read", reading)
+    monkeypatch.setattr(fanout, "_TURN", 1)  # so that it is served before that
+    await client.subscribe("task.*", after=await place(router, first))
+    assert numbers(await client.events(6)) == list(range(6))
+    await writer.publish(n=6)
+    assert numbers(await client.events(1)) == [6]
+    assert not troubles
 
 
 async def test_what_was_lost_in_the_midst_of_things_is_told_in_its_place(serve: Serve, join: Join, url: str):

@@ -25,7 +25,9 @@ from tests.router.conftest import (
 from wowevent import EventBus
 from wowevent.broker import Settlement
 from wowevent.errors import Closed
-from wowevent.router import EventRouter
+from wowevent.router import EventRouter, desk
+from wowevent.router.session import Effect, Session
+from wowevent.router.wire import Bad, ClientFrame, Ping
 
 
 async def test_start_serves_until_stop_and_then_returns(url: str, quiet: None):
@@ -71,6 +73,39 @@ async def test_a_port_that_is_taken_is_said_before_anything_is_started(url: str,
         with pytest.raises(OSError, match="in use"):
             await router.start()
         await router.stop()
+
+
+async def test_a_router_whose_opening_is_given_up_leaves_nothing(url: str, quiet: None):
+    """Wherever in it that is."""
+    for steps in range(20):
+        router = EventRouter(host="127.0.0.1", port=0, url=url)
+        opening = asyncio.create_task(router.open())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if opening.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        else:
+            await router.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_fault_of_ours_ends_its_connection_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Also where the frame had to wait for its turn."""
+    step = Session.step
+
+    def broken(session: Session, frame: ClientFrame | Bad, now: float) -> Effect:
+        return step(session, frame, now if isinstance(frame, Ping) else 1 / 0)
+
+    monkeypatch.setattr(Session, "step", broken)
+    monkeypatch.setattr(desk, "_TURN", 1)
+    async with EventRouter(port=0) as router, talking(router) as client:
+        for frame in ("ping", "ping", "get_health", "ping"):
+            await client.say(frame)
+        assert (await client.closed())[0] == 1011
+    assert "a frame could not be carried out" in caplog.text
 
 
 async def test_what_is_on_its_way_is_confirmed_and_then_everybody_is_told(serve: Serve, join: Join, url: str):

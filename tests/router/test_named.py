@@ -32,6 +32,7 @@ from wowevent import EventBus
 from wowevent.broker import Broker, Lease, SubscriptionInfo
 from wowevent.brokers import open_broker
 from wowevent.router import EventRouter, courier
+from wowevent.router.wire import SILENT
 
 NAME = "worker"
 
@@ -453,6 +454,20 @@ async def test_a_client_that_is_back_before_its_old_connection_is_noticed_keeps_
     (other,) = await again.events(1)
     assert "attempt" not in other
     assert (await settle(again, "ack", got[0], other))["settled"] == 2
+    client.cut()
+
+
+async def test_what_comes_while_a_client_is_sent_away_goes_to_the_others_uncharged(router: EventRouter, join: Join):
+    client = await join(router)
+    await client.subscribe(name=NAME)
+    (connection,) = connections_of(router)
+    other = await join(router)
+    await other.subscribe(name=NAME)
+    client.socket.transport.pause_reading()  # it does not hear that it has to go
+    connection.close(SILENT, "you did not answer pings")
+    await other.publish_all(events(4))
+    assert sorted(numbers(got := await other.events(4))) == [0, 1, 2, 3]
+    assert not [each for each in got if "attempt" in each]
     client.cut()
 
 

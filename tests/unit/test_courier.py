@@ -1,10 +1,12 @@
-"""A courier whose subscription is paused while a fetch is under way: that goes back behind what clients gave back."""
+"""A courier and its seats: what a fetch brings as a pause begins, and who is given an event under suspicion."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from wowevent import Event, RetryPolicy
 from wowevent.broker import Lease, Position, Settlement, Subscription
@@ -29,9 +31,9 @@ class Source:
         self._left: list[Lease] = []
         self._news = Wakeup()
 
-    def bring(self, *tokens: str) -> None:
+    def bring(self, *tokens: str, crashes: int = 0) -> None:
         """A fetch that is under way has these."""
-        self._left += [Lease(event=Event(topic="a"), token=token, position=None) for token in tokens]
+        self._left += [Lease(event=Event(topic="a"), token=token, position=None, crashes=crashes) for token in tokens]
         self._news.notify()
 
     async def fetch(self, id: str, *, limit: int, wait: float) -> Sequence[Lease]:
@@ -53,11 +55,11 @@ class Source:
 class Client:
     """Takes what it gets, and says nothing."""
 
-    congested = False
     batch = True
     owner = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, congested: bool = False) -> None:
+        self.congested = congested
         self.outstanding = 0
         self.reserved = False
         self.idle = Wakeup()
@@ -73,8 +75,9 @@ class Client:
 def nothing(*_: Any) -> None: ...
 
 
-async def test_what_comes_as_a_pause_begins_goes_back_behind_what_a_client_gave_back() -> None:
-    source, clock = Source(), ManualClock()
+def served(source: Source) -> tuple[Courier, Valve, ManualClock]:
+    """A courier that takes from it."""
+    clock = ManualClock()
     valve = Valve("s", source, clock)
     spec = Subscription(id="s", patterns=("#",))
     tally = Tally(spec, EventMetrics().meter("s", ""), valve, Trail(clock.time))
@@ -82,7 +85,13 @@ async def test_what_comes_as_a_pause_begins_goes_back_behind_what_a_client_gave_
         spec, RetryPolicy(), tally, clock=clock, lasting=True,
         holds=Holds(clock), fail=nothing, guard=None, abandoned=nothing, removed=nothing, buried=nothing,
     )  # fmt: skip
-    await courier.start(spec)
+    return courier, valve, clock
+
+
+async def test_what_comes_as_a_pause_begins_goes_back_behind_what_a_client_gave_back() -> None:
+    source = Source()
+    courier, valve, clock = served(source)
+    await courier.start(courier.spec)
     seat = Seat(Client(), "s", "here", 10)
     courier.join(seat, [], RetryPolicy())
     await settle()
@@ -97,4 +106,22 @@ async def test_what_comes_as_a_pause_begins_goes_back_behind_what_a_client_gave_
     source.let.set()
     await settle()
     assert source.settled == ["first", "second"]
+    await courier.stop()
+
+
+@pytest.mark.parametrize("instance", ["here", "there"])
+async def test_a_suspect_goes_to_nobody_who_would_not_get_it(instance: str) -> None:
+    """Neither to a connection that its client has replaced, nor to one that does not read, or is on its way out."""
+    source = Source()
+    courier, _, _ = served(source)
+    await courier.start(courier.spec)
+    before = Seat(Client(congested=instance == "there"), "s", "here", 10)
+    courier.join(before, [], RetryPolicy())
+    seat = Seat(Client(), "s", instance, 10)
+    courier.join(seat, [], RetryPolicy())
+    await settle()
+    source.bring("suspect", crashes=1)
+    await settle()
+    assert (list(before.held), list(seat.held)) == ([], ["suspect"])
+    source.let.set()
     await courier.stop()

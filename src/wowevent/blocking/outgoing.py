@@ -7,10 +7,11 @@ from typing import Final
 from msgspec import structs
 
 from wowevent.delivery import followed, following
-from wowevent.errors import InvalidEvent, InvalidTopic, PayloadTooLarge, shown
+from wowevent.errors import InvalidEvent, InvalidTopic, shown
 from wowevent.event import Event, checked
+from wowevent.payload import too_large
 from wowevent.priority import BANDS, band, priority_level
-from wowevent.topic import check_topic, is_reserved
+from wowevent.topic import check_topic, is_reserved, reserved
 
 LEVELS: Final = {name: priority_level(name) for name in BANDS}
 """The level that stands for a band: low 3, normal 5, high 7, critical 9."""
@@ -23,9 +24,9 @@ def outgoing(event: Event, routing_key: str | None, max_payload: int) -> Event:
     if routing_key is not None:
         event = addressed(event, routing_key)
     if is_reserved(event.topic):
-        raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
+        raise reserved(event.topic)
     if (size := len(memoryview(event.body))) > max_payload:
-        raise PayloadTooLarge(f"payload of {size} bytes; {max_payload} is the most")
+        raise too_large(size, max_payload)
     return event
 
 

@@ -160,8 +160,7 @@ class EventRouterClient:
             if self._in_handler:
                 raise Closed("this client is disconnecting")
             await asyncio.shield(self._closing)
-        for workers in self._roster.workers:
-            workers.stopped = False
+        self._roster.resume()
         await self._link.connect()
 
     async def disconnect(self) -> None:

@@ -32,6 +32,7 @@ from picows import (
     ws_connect,
 )
 
+from wowevent.ending import seen
 from wowevent.errors import BrokerUnavailable, BusError, NotPermitted, ProtocolError, RateLimited, Unauthenticated
 from wowevent.log import logger, websocket_logger
 from wowevent.router.wire import (
@@ -243,7 +244,7 @@ class Connection(WSListener):
         reason = BrokerUnavailable(f"the connection ended{self._why()}")
         if not self._welcome.done():
             self._welcome.set_exception(reason)
-            self._welcome.exception()  # whoever waits for it may have gone
+            seen(self._welcome)  # whoever waits for it may have gone
         if self._usable:
             self._usable = False
             self._gone(self)
@@ -358,6 +359,8 @@ class Connection(WSListener):
                 await self._transport.wait_disconnected()
             except WSError as error:
                 logger.warning("the connection ended by a violation of the protocol", error=error)
+            except Exception as error:  # noqa: BLE001 - what taking a frame raised; the next connection must come
+                logger.error("the connection ended by an internal error", exc_info=error)
 
     def close(self) -> None:
         """Say goodbye; the router answers and hangs up."""

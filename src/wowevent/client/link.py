@@ -19,6 +19,7 @@ from msgspec import Struct
 from wowevent.client.backoff import Backoff
 from wowevent.client.connection import Address, Answer, Connection, Took, dial
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted
 from wowevent.log import logger
 from wowevent.router.wire import MARGIN, OVER, Hello, Ping, Pong
@@ -104,9 +105,10 @@ class Link:
         self.ended = None
         try:
             keeper, self._keeper = self._keeper, None
-            await _stopped(keeper)  # it may not have heard yet that its connection ended, nor why
+            await end(keeper)  # it may not have heard yet that its connection ended, nor why
             connection = await self._dial()
             self._keeper = asyncio.create_task(self._keep(connection), name="wowevent:client:link")
+            self._keeper.add_done_callback(self._kept)
             await self._restored(connection)
         except BaseException:
             await self.close(0.0)
@@ -144,7 +146,7 @@ class Link:
         if connection is not None:
             connection.abort()
             await connection.ended()
-        await _stopped(keeper)
+        await end(keeper)
         self.ended = None
         self.changed.notify()
 
@@ -204,11 +206,22 @@ class Link:
             backoff.lasted(self._clock.monotonic() - began)
             again = await self._again(backoff) if self.ended is None else None
             if again is None:
-                self._hooks.lost()
-                self.changed.notify()
                 return
             connection = again
             logger.info("connected again", url=self._url)
+
+    def _kept(self, keeper: asyncio.Task[None]) -> None:
+        """There is no next connection: everybody is told, unless somebody connects or closes already."""
+        if keeper.cancelled():
+            return
+        error = keeper.exception()
+        if error is not None:
+            logger.error("connecting stopped by an internal error", url=self._url, exc_info=error)
+        if keeper is self._keeper:
+            if error is not None:
+                self.ended = BrokerUnavailable(f"{self._url} is not dialled again: the log says why")
+            self._hooks.lost()
+            self.changed.notify()
 
     async def _again(self, backoff: Backoff) -> Connection | None:
         """The next connection; None if the router wants us no more."""
@@ -251,9 +264,3 @@ class Link:
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
-
-
-async def _stopped(keeper: asyncio.Task[None] | None) -> None:
-    if keeper is not None:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)

@@ -63,6 +63,10 @@ class Outbox:
         """Whether it can be put in now."""
         return len(self._entries) < self._max_events and self.bytes + len(entry.data) <= self._max_bytes
 
+    def fits(self, entry: Entry) -> bool:
+        """Whether it can be put in once the others are gone."""
+        return len(entry.data) <= self._max_bytes
+
     def put(self, entry: Entry) -> None:
         """Take it in, behind the others; OutboxFull if there is no room."""
         if not self.has_room(entry):

@@ -16,12 +16,12 @@ from wowevent.client.subscription import Counters
 from wowevent.clock import Clock, Timer
 from wowevent.codec import encode as encode_event
 from wowevent.delivery import followed, following
-from wowevent.errors import BusError, Closed, InvalidEvent, InvalidTopic, PayloadTooLarge, RequestTimeout
+from wowevent.errors import BusError, Closed, InvalidEvent, PayloadTooLarge, RequestTimeout
 from wowevent.event import Event
 from wowevent.log import logger
-from wowevent.payload import encode_payload
+from wowevent.payload import encode_payload, too_large
 from wowevent.router.wire import MARGIN, Asked, Error, Published, Reply, Request, encode
-from wowevent.topic import is_reserved
+from wowevent.topic import is_reserved, reserved
 from wowevent.wakeup import Wakeup
 
 _REPLIES: Final = 1_000  # answers that wait for a connection; the askers' timeouts are running
@@ -52,7 +52,7 @@ class Outgoing:
     def stamped(self, event: Event) -> Event:
         """The event as it will be sent; InvalidTopic if it cannot be. In a handler it inherits."""
         if is_reserved(event.topic):
-            raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
+            raise reserved(event.topic)
         changes: dict[str, Any] = {}
         if not event.source_agent and self._agent is not None:
             changes["source_agent"] = self._agent
@@ -64,6 +64,8 @@ class Outgoing:
         """Return once the router has it, or once it is known that this will take longer."""
         entry = self._outbox.write(event)
         self._check_size(event, entry.data)
+        if not self._outbox.fits(entry):
+            raise self._outbox.full()
         if self._link.connection is None:
             self._outbox.put(entry)
             return
@@ -95,7 +97,7 @@ class Outgoing:
     def _check_size(self, event: Event, data: bytes) -> None:
         size, most = memoryview(event.body).nbytes, self._link.max_frame
         if size > most - MARGIN:
-            raise PayloadTooLarge(f"payload of {size} bytes; {most - MARGIN} is the most")
+            raise too_large(size, most - MARGIN)
         if len(data) > most:
             raise PayloadTooLarge(f"frame of {len(data)} bytes; {most} is the most")
 

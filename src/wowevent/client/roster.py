@@ -174,6 +174,12 @@ class Roster:
         except (BrokerUnavailable, SubscriptionNotFound):
             return  # it forgets with the connection
 
+    def resume(self) -> None:
+        """What `disconnect` has stopped may begin again, unless its subscription is over."""
+        for member in self._members.values():
+            if member.workers is not None and not member.subscription.over:
+                member.workers.stopped = False
+
     def reset(self) -> None:
         """Goodbye was said: streams are over, and the others begin anew with the next connection."""
         for member in list(self._members.values()):

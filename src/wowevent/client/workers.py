@@ -85,6 +85,7 @@ class Workers:
         self.stopped = True
         if self._rest is not None:
             self._rest.cancel()
+            self._rest = None
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=max(0.0, seconds))
         for task in self._tasks:

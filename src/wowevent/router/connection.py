@@ -92,8 +92,8 @@ class Connection(WSListener):
 
     @property
     def congested(self) -> bool:
-        """Whether it has not read yet what was sent."""
-        return self._paused or len(self.outbox) > 0
+        """Whether it has not read yet what was sent, or is on its way out and will not."""
+        return self._paused or self._closing or len(self.outbox) > 0
 
     @property
     def leaving(self) -> bool:

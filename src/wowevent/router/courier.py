@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from wowevent.broker import Ack, Bury, Extend, Lease, Position, Reason, Retry, Settlement, Subscription
 from wowevent.clock import Clock, Timer
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, PositionLost, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.holds import Holds
@@ -59,7 +60,7 @@ class Client(Protocol):
 
     @property
     def congested(self) -> bool:
-        """Whether it has not read yet what was sent."""
+        """Whether it has not read yet what was sent, or is on its way out and will not."""
         ...
 
     def release(self) -> None:
@@ -108,9 +109,14 @@ class Seat:
         """When each token was handed out, monotonic seconds."""
 
     @property
+    def open(self) -> bool:
+        """Whether it takes anything now; one whose client is back on another connection has no credit."""
+        return self.credit > 0 and not self.client.reserved and not self.client.congested
+
+    @property
     def free(self) -> int:
         """How many more it takes."""
-        return 0 if self.client.reserved or self.client.congested else self.credit - len(self.held)
+        return self.credit - len(self.held) if self.open else 0
 
     def take(self, leases: Sequence[Lease], now: float) -> None:
         """Send them to the client."""
@@ -396,15 +402,14 @@ class Courier:
 
     def _spawn_alone(self, lease: Lease) -> None:
         """A suspect goes to the client that holds least, and waits there until it holds nothing."""
-        hearing = [seat for seat in self.seats if seat.client.hears(lease.event)]
-        if self.seats and not hearing:
+        able = [seat for seat in self.seats if seat.open and seat.client.hears(lease.event)]
+        if not able and any(seat.free > 0 for seat in self.seats):
             self._leave_to_others([lease])
             return
-        free = [seat for seat in hearing if not seat.client.reserved]
-        if not free:
+        if not able:
             self._give_back([lease.token])
             return
-        seat = min(free, key=lambda seat: seat.client.outstanding)
+        seat = min(able, key=lambda seat: seat.client.outstanding)
         seat.client.reserved = True
         self._suspects[lease.token] = lease
         task = self._spawn(self._alone(lease, seat))
@@ -465,10 +470,7 @@ class Courier:
         with suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._settler.flush()
-        tasks = [*self._tasks, *self._alone_tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks, *self._alone_tasks)
         self._tasks = []
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -14,6 +14,7 @@ from wowevent.attendance import Guests
 from wowevent.broker import Position, SubscriptionInfo
 from wowevent.bus import EventBus
 from wowevent.clock import Clock
+from wowevent.ending import end
 from wowevent.errors import BusError, Closed, NotPermitted, OutboxFull, SubscriptionNotFound
 from wowevent.event import Event
 from wowevent.log import logger
@@ -97,13 +98,13 @@ class Desk:
         """End everything; the clients are gone by now."""
         await self.fanout.close()
         await asyncio.gather(*self._endings)
-        jobs = list(self._jobs)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await end(*self._jobs)
 
     def received(self, connection: Connection, text: bytes) -> None:
-        """One message; it waits if an earlier one of this client is not carried out yet, or if others had no turn."""
+        """One message; it waits if an earlier one of this client is not carried out yet, or if others had no turn.
+
+        A fault of ours ends the connection, which would else not be read from again.
+        """
         if connection.busy or connection.carried >= _TURN:
             connection.waiting.append(text)
             connection.read(on=False)
@@ -111,14 +112,17 @@ class Desk:
         if not connection.carried:
             self._loop.call_soon(self._next_turn, connection)
         connection.carried += 1
-        frame = decode(text)
-        if isinstance(frame, Bad) and not _is_utf8(text):
-            connection.close(_NOT_UTF8, "text is UTF-8")
-            return
-        effect = connection.session.step(frame, self._clock.time())
-        if connection.session.identity is not None:
-            witness.note(connection, frame, effect)
-        self._perform(connection, effect)
+        try:
+            frame = decode(text)
+            if isinstance(frame, Bad) and not _is_utf8(text):
+                connection.close(_NOT_UTF8, "text is UTF-8")
+                return
+            effect = connection.session.step(frame, self._clock.time())
+            if connection.session.identity is not None:
+                witness.note(connection, frame, effect)
+            self._perform(connection, effect)
+        except Exception as error:  # noqa: BLE001 - said, and the client told
+            _fail(connection, error)
 
     def gone(self, connection: Connection) -> None:
         """A client is not there any more: what it held waits a little for it, unless it said goodbye."""
@@ -341,8 +345,7 @@ class Desk:
         except BusError as error:
             connection.send(refusal(error, ref).frame)
         except Exception as error:  # noqa: BLE001 - said, and the client told
-            logger.error("a frame could not be carried out", exc_info=error)
-            connection.fail()
+            _fail(connection, error)
         finally:
             connection.jobs -= 1
 
@@ -351,6 +354,11 @@ class Desk:
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
         return task
+
+
+def _fail(connection: Connection, error: Exception) -> None:
+    logger.error("a frame could not be carried out", exc_info=error)
+    connection.fail()
 
 
 def _check_joining(connection: Connection, info: SubscriptionInfo | None) -> None:

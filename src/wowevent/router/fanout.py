@@ -15,6 +15,7 @@ from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 from wowevent.broker import Broker, Iteration, Position, Query, Stored, Subscription
+from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed, PositionLost
 from wowevent.event import Event
 from wowevent.lineage import UNNAMED
@@ -22,6 +23,7 @@ from wowevent.live import UNREADABLE, Feed
 from wowevent.log import logger
 from wowevent.router.wire import Reset, encode, item, message, messages, shared_part
 from wowevent.routing import wants
+from wowevent.settler import BACKOFF
 from wowevent.storm import Guard
 
 _TURN: Final = 128 * 1024  # bytes after which a turn ends: one push must not fill an outbox
@@ -263,12 +265,16 @@ class Fanout:
             self._spawn(self._remove(audience))
 
     async def _catch_up(self, member: Member, after: Position, answer: Answer | None) -> None:
-        """Send what the log holds behind `after`, at the pace of the client, then let the member join."""
+        """Send what the log holds behind `after`, at the pace of the client, then let the member join.
+
+        Who was answered is served: the engine's trouble is waited out. Who was not is told of it, and asks again.
+        """
         position: Position | None = after
+        pause = BACKOFF[0]
         while not member.gone:
-            head = (await self._broker.ping()).head
             lost: PositionLost | None = None
             try:
+                head = (await self._broker.ping()).head
                 query = Query(patterns=member.audience.spec.patterns)
                 async with aclosing(self._broker.read(query, after=position)) as log:
                     async for piece in _pieces(member, log, self._feed):
@@ -277,10 +283,16 @@ class Fanout:
                         position = await _send_piece(member, piece) or position
             except PositionLost as gap:
                 position, lost = None, gap
-            if answer is not None:
-                answer = answer(lost is None, None if lost is None else lost.lost, head)
-            elif lost is not None:
-                tell_reset(member, lost.lost)
+            except BrokerError as error:
+                if answer is not None:
+                    raise
+                logger.error("what a client missed cannot be read now", error=error, retry_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF[1])
+                continue
+            pause = BACKOFF[0]
+            _answer_or_reset(member, answer, lost, head)
+            answer = None
             if lost is not None:
                 continue
             position = head if position is None else max(position, head)
@@ -296,8 +308,7 @@ class Fanout:
         self._audiences.clear()
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=2.0)
-        for job in self._jobs:
-            job.cancel()
+        await end(*self._jobs)
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(job, name="wowevent:fanout")
@@ -371,6 +382,14 @@ async def _send_piece(member: Member, piece: tuple[Pending, Position | None]) ->
     member.send(pending)
     await member.reader.room()
     return position
+
+
+def _answer_or_reset(member: Member, answer: Answer | None, lost: PositionLost | None, head: Position) -> None:
+    """Say that it is served, if that was not said; and what it has lost."""
+    if answer is not None:
+        answer(lost is None, None if lost is None else lost.lost, head)
+    elif lost is not None:
+        tell_reset(member, lost.lost)
 
 
 def tell_reset(member: Member, lost: int | None) -> None:

@@ -26,6 +26,7 @@ from wowevent.access.rights import Identity
 from wowevent.attendance import Guests
 from wowevent.bus import EventBus
 from wowevent.clock import SystemClock
+from wowevent.ending import end
 from wowevent.errors import Closed, NotPermitted, NotSupported, Unauthenticated
 from wowevent.id import new_id
 from wowevent.log import logger, websocket_logger
@@ -144,7 +145,7 @@ class EventRouter:
             await self.stop()
 
     async def open(self) -> None:
-        """Serve; returns when clients can connect.
+        """Serve; returns when clients can connect. A router that cannot is stopped.
 
         Raises NotPermitted for a host that others reach, unless there is a keyring or `allow_anonymous`; OSError for a
         port that is taken; BrokerError if the engine refuses.
@@ -162,24 +163,28 @@ class EventRouter:
             )
         self._ended = asyncio.Event()
         try:
-            if self._own_bus:
-                await self._bus.start()
-            await self._bus.feed.start()
+            await self._serve(listening)
         except BaseException:
-            listening.socket.close()
+            if self._server is None:
+                listening.socket.close()
+            await self.stop()
             raise
-        self._desk = Desk(self._bus, self._clock, self._door, self.health)
-        self._bus.attendance.front = True
-        self._bus.attendance.guests.append(self._guests)
-        self._since = time.time()
-        self._bus.pulses.routers.append(self)
-        self._watches = [asyncio.create_task(self._watching(), name="wowevent:router:watch")]
-        if self._door.guarded:
-            self._watches.append(asyncio.create_task(self._door.watch(), name="wowevent:router:door"))
+        self._listening = listening
+        self._port = listening.socket.getsockname()[1]
+        self._began = time.monotonic()
+        if self._multi_queue:
+            logger.info("use_multi_queue has no meaning here: urgent events overtake in any case")
+        logger.info("router serves", url=listening.url)
+
+    async def _serve(self, listening: Listening) -> None:
+        if self._own_bus:
+            await self._bus.start()
+        await self._bus.feed.start()
         self._server = await ws_create_server(
             self._accept,
             sock=listening.socket,
             backlog=2048,
+            start_serving=False,  # whoever comes finds a desk, and who is cancelled here has a server to close
             websocket_handshake_timeout=_HANDSHAKE,
             enable_auto_pong=False,
             max_frame_size=self._max_message,
@@ -191,12 +196,15 @@ class EventRouter:
             ssl=self._ssl,
             ssl_handshake_timeout=None if self._ssl is None else _HANDSHAKE,
         )
-        self._listening = listening
-        self._port = listening.socket.getsockname()[1]
-        self._began = time.monotonic()
-        if self._multi_queue:
-            logger.info("use_multi_queue has no meaning here: urgent events overtake in any case")
-        logger.info("router serves", url=listening.url)
+        self._desk = Desk(self._bus, self._clock, self._door, self.health)
+        self._bus.attendance.front = True
+        self._bus.attendance.guests.append(self._guests)
+        self._since = time.time()
+        self._bus.pulses.routers.append(self)
+        self._watches = [asyncio.create_task(self._watching(), name="wowevent:router:watch")]
+        if self._door.guarded:
+            self._watches.append(asyncio.create_task(self._door.watch(), name="wowevent:router:door"))
+        await self._server.start_serving()
 
     async def stop(self, timeout: float = _DRAIN) -> None:
         """Take nothing more, finish what is under way within `timeout` seconds, say goodbye; stopping twice is once."""
@@ -218,9 +226,7 @@ class EventRouter:
             if self._server is not None:
                 await self._drain(timeout)
         finally:
-            for watch in self._watches:
-                watch.cancel()
-            await asyncio.gather(*self._watches, return_exceptions=True)
+            await end(*self._watches)
             if self._own_bus:
                 await self._bus.stop(timeout)
             if self._ended is not None:

@@ -34,11 +34,9 @@ from wowevent.broker import LIVE, Position, Subscription
 from wowevent.errors import (
     BusError,
     InvalidEvent,
-    InvalidTopic,
     NotPermitted,
     NotSupported,
     PauseSubscription,
-    PayloadTooLarge,
     ProtocolError,
     RateLimited,
     SubscriptionConflict,
@@ -47,6 +45,7 @@ from wowevent.errors import (
     shown,
 )
 from wowevent.event import Event, check_name, utc
+from wowevent.payload import too_large
 from wowevent.retry import MAX_DELAY, Failed, GivenBack, Halted, Later, Outcome, Rejected, RetryPolicy
 from wowevent.router.account import Account
 from wowevent.router.wire import (
@@ -75,7 +74,7 @@ from wowevent.router.wire import (
     event_of,
 )
 from wowevent.subscription import Wish, declaration
-from wowevent.topic import is_reserved, matches_any
+from wowevent.topic import is_reserved, matches_any, reserved
 
 CREDIT: Final = 64
 """The most of a named subscription that wait for their acknowledgement, unless the client says otherwise."""
@@ -301,9 +300,9 @@ class Session:
     def _checked(self, event: Event) -> Event:
         """The event, if a client may publish it."""
         if is_reserved(event.topic):
-            raise InvalidTopic(f"{event.topic!r}: topics whose first word starts with '_' are the bus's own")
+            raise reserved(event.topic)
         if (size := memoryview(event.body).nbytes) > self._max_payload:
-            raise PayloadTooLarge(f"payload of {size} bytes; {self._max_payload} is the most")
+            raise too_large(size, self._max_payload)
         return event
 
     def _subscribe(self, wanted: Wanted, ref: Ref) -> Effect:
