@@ -3,13 +3,16 @@
 # ruff: noqa: SLF001 - to see what the server has given an instance, a test has to reach inside
 
 import asyncio
+import gc
 import logging
 import math
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -2389,3 +2392,17 @@ async def test_what_is_given_back_comes_before_what_was_delivered_ahead(rig: Rig
     while len(order) < 3:
         order += numbers(await broker.fetch(WORKER, limit=3, wait=5.0))
     assert order == [0, 1, 2]
+
+
+async def test_of_a_line_that_broke_nothing_stays(rig: Rig) -> None:
+    """Whatever it had: handed out, lying here, asked for. A router has many lines in its life."""
+    async with by_a_line(rig) as (broker, proxy):
+        await declare(broker)
+        for _ in range(3):
+            await once_it_works(partial(broker.publish, events(20)))
+            await once_it_works(partial(broker.fetch, WORKER, limit=2, wait=5))
+            old: list[weakref.ref[Any]] = [weakref.ref(session_of(broker)), weakref.ref(link_of(broker))]
+            proxy.reset()
+            await eventually(lambda: session_of(broker).broken)
+            await once_it_works(broker.ping)
+            await eventually(lambda: gc.collect() >= 0 and [ref() for ref in old] == [None] * 2)  # noqa: B023 - called here

@@ -3,8 +3,10 @@
 # ruff: noqa: SLF001 - to see what the server has given an instance, a test has to reach inside
 
 import asyncio
+import gc
 import math
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -1100,3 +1102,24 @@ async def _given_up(call: Any) -> float:
     except BrokerUnavailable:
         return time.monotonic() - began
     return math.inf
+
+
+async def test_of_a_line_that_broke_nothing_stays(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it had: handed out, lying here, asked for. A router has many lines in its life."""
+    caplog.set_level(1_000, "aiormq.connection")  # what is kept of a log line keeps its traceback
+    async with by_a_line(rig) as (broker, proxy):
+        await declare(broker)
+        for _ in range(3):
+            await once_it_works(partial(broker.publish, events(20)))
+            assert await once_it_works(partial(broker.fetch, WORKER, limit=2, wait=5))
+            session = broker._entrance.session
+            assert session is not None
+            old: list[weakref.ref[Any]] = [
+                weakref.ref(session),
+                weakref.ref(session.link),
+                weakref.ref(session.serving(WORKER)),
+            ]
+            del session
+            await cut(broker, proxy)
+            await once_it_works(broker.ping)
+            await eventually(lambda: gc.collect() >= 0 and [ref() for ref in old] == [None] * 3)  # noqa: B023 - called here

@@ -43,7 +43,7 @@ _COMING: Final = -1  # the lane of a message that the server has given, and that
 T = TypeVar("T")
 
 
-class Here(Struct, gc=False):
+class Here(Struct):
     """One message that the server has given us."""
 
     message: DeliveredMessage

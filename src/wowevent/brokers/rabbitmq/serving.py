@@ -41,7 +41,7 @@ from wowevent.tag import Tag
 _BACK: Final = 1.0  # seconds in which what was delayed finds its way back
 
 
-class Held(Struct, gc=False):
+class Held(Struct):
     """One leased message."""
 
     here: Here
