@@ -80,7 +80,11 @@ def test_any_bytes_of_a_client_are_a_frame_or_are_told_what_is_wrong(fuzz: Round
             assert answer.ref == frame.ref
             assert len(answer.message) < 600
         elif not (isinstance(frame, Publish) and isinstance(frame.event, Event)):
-            assert decode(encode(frame)) == frame
+            again = decode(encode(frame))
+            if isinstance(frame, Publish) and isinstance(again, Publish) and isinstance(again.event, Event):
+                assert again == Publish(event=event_of(frame, None), ref=frame.ref)  # so written it is read in one go
+            else:
+                assert again == frame
             assert frame == msgspec.convert(json.loads(data), type(frame)), "a field was read as another"
 
     fuzz.check(judged, short=200, data=CLIENT_BYTES)

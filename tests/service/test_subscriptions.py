@@ -185,6 +185,7 @@ async def test_pages_of_others_may_not_change_anything(client: httpx.AsyncClient
     [
         (b"", None, 200),
         (b"{}", "application/json", 200),
+        (b" ", "application/json", 400),
         (b'{"all":true}', "application/json", 400),
         (b"{}", "text/plain", 415),
         (b"", "application/x-www-form-urlencoded", 415),
