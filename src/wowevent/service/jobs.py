@@ -227,9 +227,9 @@ class Jobs(Generic[S]):
         shown.state = "cancelled" if task.cancelled() else "failed" if error is not None else "done"
         if isinstance(error, BusError):
             shown.failure = Failure(error.code, printable(str(error)))
+            logger.error(f"{self._kind} ended early", **{self._kind: shown.id}, code=error.code, error=error)
         elif error is not None:
             shown.failure = Failure("internal_error", "this is a fault of the service; its log has it")
-        if error is not None:
             logger.error(f"{self._kind} ended early", **{self._kind: shown.id}, exc_info=error)
         self._change()
 
