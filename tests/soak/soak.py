@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ class Soak:
     def __init__(self, engine: Engine, lab: Lab, asked: Asked) -> None:
         self._engine = engine
         self._lab = lab
+        self._nameless = lab.folder / "nameless"
         self._asked = asked
         self._ledger = Ledger(lab.journals)
         self._routed = RouterLab(lab)
@@ -129,7 +131,7 @@ class Soak:
         )
         await asyncio.sleep(self._engine.young)
         notes, given = self._ledger.notes, self._ledger.given
-        self._begin("churn", "churn", url=url, engine=self._lab.url)
+        self._begin("churn", "churn", url=url, engine=self._lab.url, nameless=str(self._nameless))
         await self._until(lambda: "churn" in notes, _STARTED)
         half = self._asked.rate / 2
         self._begin("publisher", "publisher", url=self._lab.url, rate=half)
@@ -178,8 +180,19 @@ class Soak:
         }
         if (restart := self._engine.restart) is not None:
             kinds["the lines to the engine are cut"] = lambda: cut(lines[1])
-            kinds["the engine is killed"] = lambda: asyncio.to_thread(restart)
+            kinds["the engine is killed"] = partial(self._kill_engine, restart)
         return kinds
+
+    async def _kill_engine(self, restart: Callable[[], None]) -> None:
+        """Where what is young does not survive that, nobody has come by a new name shortly before."""
+        young = self._engine.young
+        if young:
+            self._nameless.touch()
+        try:
+            await asyncio.sleep(2 * young)
+            await asyncio.to_thread(restart)
+        finally:
+            self._nameless.unlink(missing_ok=True)
 
     async def _kill_consumer(self) -> None:
         self._programs["mortal"].kill()

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -69,7 +70,13 @@ class Churn(Settings, kw_only=True):
 
     engine: str
     """Where the names are removed; `url` is the router's."""
+    nameless: str = ""
+    """While there is such a file nobody comes by a name."""
     clients: int = 3
+
+    def by_name(self) -> bool:
+        """Whether one may come by a name now."""
+        return not self.nameless or not Path(self.nameless).exists()
 
 
 class Told:
@@ -238,16 +245,17 @@ async def churn(settings: Churn) -> None:
         async with EventBus(settings.engine) as bus, asyncio.TaskGroup() as group:
             group.create_task(told.tell())
             for number in range(settings.clients):
-                group.create_task(_come_and_go(settings.url, bus, told, number))
+                group.create_task(_come_and_go(settings, bus, told, number))
         told.stopped()
 
 
-async def _come_and_go(url: str, bus: EventBus, told: Told, number: int) -> None:
+async def _come_and_go(settings: Churn, bus: EventBus, told: Told, number: int) -> None:
     while not told.end.is_set():
-        name = f"passing-{number}" if told.counts["came"] % 3 == 2 else None
+        named = told.counts["came"] % 3 == 2 and settings.by_name()
+        name = f"passing-{number}" if named else None
         told.counts["came"] += 1
         try:
-            await _visit(url, name)
+            await _visit(settings.url, name)
             if name is not None:
                 await bus.remove(name)
         except (BusError, TimeoutError):
