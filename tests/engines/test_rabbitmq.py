@@ -27,6 +27,7 @@ from tests.servers import Server, rabbitmq_running
 from wowevent import Event
 from wowevent.broker import (
     Ack,
+    Bury,
     DeadQuery,
     Discard,
     Lease,
@@ -39,6 +40,7 @@ from wowevent.broker import (
 from wowevent.brokers import open_broker
 from wowevent.brokers.rabbitmq import RabbitMQBroker, control, delays
 from wowevent.brokers.rabbitmq.lanes import Lanes
+from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.outlet import Outlet
@@ -367,6 +369,25 @@ async def test_a_lease_begins_when_its_fetch_ends(rig: Rig) -> None:
     leases = await broker.fetch(WORKER, limit=30, wait=0)  # 1.5 s
     await rig.clock.advance(0.7)
     assert await acknowledge(broker, leases) == 30
+
+
+async def test_a_lease_that_ends_while_the_queue_of_dead_letters_is_made_was_too_late(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, make = opened(rig), Letters.make
+    await declare(broker, lease=0.5)
+    await broker.publish([event()])
+    (lease,) = await take(broker)
+
+    async def slow(letters: Letters, id: str) -> None:
+        await rig.clock.advance(0.8)
+        await make(letters, id)
+
+    monkeypatch.setattr(Letters, "make", slow)
+    assert await broker.settle(WORKER, [Bury(lease.token, Reason.REJECTED, "not this one")]) == 0
+    (again,) = await take(broker)
+    assert again.crashes == 1
+    assert await broker.settle(WORKER, [Ack(again.token)]) == 1
 
 
 @pytest.mark.usefixtures("busy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import aiormq
@@ -21,9 +22,9 @@ from tests.faults.test_rabbitmq_kills import promises
 from tests.faults.test_rabbitmq_network import line_to
 from tests.faults.worker import Publisher, build, publish_noted
 from wowevent import Event, EventBus
-from wowevent.broker import Retry, Settlement, Subscription
+from wowevent.broker import Broker, Retry, Settlement, Subscription
 from wowevent.brokers import open_broker, rabbitmq
-from wowevent.brokers.rabbitmq import link
+from wowevent.brokers.rabbitmq import lanes, link
 from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.outlet import Message
@@ -36,6 +37,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtu
 
 _MANY, _LEADERS = 1_500, 3
 _GONE = 40  # subscriptions that come and go
+_ANSWERED = 15  # seconds within which a server that was started again serves a subscription
 _NOT_STORED = 100  # messages that go into no stream
 _KILL_LEADER = (
     '{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"%s">>, queue, <<"agent_events#history">>)), '
@@ -282,3 +284,64 @@ async def test_without_unbinding_it_first_a_queue_that_goes_breaks_who_publishes
                     break
         over.set()
     assert (broken == 0) is guarded
+
+
+async def comes_back(broker: Broker) -> bool:
+    """Whether there is something to fetch soon after the server is back."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ANSWERED):
+            while True:
+                with suppress(BrokerUnavailable):
+                    if await broker.fetch(SUBSCRIPTION, limit=1, wait=0.5):
+                        return True
+    return False
+
+
+async def crash(lab: Lab) -> Broker:
+    """Whoever had an event lost its lease, so that the next fetch has to make the queue of suspects."""
+    await lab.declare(lease=1.0)
+    broker = open_broker(lab.url)
+    await broker.publish([build(SOURCE, 1)])
+    assert await broker.fetch(SUBSCRIPTION, limit=1, wait=5)
+    await asyncio.sleep(1.0)
+    return broker
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_waiting_a_queue_made_for_a_suspect_goes_with_the_server(
+    lab: Lab, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """A server that dies twice in a moment: its young queue answers nobody any more, and what is in it is gone."""
+    if not guarded:
+        monkeypatch.setattr(lanes, "_YOUNG", 0.0)
+    broker = await crash(lab)
+    (suspect,) = await broker.fetch(SUBSCRIPTION, limit=1, wait=5)
+    assert suspect.crashes == 1
+    await asyncio.to_thread(rabbit.restart)
+    assert await comes_back(broker) is guarded
+    await broker.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_deleting_it_a_queue_that_was_being_made_stays_broken(
+    lab: Lab, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """Nothing was put into it yet: it is made anew."""
+    broker = await crash(lab)
+    fetching = asyncio.create_task(broker.fetch(SUBSCRIPTION, limit=1, wait=5))
+    async with asyncio.timeout(5):
+        while f"{SUBSCRIPTION}#suspect" not in await asyncio.to_thread(rabbit.names, "amqqueue"):  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.02)
+    await asyncio.to_thread(rabbit.server.kill)
+    if not guarded:
+
+        async def something(_: Link, queues: Sequence[str]) -> int:
+            """As if there was something in it."""
+            return len(queues)
+
+        monkeypatch.setattr(Link, "count", something)
+    await asyncio.to_thread(rabbit.server.start)
+    with suppress(BrokerUnavailable):
+        await fetching
+    assert await comes_back(broker) is guarded
+    await broker.close()

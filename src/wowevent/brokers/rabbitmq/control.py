@@ -70,6 +70,11 @@ class Control:
         finally:
             self._waiting.pop(ref, None)
 
+    def has(self, id: str, what: str) -> bool:
+        """Whether that queue was made for a subscription."""
+        known = self.registry.known.get(id)
+        return known is not None and what in known.made
+
     async def _follow(self, follower: Follower) -> None:
         try:
             while True:

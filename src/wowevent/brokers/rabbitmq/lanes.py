@@ -36,6 +36,8 @@ QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-delivery-limit": 1
 Without a limit, what is given back goes to the queue's end rather than to its old place."""
 SUSPECTS: Final = "suspects"
 """How the control log calls that queue."""
+_YOUNG: Final = 1.5
+"""Seconds after which a quorum queue survives: where its log lies is written down up to a second late."""
 _BACK: Final = 1_000  # messages that were given back, and are put in order
 _AHEAD: Final = 10_000  # messages that the server may wait for to be acknowledged, at most
 _COMING: Final = -1  # the lane of a message that the server has given, and that is not here yet
@@ -69,6 +71,7 @@ class Lanes:
         self.queues: tuple[str, str, str] = (names.suspects(id), names.urgent(id), names.plain(id))
         """The queues, by lane."""
         self._id = id
+        self._locked = names.lock(f"suspects.{id}")
         self._link = link
         self._control = control
         self._channel: Channel | None = None
@@ -104,8 +107,7 @@ class Lanes:
 
     def present(self) -> list[int]:
         """The lanes whose queues are there."""
-        known = self._control.registry.known.get(self._id)
-        return [0, 1, 2] if known is not None and SUSPECTS in known.made else [1, 2]
+        return [0, 1, 2] if self._control.has(self._id, SUSPECTS) else [1, 2]
 
     async def open(self) -> None:
         """Have a channel that messages come by. Whoever has leases asks for `lost` before.
@@ -158,11 +160,23 @@ class Lanes:
             self.news.notify()
 
     async def make_suspects(self) -> None:
-        """The queue of what is delivered alone."""
+        """The queue of what is delivered alone. Nothing is put into it before it would survive the server's death.
+
+        It is needed because something has died, which may die again at once. A queue that was too young then comes
+        back without a leader: it answers nobody, and nothing heals it but to delete it.
+        """
         if 0 in self.present():
             return
-        await self._link.ask("queue_declare", self.queues[0], durable=True, arguments=QUORUM)
-        await self._control.append(Made(self._id, SUSPECTS))
+        link, queue = self._link, self.queues[0]
+        async with link.lock(self._locked):
+            await self._control.sync()
+            if 0 not in self.present():
+                async with link.apart() as ask:
+                    if await link.there([queue]) and not await link.count([queue]):
+                        await ask("queue_delete", queue)  # whoever began to make it did not end
+                    await ask("queue_declare", queue, durable=True, arguments=QUORUM)
+                await asyncio.sleep(_YOUNG)
+                await self._control.append(Made(self._id, SUSPECTS))
         if self._consumers:
             await self.consume(self._wanted)
 

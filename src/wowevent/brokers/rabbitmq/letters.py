@@ -60,8 +60,7 @@ class Letters:
 
     async def make(self, id: str) -> None:
         """The queue of a subscription."""
-        known = self._control.registry.known.get(id)
-        if known is None or DEAD in known.made:
+        if id not in self._control.registry.known or self._control.has(id, DEAD):
             return
         await self.declare(id)
         await self._control.append(Made(id, DEAD))
@@ -74,7 +73,7 @@ class Letters:
 
     def queues(self, id: str) -> list[str]:
         """The queue of a subscription, if it was made."""
-        return [self._names.dead(id)] if id in self._made() else []
+        return [self._names.dead(id)] if self._control.has(id, DEAD) else []
 
     def message(self, id: str, dead: DeliveredMessage, event: Event, tag: Tag, bury: Bury) -> Message:
         """How an event becomes a dead letter; `dead` is the message that it came in."""
@@ -89,16 +88,11 @@ class Letters:
 
     async def count(self, id: str) -> int:
         """How many letters a subscription has; a second one of a killed process counts until somebody looks."""
-        if id not in self._made():
+        if not self._control.has(id, DEAD):
             return 0
         queue = self._names.dead(id)
         async with self._link.lock(self._names.lock(queue)):  # else those that somebody looks at would not be counted
-            return await self._ready(queue)
-
-    async def _ready(self, queue: str) -> int:
-        async with self._link.apart() as ask:
-            found = await ask("queue_declare", queue, passive=True)
-        return int(found.message_count or 0)
+            return await self._link.count([queue])
 
     async def find(self, query: DeadQuery) -> Sequence[DeadLetter]:
         """See Broker."""
@@ -148,7 +142,7 @@ class Letters:
         async with link.lock(self._names.lock(queue)):
             channel = await link.open_channel()
             try:
-                messages = await self._taken(channel, queue, min(await self._ready(queue), _ALL))
+                messages = await self._taken(channel, queue, min(await link.count([queue]), _ALL))
                 letters = [_found(id, message) for message in messages]
                 newest = {each.letter.id: each for each in letters}
                 settled = [each.delivery_tag for each in letters if newest[each.letter.id] is not each]
@@ -162,7 +156,7 @@ class Letters:
     async def _put_back(self, queue: str, count: int) -> None:
         """The server takes a moment; whoever looks next must find them all."""
         for _ in range(_LOOKS):
-            if await self._ready(queue) >= count:
+            if await self._link.count([queue]) >= count:
                 return
             await asyncio.sleep(_LOOK)
 

@@ -295,6 +295,8 @@ class Serving:
 
     async def settle(self, settlements: Sequence[Settlement]) -> int:
         """See Broker."""
+        if any(isinstance(order, Bury) for order in settlements):
+            await self._context.letters.make(self.id)
         self.expiry.look()
         if self.lanes.lost:
             self._note_lost(settlements)
@@ -315,7 +317,7 @@ class Serving:
         back: list[Here] = []
         copies: list[Message] = []
         count = 0
-        for order in settlements:
+        for order in settlements:  # at one go: a lease may end in any wait
             held = self.leases.get(order.token)
             if held is None:
                 continue
@@ -329,7 +331,7 @@ class Serving:
             elif isinstance(order, Retry) and not (order.charge or order.delay > 0 or held.touched):
                 back.append(held.here)
             else:
-                copies.append(await self._become(held, order))
+                copies.append(self._become(held, order))
                 acks.append(held.here.number)
             popped[order.token] = self._pop(order.token)
         if copies:
@@ -356,11 +358,10 @@ class Serving:
         held.ends = self._context.clock.monotonic() + order.seconds
         self.expiry.watch(held.ends)
 
-    async def _become(self, held: Held, order: Retry | Bury) -> Message:
+    def _become(self, held: Held, order: Retry | Bury) -> Message:
         """The copy that goes on where this lease ends."""
         now, tag, message = self._context.clock.time(), held.tag, held.here.message
         if isinstance(order, Bury):
-            await self._context.letters.make(self.id)
             return self._context.letters.message(self.id, message, held.event, tag, order)
         if order.charge:
             tag = tag.failed(now, order.error)

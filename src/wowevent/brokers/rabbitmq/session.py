@@ -219,8 +219,7 @@ class Session:
 
     def queues(self, id: str) -> list[str]:
         """The queues that its ready events lie in."""
-        known = self.control.registry.known.get(id)
-        more = [self.names.suspects(id)] if known is not None and SUSPECTS in known.made else []
+        more = [self.names.suspects(id)] if self.control.has(id, SUSPECTS) else []
         return [*self._lanes(id), *more]
 
     # --- serving --------------------------------------------------------------------------------------------------
@@ -321,7 +320,7 @@ class Session:
         if spec is None or known is None:
             return None
         try:
-            ready = await self._count(self.queues(id))
+            ready = await self.link.count(self.queues(id))
         except BrokerUnavailable as error:
             if not isinstance(error.__cause__, ChannelNotFoundEntity):
                 raise
@@ -344,10 +343,6 @@ class Session:
             lost=None,
             lapsed=known.lapsed,
         )
-
-    async def _count(self, queues: Sequence[str]) -> int:
-        async with self.link.apart() as ask:
-            return sum([int((await ask("queue_declare", queue, passive=True)).message_count or 0) for queue in queues])
 
     # --- time -----------------------------------------------------------------------------------------------------
 
