@@ -19,6 +19,7 @@ from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
 from wowevent.access.tls import server_context
 from wowevent.access.watch import watch
+from wowevent.ending import end
 from wowevent.errors import BusError, NotPermitted, Unauthenticated
 from wowevent.mcp.call import Caller
 from wowevent.mcp.server import Server
@@ -51,7 +52,7 @@ async def serve(server: Server, listening: Listening, settings: Settings, *, key
 async def serving(
     server: Server, listening: Listening, settings: Settings, *, keyring: Keyring | None
 ) -> AsyncIterator[str]:
-    """Serve as long as this is entered; gives the URL. `settings.host` is where it listens."""
+    """Serve as long as this is entered; gives the URL. `settings.host` is where it listens. OSError."""
     manager = StreamableHTTPSessionManager(  # one answer a request: no tool says anything meanwhile, none takes long
         server.protocol, json_response=True, stateless=True, max_request_body_size=settings.max_body
     )
@@ -62,11 +63,13 @@ async def serving(
         try:
             while not http.started and not answering.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
                 await asyncio.sleep(0.01)
+            if answering.done():
+                answering.result()
             yield f"{listening.url}{PATH}"
         finally:
-            watching.cancel()
             http.should_exit = True
-            await asyncio.gather(answering, watching, return_exceptions=True)
+            await asyncio.wait({answering})
+            await end(watching)
 
 
 def _app(manager: StreamableHTTPSessionManager, settings: Settings, keyring: Keyring | None) -> Starlette:
