@@ -92,14 +92,15 @@ async def at_engine(url: str, namespace: str = "default") -> tuple[str, list[Fin
     entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     findings: list[Finding] = []
     visit = asyncio.create_task(_visit(url, broker, entered, findings), name="doctor:engine")
-    await asyncio.wait([visit, entered], timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
-    if not entered.done():
-        return "", [await _unreached(visit)]
-    await asyncio.wait([visit], timeout=LIMIT + _LEAVING)
-    if not findings:
-        return broker.capabilities.promise, [await _unreached(visit)]
-    await _leave(visit)  # should it still say goodbye
-    return broker.capabilities.promise, findings
+    try:
+        await asyncio.wait([visit, entered], timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        if entered.done():
+            await asyncio.wait([visit], timeout=LIMIT + _LEAVING)
+        late = not visit.done()
+    finally:
+        await _leave(visit)
+    promise = broker.capabilities.promise if entered.done() else ""
+    return promise, findings or [_unreached(visit, late=late)]
 
 
 async def _not_looked_at() -> tuple[str, list[Finding]]:
@@ -131,10 +132,9 @@ async def _standing(subscriptions: Callable[[], Awaitable[Any]]) -> Sequence[Fin
     return standing.judge(await subscriptions())
 
 
-async def _unreached(visit: asyncio.Task[None]) -> Finding:
+def _unreached(visit: asyncio.Task[None], *, late: bool) -> Finding:
     change = "is it running, and is the URL right? wowevent doctor --url says what another one answers"
-    if not visit.done():
-        await _leave(visit)
+    if late:
         return ENGINE.fail(f"no answer within {LIMIT:.0f} s", change)
     if visit.cancelled():  # by a driver whose connection broke
         return ENGINE.fail("the connection was lost", change)
@@ -164,9 +164,12 @@ def _list(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
 async def within(check: Check, look: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
     """What a look finds. That it takes too long, or breaks, is a finding of its own."""
     task: asyncio.Future[Sequence[Finding]] = asyncio.ensure_future(look())
-    await asyncio.wait([task], timeout=LIMIT)
-    if not task.done():
+    try:
+        await asyncio.wait([task], timeout=LIMIT)
+        late = not task.done()
+    finally:
         await _leave(task)
+    if late:
         return [check.unknown(f"no answer within {LIMIT:.0f} s", "try again; what does not answer here is in trouble")]
     if task.cancelled():
         return [check.unknown("the connection was lost", "try again")]
@@ -177,7 +180,7 @@ async def within(check: Check, look: Callable[[], Awaitable[Sequence[Finding]]])
 
 
 async def _leave(task: asyncio.Future[Any]) -> None:
-    """Cancel it. One that does not heed that is not waited for, and what it raises is nobody's any more."""
+    """Cancel it if it goes on. One that does not heed that is not waited for, and what it raises is nobody's."""
     task.add_done_callback(seen)
     task.cancel()
     await asyncio.wait([task], timeout=_HEEDED)

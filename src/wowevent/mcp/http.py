@@ -52,7 +52,7 @@ async def serve(server: Server, listening: Listening, settings: Settings, *, key
 async def serving(
     server: Server, listening: Listening, settings: Settings, *, keyring: Keyring | None
 ) -> AsyncIterator[str]:
-    """Serve as long as this is entered; gives the URL. `settings.host` is where it listens. OSError."""
+    """Serve as long as this is entered; gives the URL. `settings.host` is where it listens."""
     manager = StreamableHTTPSessionManager(  # one answer a request: no tool says anything meanwhile, none takes long
         server.protocol, json_response=True, stateless=True, max_request_body_size=settings.max_body
     )
@@ -63,8 +63,6 @@ async def serving(
         try:
             while not http.started and not answering.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
                 await asyncio.sleep(0.01)
-            if answering.done():
-                answering.result()
             yield f"{listening.url}{PATH}"
         finally:
             http.should_exit = True
