@@ -29,8 +29,9 @@ async def main(url: str) -> None:
 
         # A subscription without a name is live: it sees what is published from now on.
         event_id = await client.publish("test.event", {"message": "now somebody is"})
-        while (event := await asyncio.wait_for(received.get(), timeout=5.0)).event_id != event_id:
-            pass  # another client's
+        async with asyncio.timeout(5.0):
+            while (event := await received.get()).event_id != event_id:
+                pass  # another client's
         print(f"✅ Received event: {event.topic}")
 
 

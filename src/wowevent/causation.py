@@ -12,8 +12,8 @@ from typing import Final
 from msgspec import structs
 
 from wowevent.broker import Broker, DeadLetter, DeadQuery, Position, Query, Stored
-from wowevent.conversation import Found
-from wowevent.errors import ConversationNotFound, FormatTooNew, PositionLost, StorageDamaged, shown
+from wowevent.conversation import Found, unknown
+from wowevent.errors import FormatTooNew, PositionLost, StorageDamaged
 from wowevent.event import check_name
 from wowevent.id import made_at
 
@@ -128,5 +128,5 @@ async def _named_by_letters(broker: Broker, id: str) -> str:
         *await broker.dead(DeadQuery(correlation_id=id, limit=1)),
     ]
     if not letters:
-        raise ConversationNotFound(f"no event is known by {shown(id)}, nor is anything of that correlation id")
+        raise unknown(id)
     return letters[0].event.correlation_id

@@ -14,7 +14,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from wowevent.broker import DeadLetter, Reason, Stored
-from wowevent.errors import printable
+from wowevent.errors import ConversationNotFound, printable, shown
 from wowevent.event import Event
 
 
@@ -110,6 +110,11 @@ class _Seen(Struct, frozen=True, gc=False):
     event: Event
     time: float
     position: str | None
+
+
+def unknown(id: str) -> ConversationNotFound:
+    """What is raised for an id that leads to no conversation."""
+    return ConversationNotFound(f"no event is known by {shown(id)}, nor is anything of that correlation id")
 
 
 def conversation(found: Found) -> Conversation:

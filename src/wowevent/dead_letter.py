@@ -27,6 +27,7 @@ TOGETHER: Final = 500
 LONGEST: Final = 500
 """Characters of the reason for a correction, and of the name of who made it."""
 
+_TOLD: Final = 10  # ids of an error
 _TURN: Final = 100  # letters that are looked at before others get their turn on the loop
 
 Where = Callable[[DeadLetter], bool]
@@ -251,6 +252,15 @@ async def named(broker: Broker, ids: Iterable[str] | str) -> Sequence[DeadLetter
     """The letters of these ids that are there, each once; asked for as many at a time as one answer may have."""
     queries = [DeadQuery(ids=tuple(part), limit=TOGETHER) for part in _parts(_ids(ids))]
     return [letter for query in queries for letter in await broker.dead(query)]
+
+
+async def all_named(broker: Broker, ids: Iterable[str], where: Where | None = None) -> list[DeadLetter]:
+    """The letters of these ids, each once, in their order; DeadLetterNotFound unless all are there, and are meant."""
+    wanted = _ids(ids)
+    there = {each.id: each for each in await named(broker, wanted) if where is None or where(each)}
+    if missing := [id for id in wanted if id not in there]:
+        raise DeadLetterNotFound(f"there is no dead letter {', '.join(map(shown, missing[:_TOLD]))}")
+    return [there[id] for id in wanted]
 
 
 def _check_reaches(spec: Subscription, event: Event) -> None:

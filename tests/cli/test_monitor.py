@@ -16,6 +16,7 @@ import pytest
 from tests.cli.broken import EVIL, obeys
 from tests.cli.daemons import free_port, started
 from tests.cli.dialogue import Terminal
+from tests.keys import Keys
 from tests.processes import PATIENCE, Process, running, until, wowevent
 from wowevent.cli.dashboard import rate
 from wowevent.client import EventRouterClient
@@ -154,6 +155,19 @@ def test_the_live_view_of_a_router_that_goes_away(home: Path) -> None:
         code, seen = terminal.end()
     assert code == 0
     assert "WARNING" not in seen, "no log line disturbs the picture"
+
+
+def test_the_live_view_of_a_router_that_does_not_want_us_any_more(home: Path) -> None:
+    keys = Keys(home)
+    token = keys.all_of("ops")
+    started(home, f"--tokens={keys.path}")
+    assert wowevent(home, "configure", "--set", f'token="{token}"').returncode == 0
+    with Terminal(home, "monitor", *QUICK) as terminal:
+        terminal.wait_for("connected")
+        keys.revoke(token)
+        code, seen = terminal.end()
+        assert terminal.modes == terminal.before
+    assert (code, "error[unauthenticated]: " in seen) == (77, True), seen[-500:]
 
 
 def test_a_terminal_that_is_gone(home: Path) -> None:

@@ -1,6 +1,7 @@
 """`wowevent run`: the handlers of a module, in one process or several that are kept alive."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -80,6 +81,14 @@ def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
         workers = serving(tmp_path, 2)
         process.send_signal(signal.SIGKILL)
         until(lambda: not any(map(alive, workers)), "the end of the workers")
+
+
+def test_one_that_starting_again_does_not_mend_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"{APP}\nif 'WOWEVENT_WORKER' in os.environ:\n    raise SystemExit(78)\n")
+    ended = wowevent(tmp_path, "run", "app", "--workers", "2")
+    assert ended.returncode == 70
+    said = ended.stderr.splitlines()[-1]
+    assert re.fullmatch(rb"error\[workers_failed\]: worker [12] ended with status 78; see above", said)
 
 
 def test_reload(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from wowevent.access import sight
 from wowevent.access.rights import Identity
 from wowevent.broker import DeadLetter, Position, Reason, Stored, Subscription, SubscriptionInfo
 from wowevent.conversation import Found
-from wowevent.errors import NotPermitted, SubscriptionNotFound
+from wowevent.errors import ConversationNotFound, NotPermitted, SubscriptionNotFound
 from wowevent.roster import AgentInfo, ProcessInfo, Served
 from wowevent.schedule import ScheduleInfo
 from wowevent.storm import Step, Storm
@@ -137,10 +137,10 @@ def test_of_another_agent_is_seen_what_may_be_heard_and_not_where_it_runs() -> N
     ]
     info = AgentInfo("clerk", "online", 0.0, (process,), tuple(serves), ("bill.sent", "order.paid"))
     for whole in (None, ADMIN, may("clerk")):
-        assert sight.seen_agent(whole, info) is info
-    part = sight.seen_agent(may(subscribe="bill.*"), info)
+        assert sight.seen_agents(whole, [info]) == [info]
+    (part,) = sight.seen_agents(may(subscribe="bill.*"), [info])
     assert part == AgentInfo("clerk", "online", 0.0, (), (serves[0],), ("bill.sent",))
-    assert sight.seen_agent(may(subscribe="stock.*"), info) is None
+    assert sight.seen_agents(may(subscribe="stock.*"), [info]) == []
 
 
 def test_of_a_conversation_letters_are_seen_by_who_may_see_both_the_event_and_the_letter() -> None:
@@ -149,14 +149,15 @@ def test_of_a_conversation_letters_are_seen_by_who_may_see_both_the_event_and_th
     found = Found(id="1", stored=stored, letters=[letter("bill.sent"), letter("order.paid")])
 
     def seen(identity: Identity | None) -> tuple[int, int]:
-        shown = sight.seen_conversation(identity, found)
+        shown = sight.seen_conversation(identity, found, "2")
         return len(shown.stored), len(shown.letters)
 
-    assert sight.seen_conversation(None, found) is found
+    assert seen(None) == (3, 2)
     assert seen(may(replay="bill.*")) == (1, 0)
-    assert seen(may(dead_letters="#")) == (0, 0)
     assert seen(may(replay="#", dead_letters="bill.*")) == (2, 1)
     assert seen(may(replay="#", dead_letters="#", admin="#")) == (3, 2)
+    with pytest.raises(ConversationNotFound, match="by '2'"):  # not by '1', which is another one's to know
+        seen(may(dead_letters="#"))
 
 
 @pytest.mark.parametrize(

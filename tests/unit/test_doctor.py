@@ -1,6 +1,7 @@
 """What the doctor decides, by values that engines and machines gave: tables; and that nothing stops its round."""
 
 import asyncio
+import gc
 import os
 import socket
 import tempfile
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from wowevent import doctor
-from wowevent.broker import Subscription, SubscriptionInfo
+from wowevent.broker import Examination, Subscription, SubscriptionInfo
+from wowevent.brokers import open_broker
 from wowevent.brokers.nats import doctor as nats
 from wowevent.brokers.rabbitmq import doctor as rabbitmq
 from wowevent.brokers.redis import doctor as redis
@@ -608,6 +610,67 @@ async def test_a_look_that_takes_too_long_is_a_finding(monkeypatch: pytest.Monke
     (finding,) = await doctor.within(CHECK, lambda: asyncio.sleep(30, []))
     assert says(finding, UNKNOWN, "no answer within")
     assert time.monotonic() - began < 5
+
+
+class Engine:
+    """One that is entered, or left, in its own way."""
+
+    capabilities = open_broker("memory://").capabilities
+
+    def __init__(self, *, enters: bool) -> None:
+        self.enters = enters
+        self.held = asyncio.Event()
+        self.left = False
+
+    def examine(self) -> "Engine":
+        return self
+
+    async def __aenter__(self) -> Examination:
+        if not self.enters:
+            await self.hold()
+        return Examination({}, self.subscriptions)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.hold()
+
+    async def hold(self) -> None:
+        self.held.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.left = True
+            raise ConnectionError("the driver says so instead") from None
+
+    async def subscriptions(self) -> None:
+        """There is no log yet."""
+
+
+async def test_what_a_visit_that_is_given_up_raises_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LIMIT", 0.1)
+    monkeypatch.setattr(doctor, "_LEAVING", 0.1)
+    engine, said = Engine(enters=True), list[dict[str, Any]]()
+    monkeypatch.setattr(doctor, "open_broker", lambda _url, namespace: engine)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context))
+    promise, findings = await doctor.at_engine("memory://")
+    assert (promise, says(findings[0], OK, "answers"), engine.left) == (engine.capabilities.promise, True, True)
+    gc.collect()
+    assert said == []
+
+
+@pytest.mark.parametrize("enters", [True, False])
+async def test_who_gives_up_looking_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, enters: bool) -> None:
+    engine = Engine(enters=enters)
+    monkeypatch.setattr(doctor, "open_broker", lambda _url, namespace: engine)
+    looks = [doctor.at_engine("memory://"), doctor.within(CHECK, engine.hold)]  # type: ignore[arg-type]  # never ends
+    for look in looks:
+        engine.held.clear()
+        engine.left = False
+        looking = asyncio.create_task(look)
+        await engine.held.wait()
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        assert engine.left
 
 
 def test_every_name_is_one_checks_own() -> None:

@@ -5,13 +5,14 @@ What may not be seen is not there: who asks cannot tell the one from the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from msgspec import structs
 
 from wowevent.access.rights import Identity
 from wowevent.broker import DeadLetter, SubscriptionInfo
-from wowevent.conversation import Found
+from wowevent.conversation import Found, unknown
 from wowevent.errors import NotPermitted, SubscriptionNotFound, shown
 from wowevent.event import Event
 from wowevent.roster import AgentInfo
@@ -42,6 +43,11 @@ def sees_letter(identity: Identity | None, letter: DeadLetter) -> bool:
     return sees_letters(identity, letter.event.topic)
 
 
+def letters_seen(identity: Identity | None) -> Callable[[DeadLetter], bool] | None:
+    """Whether a dead letter may be seen; None: all of them."""
+    return None if sees_letters(identity) else partial(sees_letter, identity)
+
+
 def sees_subscription(identity: Identity | None, info: SubscriptionInfo) -> bool:
     """A subscription: who may hear all that it hears, and who administers."""
     return identity is None or identity.may("admin") or identity.may("subscribe", *info.subscription.patterns)
@@ -65,7 +71,7 @@ def check_replaceable(identity: Identity | None, infos: Iterable[ScheduleInfo], 
         raise NotPermitted(f"the schedule {shown(name)} is another agent's; replacing it needs admin")
 
 
-def seen_agent(identity: Identity | None, info: AgentInfo) -> AgentInfo | None:
+def _seen_agent(identity: Identity | None, info: AgentInfo) -> AgentInfo | None:
     """An agent: of oneself all; of others what may be heard, and not where they run; None where that is nothing."""
     if identity is None or identity.may("admin") or info.name == identity.name:
         return info
@@ -76,13 +82,22 @@ def seen_agent(identity: Identity | None, info: AgentInfo) -> AgentInfo | None:
     return structs.replace(info, processes=(), subscriptions=subscriptions, publishes=publishes)
 
 
-def seen_conversation(identity: Identity | None, found: Found) -> Found:
-    """A conversation: its events under `replay`; a dead letter who may see those of its topic, too."""
-    if identity is None:
-        return found
+def seen_agents(identity: Identity | None, infos: Iterable[AgentInfo]) -> list[AgentInfo]:
+    """The agents that somebody may know of, each as far as that goes."""
+    return [seen for info in infos if (seen := _seen_agent(identity, info)) is not None]
+
+
+def seen_conversation(identity: Identity | None, found: Found, asked: str) -> Found:
+    """A conversation: its events under `replay`; a dead letter who may see those of its topic, too.
+
+    Raises ConversationNotFound where that is nothing; it says the id that was asked for, not to which one that led.
+    """
     stored = [each for each in found.stored if sees_event(identity, "replay", each.event)]
     letters = [each for each in found.letters if sees_event(identity, "replay", each.event)]
-    return structs.replace(found, stored=stored, letters=[each for each in letters if sees_letter(identity, each)])
+    letters = [each for each in letters if sees_letter(identity, each)]
+    if not stored and not letters:
+        raise unknown(asked)
+    return structs.replace(found, stored=stored, letters=letters)
 
 
 def check_named(identity: Identity | None, infos: Iterable[SubscriptionInfo], name: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, structs
 
-from wowevent.cli.show import span
+from wowevent.cli.show import payload, span
 from wowevent.errors import plain
 
 if TYPE_CHECKING:
@@ -35,12 +35,9 @@ class Seen(Struct, frozen=True):
     @classmethod
     def of(cls, event: Event) -> Seen:
         """The payload shortened, and nothing in it that a terminal would obey."""
-        body = memoryview(event.body)
-        text = bytes(body[: 4 * _PAYLOAD]).decode("utf-8", "replace")
-        cut = text if len(text) <= _PAYLOAD and len(body) <= 4 * _PAYLOAD else f"{text[:_PAYLOAD]}…"
         return cls(
             event.timestamp, event.event_id, event.topic, str(event.event_type), event.source_agent, event.priority,
-            plain(cut),
+            payload(event, _PAYLOAD),
         )  # fmt: skip
 
 

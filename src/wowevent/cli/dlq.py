@@ -23,8 +23,8 @@ from wowevent.cli.progress import Told, progress
 from wowevent.cli.show import counted, facts, local_time, print_json, table, text
 from wowevent.cli.subscriptions import of_name
 from wowevent.codec import encode, to_fields
-from wowevent.dead_letter import Correction, named
-from wowevent.errors import plain, shown
+from wowevent.dead_letter import Correction, all_named
+from wowevent.errors import plain
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST as MOST_GROUPS
 from wowevent.fingerprint import LetterGroup, LetterGroups, check_fingerprint
@@ -251,11 +251,11 @@ def _resolve(
 
 
 async def _find(settings: Settings, choice: _Choice) -> Sequence[DeadLetter]:
-    """The letters, oldest first; CommandError if an id has none, SubscriptionNotFound for an unknown name."""
+    """The letters, oldest first; DeadLetterNotFound if an id has none, SubscriptionNotFound for an unknown name."""
     filters = choice.filters
     async with open_bus(settings) as bus:
         if choice.ids:
-            return await _named(bus, choice.ids)
+            return await all_named(bus.broker, choice.ids)
         await _check_name(bus, choice)
         return await bus.dead_letters.list(**filters, limit=choice.limit or _EVERY)
 
@@ -271,14 +271,6 @@ async def _check_name(bus: EventBus, choice: _Choice) -> None:
     """SubscriptionNotFound for a misspelt one: it has no letters either, and must not look as if all were well."""
     if choice.subscription is not None:
         of_name(await bus.subscriptions(), choice.subscription)
-
-
-async def _named(bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
-    """The letters of these ids, all of them."""
-    there = {letter.id: letter for letter in await named(bus.broker, ids)}
-    if missing := [id for id in ids if id not in there]:
-        raise CommandError("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing))}")
-    return [there[id] for id in ids]
 
 
 async def _apply(verb: Verb, settings: Settings, ids: Sequence[str], rate: float | None) -> int:

@@ -15,7 +15,10 @@ from wowevent.settings import Settings
 
 Url = Annotated[
     str | None,
-    typer.Option(help="The engine: sqlite:///path or memory://.", show_default="WOWEVENT_URL, else an embedded log"),
+    typer.Option(
+        help="The engine: sqlite:///path, redis://, amqp://, nats://, memory://.",
+        show_default="WOWEVENT_URL, else an embedded log",
+    ),
 ]
 Namespace = Annotated[str | None, typer.Option(help="The namespace.", show_default="WOWEVENT_NAMESPACE, else default")]
 

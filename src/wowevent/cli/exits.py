@@ -25,6 +25,7 @@ The numbers are those of sysexits.h, where one fits.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Final
 
@@ -37,6 +38,8 @@ from wowevent.process import exits
 from wowevent.process.exits import STATUS as STATUS  # noqa: PLC0414 - the table of every command, too
 
 INTERRUPTED: Final = 130
+SAID: Final = re.compile(r"error\[(\w+)\]: (.*)")
+"""What `say` says of an error: its code, its message."""
 
 
 class CommandError(Exception):

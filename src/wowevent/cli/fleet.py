@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 import time
@@ -31,11 +30,12 @@ import msgspec
 
 from wowevent.access.address import Listening, beside, claim, listen
 from wowevent.access.keyring import Keyring
-from wowevent.cli.exits import CommandError
+from wowevent.cli.exits import SAID, CommandError
 from wowevent.cli.front import Front, let_go_of_stderr
 from wowevent.cli.pidfile import Record, Worker
 from wowevent.cli.serving import Inherited, Post, Told, at, open_bus
-from wowevent.cli.workers import BROKEN, WELL, end, refuse_unshared
+from wowevent.cli.workers import BROKEN, WELL, end_process, refuse_unshared
+from wowevent.ending import end
 from wowevent.log import logger
 from wowevent.process.logs import pass_on
 from wowevent.process.loop import ending
@@ -47,7 +47,6 @@ _PAUSE: Final = 0.5  # seconds before a worker that died is started again, doubl
 _DEATHS: Final = 5  # in a row: then starting again does not help
 _LAST_WORDS: Final = 1.0  # seconds for the rest of its output
 _CHUNK: Final = 64 * 1024
-_ERROR: Final = re.compile(r"error\[(\w+)\]: (.*)")
 
 
 class Fleet:
@@ -101,14 +100,12 @@ class Fleet:
         finally:
             for claimed in self._ports:
                 claimed.socket.close()
-            for task in (waiting, exchanging, *keeping):
-                task.cancel()
-            results = await asyncio.gather(waiting, exchanging, *keeping, return_exceptions=True)
+            await end(waiting, exchanging, *keeping)
             os.close(read)
             os.close(write)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        for task in (exchanging, *keeping):
+            if not task.cancelled():
+                task.result()
         logger.info("stopped")
 
     def _changed(self) -> None:
@@ -319,7 +316,7 @@ class _Worker:
 
     async def end(self, seconds: float) -> None:
         """Tell it to end, and kill it if it has not within so many seconds."""
-        await end(self._process, seconds)
+        await end_process(self._process, seconds)
         await self.ended()
 
     async def _log(self) -> None:
@@ -335,7 +332,7 @@ class _Worker:
 
     def _say(self, said: bytes) -> None:
         lines = said.decode("utf-8", "backslashreplace").split("\n")
-        if (error := _ERROR.fullmatch(lines[-1])) is not None:
+        if (error := SAID.fullmatch(lines[-1])) is not None:
             self._error = error[1], error[2]
             lines.pop()
         if lines:

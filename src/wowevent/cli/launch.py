@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import IO, Any, Final
 
 import psutil
 
-from wowevent.cli.exits import CommandError
+from wowevent.cli.exits import SAID, CommandError
 from wowevent.cli.pidfile import Record, find
 from wowevent.cli.serve import flags, log_of
 from wowevent.cli.stopping import end
@@ -102,7 +101,7 @@ def _found(data_dir: Path, process: subprocess.Popen[bytes] | None, deadline: fl
 
 def _why(status: int | None, told: list[str], log: list[str]) -> CommandError:
     """The error that it ended with, in its own words where it had some."""
-    said = next((found for line in reversed(told) if (found := re.fullmatch(r"error\[(\w+)\]: (.*)", line))), None)
+    said = next((found for line in reversed(told) if (found := SAID.fullmatch(line))), None)
     if said is not None:
         return CommandError(said[1], said[2])
     how = f"did not serve within {_PATIENCE:g} s" if status is None else f"ended with status {status}"

@@ -215,15 +215,14 @@ async def _show(watch: _Watch, told: asyncio.Event, interval: float) -> None:
                 watch.changed.clear()
                 live.update(draw(watch.sample(), rows=console.height), refresh=True)
                 if await _within(told, _REDRAW):
-                    return
+                    break
                 with suppress(TimeoutError):
                     async with asyncio.timeout(interval):
                         await watch.changed.wait()
     finally:
-        if not looking.done():
-            looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await looking
+        await end(looking)
+    if not looking.cancelled():
+        looking.result()
 
 
 async def _looking(watch: _Watch, told: asyncio.Event, interval: float) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from math import isfinite
 from typing import Annotated
 
@@ -16,6 +14,7 @@ from wowevent.cli.arguments import Time, moment
 from wowevent.cli.consent import Yes, consent
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.exits import CommandError
+from wowevent.cli.progress import progress
 from wowevent.cli.show import counted, printer
 from wowevent.delivery import current
 from wowevent.event import Event, check_name
@@ -120,53 +119,38 @@ class _Progress:
 
 async def _print(settings: Settings, config: ReplayConfig, *, json: bool) -> None:
     show = printer(json=json)
-    progress = _Progress()
+    so_far = _Progress()
 
     async def handle(event: Event) -> None:
         show(event)
         delivery = current()
-        progress.passed(None if delivery is None else delivery.position)
+        so_far.passed(None if delivery is None else delivery.position)
 
     async with open_bus(settings) as bus:
         try:
             await bus.replay(handle, config)
         except asyncio.CancelledError:
-            note(progress.stopped())
+            note(so_far.stopped())
             raise
 
 
 async def _republish(way: _Way, config: ReplayConfig, total: int) -> int:
-    """How many were published, with a bar meanwhile if somebody looks at it."""
-    progress = _Progress(total)
+    """How many were published; how far it is shows meanwhile."""
+    so_far = _Progress(total)
     try:
-        with _bar(total) as show:
+        with progress({"replaying": "events"}) as show:
 
             def told(count: int, position: Position) -> None:
-                progress.reached(count, position)
-                show(count)
+                so_far.reached(count, position)
+                show("replaying", count, count / max(count, total))
 
             async with AsyncExitStack() as buses:
                 bus = await buses.enter_async_context(open_bus(way.source))
                 to = None if way.stays else await buses.enter_async_context(open_bus(way.target))
                 return await bus.replay_into(way.topic, config, to=to, progress=told)
     except asyncio.CancelledError:
-        note(progress.stopped())
+        note(so_far.stopped())
         raise
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], object]]:
-    """What takes the count so far, and shows it on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda count: progress.update(task, completed=count)
 
 
 async def _count(settings: Settings, config: ReplayConfig) -> int:

@@ -47,18 +47,17 @@ def _printer_for_people() -> Callable[[Event], None]:
         time = _shown_time(event.timestamp)
         source = f" [cyan]{escape(event.source_agent)}[/]" if event.source_agent else ""
         urgent = f" [red]priority={event.priority}[/]" if event.priority != 5 else ""
-        console.print(f"[dim]{time}[/] [bold]{event.topic}[/]{source}{urgent} {escape(_payload(event))}")
+        console.print(f"[dim]{time}[/] [bold]{event.topic}[/]{source}{urgent} {escape(payload(event, _WIDTH))}")
         console.file.flush()
 
     return show
 
 
-def _payload(event: Event) -> str:
-    """The payload's JSON, cut, and without characters that a terminal would obey."""
+def payload(event: Event, width: int) -> str:
+    """The payload's JSON, cut to so many characters, and without those that a terminal would obey."""
     body = memoryview(event.body)
-    text = bytes(body[: 4 * _WIDTH]).decode("utf-8", "replace")
-    cut = text if len(text) <= _WIDTH and len(body) <= 4 * _WIDTH else f"{text[:_WIDTH]}…"
-    return plain(cut)
+    text = bytes(body[: 4 * width]).decode("utf-8", "replace")
+    return plain(text if len(text) <= width and len(body) <= 4 * width else f"{text[:width]}…")
 
 
 def print_json(value: object) -> None:

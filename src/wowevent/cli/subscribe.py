@@ -13,6 +13,7 @@ from wowevent.bus import EventBus
 from wowevent.cli.engine import Namespace, Url, note, open_bus, settle
 from wowevent.cli.show import printer
 from wowevent.delivery import current
+from wowevent.ending import end
 from wowevent.event import Event
 from wowevent.process.loop import ending, run
 from wowevent.settings import Settings
@@ -114,5 +115,4 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
+        await end(*tasks)

@@ -13,6 +13,7 @@ from typing import Final
 
 from wowevent.bus import EventBus
 from wowevent.cli.exits import CommandError
+from wowevent.ending import end
 from wowevent.log import logger
 from wowevent.process.loop import ending
 
@@ -54,14 +55,12 @@ async def supervise(arguments: Sequence[str], workers: int, watched: Path | None
         await asyncio.wait({waiting, *jobs}, return_when=asyncio.FIRST_COMPLETED)
         logger.info("workers are told to end", workers=workers)
     finally:
-        for task in (waiting, *jobs):
-            task.cancel()
-        results = await asyncio.gather(waiting, *jobs, return_exceptions=True)
+        await end(waiting, *jobs)
         os.close(read)
         os.close(write)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    for job in jobs:
+        if not job.cancelled():
+            job.result()
 
 
 async def _keep(number: int, arguments: Sequence[str], parent: int, watched: Path | None) -> None:
@@ -106,13 +105,12 @@ async def _ended_or_changed(
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         return changing.result() if changing is not None and changing.done() else ""
     finally:
-        if changing is not None:
-            changing.cancel()
+        await end(ended, changing)
         if process.returncode is None:
-            await end(process, _GRACE)
+            await end_process(process, _GRACE)
 
 
-async def end(process: asyncio.subprocess.Process, seconds: float) -> None:
+async def end_process(process: asyncio.subprocess.Process, seconds: float) -> None:
     """Tell it to end, kill it if it has not within so many seconds, and return when it has."""
     with suppress(ProcessLookupError):
         process.terminate()

@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from wowevent.broker import Broker, Position, Stored
 from wowevent.codec import encode
-from wowevent.copying.note import TOPICS
-from wowevent.copying.past import FACTS, Past, Told, once
+from wowevent.copying.past import Past, Told, facts, is_newer, once
 from wowevent.event import Event
 
 Kind = Literal["missing", "changed", "misplaced", "twice"]
@@ -130,10 +129,10 @@ async def compare(
             await found.rest()
     if wrong is None and found.others:
         wrong = await _twice(source, upto, found.others)
-    facts, changed = await _facts(source, target)
+    count, changed = await _facts(source, target)
     return Compared(
         events=found.events,
-        facts=facts,
+        facts=count,
         others=len(found.others),
         source=str(found.source),
         target=str(found.target),
@@ -153,17 +152,12 @@ async def _twice(source: Broker, upto: Position, others: set[str]) -> Difference
 
 async def _facts(source: Broker, target: Broker) -> tuple[int, Difference | None]:
     """How many facts are the same or newer at the target, and the first that is neither."""
-    there = {stored.event.topic: stored.event async for stored in Past(target, None, query=FACTS).read()}
-    count = 0
-    async for stored in Past(source, None, query=FACTS).read():
-        fact, known = stored.event, there.get(stored.event.topic)
-        if fact.topic.startswith(TOPICS):
-            continue
-        if known is None:
+    there, here = await facts(target), await facts(source)
+    for count, (topic, stored) in enumerate(here.items()):
+        if topic not in there:
             return count, difference("missing", stored)
-        if known.event_id == fact.event_id and encode(known) != encode(fact):
+        fact, known = stored.event, there[topic].event
+        same = known.event_id == fact.event_id
+        if is_newer(fact, known) or (same and encode(known) != encode(fact)):
             return count, difference("changed", stored)
-        if known.event_id != fact.event_id and known.timestamp < fact.timestamp:
-            return count, difference("changed", stored)
-        count += 1
-    return count, None
+    return len(here), None

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from wowevent.broker import Broker, Position, Query, Stored
 from wowevent.copying import note as notes
 from wowevent.copying.note import Note
-from wowevent.copying.past import FACTS, Past, Told, once
+from wowevent.copying.past import Past, Told, facts, is_newer, once
 from wowevent.directory import Directory
 from wowevent.errors import Closed, PositionLost
 
@@ -99,7 +99,7 @@ class Copy:
         there = set() if note.whole else await self._under_way(note)
         note = structs.replace(note, whole=False)
         await notes.write(self._directory, self.upto.epoch, note)
-        facts = await self._copy_facts()
+        copied_facts = await self._copy_facts()
         past = Past(self._source, note.source, self.upto)
         async with aclosing(once(past.read(told))) as events:
             async for stored in events:
@@ -108,12 +108,12 @@ class Copy:
                 else:
                     await self._add(note, stored)
         await self._send()
-        facts += await self._copy_facts()  # those that changed meanwhile
+        copied_facts += await self._copy_facts()  # those that changed meanwhile
         await self._write(note, self.upto, whole=True)
         return Copied(
             events=self._events,
             known=self._known,
-            facts=facts,
+            facts=copied_facts,
             damaged=past.damaged,
             gone=past.gone,
             position=self.upto,
@@ -163,14 +163,12 @@ class Copy:
 
     async def _copy_facts(self) -> int:
         """The newest of each that the target does not have, or has an older one of; how many."""
-        there = {stored.event.topic: stored.event async for stored in Past(self._target, None, query=FACTS).read()}
-        missing = []
-        async for stored in Past(self._source, None, query=FACTS).read():
-            fact = stored.event
-            known = there.get(fact.topic)
-            older = known is None or (known.event_id != fact.event_id and known.timestamp < fact.timestamp)
-            if older and not fact.topic.startswith(notes.TOPICS):
-                missing.append(fact)
+        there, here = await facts(self._target), await facts(self._source)
+        missing = [
+            stored.event
+            for topic, stored in here.items()
+            if topic not in there or is_newer(stored.event, there[topic].event)
+        ]
         for start in range(0, len(missing), _TOGETHER):
             await self._target.publish(missing[start : start + _TOGETHER])
         return len(missing)

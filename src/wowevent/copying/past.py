@@ -8,9 +8,11 @@ from contextlib import aclosing
 from typing import Final
 
 from wowevent.broker import CONTROL, KNOWN_IDS, Broker, Iteration, Position, Query, Stored
+from wowevent.copying.note import TOPICS
 from wowevent.errors import PositionLost, StorageDamaged
+from wowevent.event import Event
 
-FACTS: Final = Query(patterns=(f"{CONTROL}#",))
+_FACTS: Final = Query(patterns=(f"{CONTROL}#",))
 _EVENTS: Final = Query(patterns=("#",))
 _DAMAGED: Final = 1_000  # in a row: then it is the log that cannot be read, not an event of it
 _STEP: Final = 500  # events after which it is told how far it is
@@ -95,6 +97,17 @@ class Past:
         head = (await self._broker.ping()).head
         if self._place is not None and (head.epoch != self._place.epoch or head.offset < self._last):
             raise lost
+
+
+async def facts(broker: Broker) -> dict[str, Stored]:
+    """The newest of each shared fact, by topic, but for what copies note of themselves. BrokerError."""
+    async with aclosing(Past(broker, None, query=_FACTS).read()) as found:
+        return {stored.event.topic: stored async for stored in found if not stored.event.topic.startswith(TOPICS)}
+
+
+def is_newer(fact: Event, known: Event) -> bool:
+    """Whether a fact takes the place of what is known by its topic."""
+    return fact.event_id != known.event_id and fact.timestamp > known.timestamp
 
 
 async def once(events: AsyncGenerator[Stored]) -> AsyncGenerator[Stored]:

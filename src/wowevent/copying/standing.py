@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from msgspec import Struct, structs
 
-from wowevent.broker import Broker, Position, Query, Stored, Subscription, SubscriptionInfo
+from wowevent.broker import Broker, Position, Query, Stored, SubscriptionInfo
 from wowevent.clock import Clock
 from wowevent.copying.past import Past
 from wowevent.routing import matches
@@ -59,7 +59,7 @@ async def carry_over(
         elif info.oldest is not None and not info.lapsed:
             waiting[id] = info, now - info.oldest - _SLACK
         elif _idle(source, info):
-            await _declare(target, info.subscription)
+            await target.declare(info.subscription)
             found.append(_standing(info, "new"))
         else:
             found.append(_standing(info, "unknown"))
@@ -113,15 +113,11 @@ async def _place(
         place = None if stored is None else places.get(stored.event.event_id)
         if stored is not None and place is not None:
             before = Position(place.epoch, place.offset - 1)
-            await _declare(target, structs.replace(subscription, start=before))
+            await target.declare(structs.replace(subscription, start=before))
             standings.append(_standing(info, "unread", stored.event.event_id))
         elif stored is None and subscription.id in first:  # the next run brings it
-            await _declare(target, subscription)
+            await target.declare(subscription)
             standings.append(_standing(info, "new"))
         else:
             standings.append(_standing(info, "unknown"))
     return standings
-
-
-async def _declare(target: Broker, subscription: Subscription) -> None:
-    await target.declare(subscription)

@@ -24,6 +24,7 @@ from wowevent.broker import Broker
 from wowevent.brokers import open_broker
 from wowevent.doctor import machine, places, ports, standing
 from wowevent.doctor.discretion import Discretion
+from wowevent.ending import seen
 from wowevent.errors import BrokerUnavailable, BusError, NotPermitted
 from wowevent.finding import Check, Finding, Verdict, worst
 from wowevent.settings import Settings
@@ -33,6 +34,7 @@ __all__ = ["CHECKS", "ENGINE", "LIMIT", "SETTINGS", "Report", "at_engine", "exam
 LIMIT: Final = 5.0
 """Seconds that each look has."""
 _LEAVING: Final = 3.0  # seconds to say goodbye to an engine
+_HEEDED: Final = 1.0  # seconds for what is cancelled to end
 
 SETTINGS: Final = Check("settings", "every setting has a value that it can have")
 ENGINE: Final = Check("engine.reachable", "an answer within 5 s")
@@ -90,14 +92,15 @@ async def at_engine(url: str, namespace: str = "default") -> tuple[str, list[Fin
     entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     findings: list[Finding] = []
     visit = asyncio.create_task(_visit(url, broker, entered, findings), name="doctor:engine")
-    await asyncio.wait([visit, entered], timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
-    if not entered.done():
-        return "", [await _unreached(visit)]
-    await asyncio.wait([visit], timeout=LIMIT + _LEAVING)
-    if not findings:
-        return broker.capabilities.promise, [await _unreached(visit)]
-    visit.cancel()  # should it still say goodbye
-    return broker.capabilities.promise, findings
+    try:
+        await asyncio.wait([visit, entered], timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        if entered.done():
+            await asyncio.wait([visit], timeout=LIMIT + _LEAVING)
+        late = not visit.done()
+    finally:
+        await _leave(visit)
+    promise = broker.capabilities.promise if entered.done() else ""
+    return promise, findings or [_unreached(visit, late=late)]
 
 
 async def _not_looked_at() -> tuple[str, list[Finding]]:
@@ -129,11 +132,9 @@ async def _standing(subscriptions: Callable[[], Awaitable[Any]]) -> Sequence[Fin
     return standing.judge(await subscriptions())
 
 
-async def _unreached(visit: asyncio.Task[None]) -> Finding:
+def _unreached(visit: asyncio.Task[None], *, late: bool) -> Finding:
     change = "is it running, and is the URL right? wowevent doctor --url says what another one answers"
-    if not visit.done():
-        visit.cancel()
-        await asyncio.wait([visit], timeout=1)
+    if late:
         return ENGINE.fail(f"no answer within {LIMIT:.0f} s", change)
     if visit.cancelled():  # by a driver whose connection broke
         return ENGINE.fail("the connection was lost", change)
@@ -162,11 +163,13 @@ def _list(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
 
 async def within(check: Check, look: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
     """What a look finds. That it takes too long, or breaks, is a finding of its own."""
-    task = asyncio.ensure_future(look())
-    await asyncio.wait([task], timeout=LIMIT)
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=1)
+    task: asyncio.Future[Sequence[Finding]] = asyncio.ensure_future(look())
+    try:
+        await asyncio.wait([task], timeout=LIMIT)
+        late = not task.done()
+    finally:
+        await _leave(task)
+    if late:
         return [check.unknown(f"no answer within {LIMIT:.0f} s", "try again; what does not answer here is in trouble")]
     if task.cancelled():
         return [check.unknown("the connection was lost", "try again")]
@@ -174,6 +177,13 @@ async def within(check: Check, look: Callable[[], Awaitable[Sequence[Finding]]])
     if error is None:
         return task.result()
     return [check.unknown(_text(error), _advice(error))]
+
+
+async def _leave(task: asyncio.Future[Any]) -> None:
+    """Cancel it if it goes on. One that does not heed that is not waited for, and what it raises is nobody's."""
+    task.add_done_callback(seen)
+    task.cancel()
+    await asyncio.wait([task], timeout=_HEEDED)
 
 
 def _advice(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from wowevent.access.sight import seen_agent
+from wowevent.access.sight import seen_agents
 from wowevent.mcp.call import Call
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Tool
@@ -30,8 +30,8 @@ async def agents(call: Call, asked: Which) -> dict[str, Any]:
     half.
     Errors: broker_unavailable.
     """
-    found = [seen_agent(call.identity, info) for info in await (await call.bus()).agents()]
-    fits = [each for each in found if each is not None and _fits(each, asked)]
+    found = seen_agents(call.identity, await (await call.bus()).agents())
+    fits = [each for each in found if _fits(each, asked)]
     shown = fitting(msgspec.to_builtins(each) for each in fits[: asked.limit])
     return {"agents": shown, "more": len(shown) < len(fits)}
 

@@ -11,7 +11,6 @@ from msgspec import Meta, Struct, structs
 from wowevent.access.sight import seen_conversation
 from wowevent.causation import find
 from wowevent.conversation import Step, conversation
-from wowevent.errors import ConversationNotFound, shown
 from wowevent.mcp.call import Call
 from wowevent.mcp.shown import fitting
 from wowevent.mcp.tool import Tool
@@ -36,9 +35,7 @@ async def trace(call: Call, asked: Trace) -> dict[str, Any]:
     Errors: conversation_not_found, invalid_event.
     """
     bus = await call.bus()
-    found = seen_conversation(call.identity, await find(bus.broker, asked.id, asked.limit, time.time()))
-    if not found.stored and not found.letters:
-        raise ConversationNotFound(f"no event is known by {shown(asked.id)}, nor is anything of that correlation id")
+    found = seen_conversation(call.identity, await find(bus.broker, asked.id, asked.limit, time.time()), asked.id)
     tree = conversation(found)
     steps = fitting(_shown(step) for step in tree.steps)
     more = tree.more or len(steps) < len(tree.steps)

@@ -19,6 +19,7 @@ from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
 from wowevent.access.tls import server_context
 from wowevent.access.watch import watch
+from wowevent.ending import end
 from wowevent.errors import BusError, NotPermitted, Unauthenticated
 from wowevent.mcp.call import Caller
 from wowevent.mcp.server import Server
@@ -64,9 +65,9 @@ async def serving(
                 await asyncio.sleep(0.01)
             yield f"{listening.url}{PATH}"
         finally:
-            watching.cancel()
             http.should_exit = True
-            await asyncio.gather(answering, watching, return_exceptions=True)
+            await asyncio.wait({answering})
+            await end(watching)
 
 
 def _app(manager: StreamableHTTPSessionManager, settings: Settings, keyring: Keyring | None) -> Starlette:

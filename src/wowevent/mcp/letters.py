@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from wowevent.access.sight import check_named, sees_letter, sees_letters
+from wowevent.access.sight import check_named, letters_seen
 from wowevent.broker import DeadLetter, Reason
 from wowevent.bus import EventBus
-from wowevent.dead_letter import TOGETHER, named
-from wowevent.errors import shown
+from wowevent.dead_letter import TOGETHER, all_named, named
 from wowevent.event import check_name
 from wowevent.fingerprint import MOST, PATTERN, Grouping, LetterGroup
 from wowevent.mcp.call import Call
@@ -87,7 +85,10 @@ async def redeliver(call: Call, asked: Redeliver) -> dict[str, Any]:
     if bool(asked.ids) == any(filters):
         raise Refusal("invalid_arguments", "redeliver: say which: ids, or at least one filter, and not both")
     bus = await call.bus()
-    found = await _named(call, bus, asked.ids) if asked.ids else await _fitting(call, bus, asked, asked.limit + 1)
+    if asked.ids:
+        found: Sequence[DeadLetter] = await all_named(bus.broker, asked.ids, letters_seen(call.identity))
+    else:
+        found = await _fitting(call, bus, asked, asked.limit + 1)
     letters = found[: asked.limit]
     more = len(found) > len(letters)
     if not asked.confirm:
@@ -151,7 +152,7 @@ def _filters(call: Call, asked: Filters) -> dict[str, Any]:
         "event_id": asked.event_id,
         "correlation_id": asked.correlation_id,
         "fingerprint": asked.fingerprint,
-        "where": None if sees_letters(call.identity) else partial(sees_letter, call.identity),
+        "where": letters_seen(call.identity),
     }
 
 
@@ -161,12 +162,3 @@ async def _fitting(call: Call, bus: EventBus, asked: Filters, limit: int) -> Seq
     if asked.subscription is not None and not found:
         check_named(call.identity, await bus.subscriptions(), asked.subscription)
     return found
-
-
-async def _named(call: Call, bus: EventBus, ids: Sequence[str]) -> list[DeadLetter]:
-    """The letters of these ids, all of them."""
-    there = {each.id: each for each in await named(bus.broker, ids) if sees_letter(call.identity, each)}
-    asked = list(dict.fromkeys(ids))
-    if missing := [id for id in asked if id not in there]:
-        raise Refusal("dead_letter_not_found", f"there is no dead letter {', '.join(map(shown, missing[:10]))}")
-    return [there[id] for id in asked]

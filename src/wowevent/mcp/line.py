@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from wowevent.bus import EventBus
+from wowevent.ending import end
 from wowevent.errors import Closed
 
 _GOODBYE = 5.0  # seconds for what is under way to end
@@ -34,9 +35,7 @@ class Line:
     async def close(self) -> None:
         """Stop it; nothing is opened any more."""
         self._closed = True
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+        await end(self._starting)
         if self._bus is not None:
             await self._bus.stop(timeout=_GOODBYE)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from wowevent.access.sight import seen_agent
+from wowevent.access.sight import seen_agents
 from wowevent.roster import AgentInfo
 from wowevent.service.access import asker
 from wowevent.service.answers import answer
@@ -25,5 +25,4 @@ class Agents(Struct):
 
 async def agents(request: Request) -> Response:
     """`{"agents": […]}`, by name. The first request of a process takes a second and a half."""
-    identity, found = asker(request), await bus_of(request).agents()
-    return answer(Agents([each for info in found if (each := seen_agent(identity, info)) is not None]))
+    return answer(Agents(seen_agents(asker(request), await bus_of(request).agents())))

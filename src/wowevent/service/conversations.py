@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from wowevent.access.sight import seen_conversation
 from wowevent.causation import MOST, find
 from wowevent.conversation import conversation as tree
-from wowevent.errors import ConversationNotFound, shown
 from wowevent.service.access import asker
 from wowevent.service.answers import answer
 from wowevent.service.asking import bus_of, limit_of
@@ -25,7 +24,5 @@ async def conversation(request: Request) -> Response:
     """
     bus, id = bus_of(request), request.path_params["id"]
     limit = limit_of(request.query_params.get("limit"), MOST) or MOST
-    found = seen_conversation(asker(request), await find(bus.broker, id, limit, time.time()))
-    if not found.stored and not found.letters:
-        raise ConversationNotFound(f"no event is known by {shown(id)}, nor is anything of that correlation id")
+    found = seen_conversation(asker(request), await find(bus.broker, id, limit, time.time()), id)
     return answer(tree(found))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, NoRet
 import msgspec
 from msgspec import Meta, Struct
 
+from wowevent.ending import end
 from wowevent.errors import BusError, printable
 from wowevent.errors import shown as shown_id
 from wowevent.log import logger
@@ -200,8 +201,7 @@ class Jobs(Generic[S]):
 
     async def _do(self, job: Job[S], what: Steering) -> None:
         if what == "cancel":
-            job.task.cancel()
-            await asyncio.gather(job.task, return_exceptions=True)
+            await end(job.task)
         elif job.going and job.control is not None:
             (job.control.pause if what == "pause" else job.control.resume)()
             job.shown.state = "paused" if what == "pause" else "running"

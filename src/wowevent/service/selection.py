@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct
 
-from wowevent.access.sight import check_named, sees_letter, sees_letters
+from wowevent.access.sight import check_named, letters_seen, sees_letter
 from wowevent.broker import DeadLetter, DeadQuery, Reason
 from wowevent.dead_letter import named
 from wowevent.errors import DeadLetterNotFound, InvalidEvent, shown
@@ -80,14 +79,13 @@ async def ordered(request: Request, kind: type[C]) -> C:
 
 def filters(request: Request, choice: Choice) -> dict[str, Any]:
     """What is asked for, of what may be seen."""
-    identity = asker(request)
     return {
         "subscription": choice.subscription,
         "reason": choice.reason,
         "event_id": choice.event_id,
         "correlation_id": choice.correlation_id,
         "fingerprint": choice.fingerprint,
-        "where": None if sees_letters(identity) else partial(sees_letter, identity),
+        "where": letters_seen(asker(request)),
     }
 
 

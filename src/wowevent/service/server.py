@@ -23,6 +23,7 @@ from wowevent.access.address import Listening, names_of
 from wowevent.access.keyring import Keyring
 from wowevent.access.tls import server_context
 from wowevent.bus import EventBus
+from wowevent.ending import end
 from wowevent.errors import BrokerError
 from wowevent.log import logger
 from wowevent.process.loop import ending
@@ -76,7 +77,8 @@ async def serve(
 
     It is not waited for long: an engine that is away does not keep the service from saying so.
 
-    Raises BrokerError for an engine that refuses for good. One that is away only makes the service not ready.
+    Raises BrokerError for an engine that refuses for good, and OSError for a socket that cannot be listened on; what
+    `started` raises ends it, too. An engine that is away only makes the service not ready.
     """
     if bus is not None:
         bus.attendance.front = True
@@ -100,21 +102,23 @@ async def serve(
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag, and no event
             await asyncio.sleep(0.01)
         await asyncio.wait({waiting, serving, starting}, timeout=_AT_ONCE, return_when=asyncio.FIRST_COMPLETED)
-        if started is not None and not _failed(starting):
+        if started is not None and not _failed(starting) and not serving.done():
             await started()
         await asyncio.wait({waiting, serving, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and not _failed(starting):
             await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
         if place is not None and not serving.done():
             await _leave_to_others(app, server)
-        await _drain(app, bus, beside, starting)
     finally:
-        waiting.cancel()
-        watching.cancel()
-        server.should_exit = True
-        await asyncio.gather(serving, waiting, watching, return_exceptions=True)
-    if _failed(starting):
-        starting.result()
+        try:
+            await _drain(app, bus, beside, starting)
+        finally:
+            server.should_exit = True
+            await asyncio.wait({serving})
+            await end(waiting, watching)
+    for task in (starting, serving):
+        if _failed(task):
+            task.result()
 
 
 def _failed(task: asyncio.Task[None]) -> bool:
@@ -176,8 +180,7 @@ async def _drain(app: Starlette, bus: EventBus | None, beside: Beside | None, st
     def left() -> float:
         return max(_LEAST, until - time.monotonic())
 
-    starting.cancel()
-    await asyncio.gather(starting, return_exceptions=True)
+    await end(starting)
     with suppress(TimeoutError):  # an engine that is away keeps a replay from ending
         async with asyncio.timeout(_DRAIN):
             await drain(app)

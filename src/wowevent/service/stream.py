@@ -181,7 +181,7 @@ class EventStream:
         ends: list[Coroutine[Any, Any, object]] = [self._pump(send), _gone(receive), self._streams.ended.wait()]
         if self._stands is not None:
             ends.append(fallen(self._stands, self._listener))
-        tasks = [asyncio.create_task(end, name="wowevent:stream") for end in ends]
+        tasks = [asyncio.create_task(each, name="wowevent:stream") for each in ends]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
