@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import difflib
 import inspect
-import io
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +14,9 @@ import pytest
 from msgspec import Struct
 
 import wowevent.broker
+from tests import made_pages
 from tests.conformance.engines import ENGINES
+from tests.made_pages import row
 from wowevent.broker import Capabilities
 from wowevent.brokers import open_broker
 
@@ -123,7 +121,7 @@ def capabilities_table() -> str:
     for name, texts in explained().items():
         values = [getattr(each, name) for each in engines]
         rows.append((f"`{name}`", *(_word(value) for value in values), *texts))
-    return "".join(_row(cells) for cells in rows)
+    return "".join(row(cells) for cells in rows)
 
 
 def _word(value: bool | int) -> str:
@@ -161,26 +159,11 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(each)
 
 
-class _Collector:
-    """A plugin that keeps what pytest collects."""
-
-    def __init__(self) -> None:
-        self.items: list[pytest.Function] = []
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.items = [item for item in session.items if isinstance(item, pytest.Function)]
-
-
 def collected() -> list[Test]:
     """The suite's tests in the order of their files and lines. Once a process, and none in which pytest runs."""
-    collector, said = _Collector(), io.StringIO()
-    options = ["--collect-only", "-qq", "--assert=plain", "-p", "no:cacheprovider", f"--broker={','.join(ENGINES)}"]
-    with contextlib.redirect_stdout(said):
-        status = pytest.main([str(SUITE), *options], plugins=[collector])
-    if status != pytest.ExitCode.OK:
-        raise SystemExit(said.getvalue())
     found: dict[Callable[..., Any], list[pytest.Function]] = {}
-    for item in sorted(collector.items, key=lambda item: (item.path.name, item.reportinfo()[1] or 0)):
+    items = made_pages.collected([SUITE], ENGINES)
+    for item in sorted(items, key=lambda item: (item.path.name, item.reportinfo()[1] or 0)):
         found.setdefault(item.function, []).append(item)
     return [_test(function, items) for function, items in found.items()]
 
@@ -230,15 +213,11 @@ def _chapter(area: str, tests: Sequence[Test]) -> str:
     engines, own = declared(), [test for test in tests if test.area == area]
     rows = [(area.removesuffix(".py"), *(each.name for each in engines)), ("---",) * (1 + len(engines))]
     rows += [(_sentence(test.name), *(test.cell(each) for each in engines)) for test in own]
-    return f"\n### {own[0].about.rstrip('.')}\n\n" + "".join(_row(cells) for cells in rows)
+    return f"\n### {own[0].about.rstrip('.')}\n\n" + "".join(row(cells) for cells in rows)
 
 
 def _sentence(name: str) -> str:
     return name.removeprefix("test_").replace("_", " ")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "|---" * len(cells) + "|\n" if cells[0] == "---" else f"| {' | '.join(cells)} |\n"
 
 
 def engines_page(page: str) -> str:
@@ -252,15 +231,8 @@ def engines_page(page: str) -> str:
 def main() -> None:
     """Write both pages; with `--check` only say what would change, and end with 1 if anything would."""
     engines, conformance = ROOT / "docs" / "engines.md", ROOT / "docs" / "conformance.md"
-    wanted = {engines: engines_page(engines.read_text()), conformance: conformance_page(collected())}
-    stale = {path: text for path, text in wanted.items() if not path.exists() or path.read_text() != text}
-    for path, text in stale.items():
-        if "--check" in sys.argv:
-            there = path.read_text().splitlines() if path.exists() else []
-            print(*difflib.unified_diff(there, text.splitlines(), path.name, COMMAND, n=0, lineterm=""), sep="\n")  # noqa: T201 - what a command says
-        else:
-            path.write_text(text)
-    sys.exit("--check" in sys.argv and bool(stale))
+    pages = {engines: engines_page(engines.read_text()), conformance: conformance_page(collected())}
+    made_pages.write(pages, COMMAND)
 
 
 if __name__ == "__main__":

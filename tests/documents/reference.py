@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
 from enum import Enum
@@ -16,6 +14,7 @@ from itertools import pairwise
 from types import ModuleType
 from typing import Any, Final
 
+from tests import made_pages
 from tests.documents.pages import ROOT
 
 COMMAND: Final = "python -m tests.documents.reference"
@@ -257,12 +256,7 @@ def _own(error: type) -> bool:
 
 def main() -> None:
     """Write the page; with `--check` only say what would change, and end with 1 if anything would."""
-    there, wanted = PAGE.read_text() if PAGE.exists() else "", page()
-    if "--check" in sys.argv:
-        changed = difflib.unified_diff(there.splitlines(), wanted.splitlines(), PAGE.name, COMMAND, n=0, lineterm="")
-        print(*changed, sep="\n")  # noqa: T201 - what a command says
-        sys.exit(there != wanted)
-    PAGE.write_text(wanted)
+    made_pages.write({PAGE: page()}, COMMAND)
 
 
 if __name__ == "__main__":

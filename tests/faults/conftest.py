@@ -15,7 +15,8 @@ from msgspec import Struct
 from benchmarks.machine import describe
 from tests.faults.checker import Report
 from tests.faults.lab import Lab
-from tests.faults.rabbit import UNANSWERED, Rabbit
+from tests.faults.load import UNANSWERED
+from tests.faults.rabbit import Rabbit
 from tests.faults.report import Figures, Run, engine_of, line
 from tests.faults.router_lab import RouterLab
 from tests.servers import Server, nats_running, redis_running

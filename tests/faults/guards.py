@@ -104,6 +104,15 @@ GUARDS: Final = (
     ),
     Promise(
         area=_HANDS,
+        says="A suspect put into a queue that was just made: a server killed then answers nobody who asks it any more",
+        tests=(
+            "test_without_waiting_a_queue_made_for_a_suspect_goes_with_the_server",
+            "test_without_deleting_it_a_queue_that_was_being_made_stays_broken",
+        ),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area=_HANDS,
         says="No note of what was given back untouched: an innocent is charged",
         tests=("test_without_its_note_what_is_given_back_is_charged",),
         on=("rabbitmq",),
@@ -178,6 +187,12 @@ GUARDS: Final = (
         area="Lines and input",
         says="A publish without a bound: where nothing passes it waits for ever",
         tests=("test_without_a_bound_a_publish_waits_for_ever",),
+        on=("rabbitmq",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="A queue deleted while it is bound: the server ends the lines of who publishes into it",
+        tests=("test_without_unbinding_it_first_a_queue_that_goes_breaks_who_publishes",),
         on=("rabbitmq",),
     ),
     Promise(

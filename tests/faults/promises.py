@@ -6,9 +6,6 @@ pytest. A name that no test has fails, and so does an engine that no test of a p
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +14,11 @@ from typing import Any, Final
 import pytest
 from msgspec import Struct
 
+from tests import made_pages
 from tests.faults.guards import GUARDS
 from tests.faults.report import engine_of
 from tests.faults.wanted import PROMISES, Promise
+from tests.made_pages import row
 
 TESTS: Final = Path(__file__).parents[1]
 PAGE: Final = TESTS.parent / "docs" / "promises.md"
@@ -74,27 +73,11 @@ class Found(Struct):
     cells: dict[str, str]
 
 
-class _Collector:
-    """A plugin that keeps what pytest collects."""
-
-    def __init__(self) -> None:
-        self.items: list[pytest.Function] = []
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.items = [item for item in session.items if isinstance(item, pytest.Function)]
-
-
 def collected() -> dict[str, Found]:
     """Every test of the suites, by its name. Once a process, and none in which pytest runs."""
-    collector, said = _Collector(), io.StringIO()
-    places = [str(path) for suite in SUITES for path in sorted(TESTS.glob(suite))]
-    options = ["--collect-only", "-qq", "--assert=plain", "-p", "no:cacheprovider", f"--broker={','.join(ENGINES)}"]
-    with contextlib.redirect_stdout(said):
-        status = pytest.main([*places, *options], plugins=[collector])
-    if status != pytest.ExitCode.OK:
-        raise SystemExit(said.getvalue())
+    places = [path for suite in SUITES for path in sorted(TESTS.glob(suite))]
     found: dict[str, Found] = {}
-    for item in collector.items:
+    for item in made_pages.collected(places, ENGINES):
         cells = found.setdefault(item.function.__name__, Found({})).cells
         for column in columns_of(item):
             word = "long" if item.name in getattr(item.module, "FOR_LONG", ()) else "yes"
@@ -157,11 +140,7 @@ def _chapter(title: str, promises: Sequence[Promise], found: Mapping[str, Found]
             by_reason.setdefault(reason, []).append(column)
         notes += [f"- {promise.says}: on {', '.join(columns)} {reason}" for reason, columns in by_reason.items()]
     told = "".join(f"{note}\n" for note in notes)
-    return f"\n{title}\n\n{''.join(map(_line, rows))}" + (f"\n{told}" if told else "")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "|---" * len(cells) + "|\n" if cells[0] == "---" else f"| {' | '.join(cells)} |\n"
+    return f"\n{title}\n\n{''.join(map(row, rows))}" + (f"\n{told}" if told else "")
 
 
 def main(collect: Callable[[], Mapping[str, Found]] = collected) -> None:
@@ -169,12 +148,7 @@ def main(collect: Callable[[], Mapping[str, Found]] = collected) -> None:
     found = collect()
     if wrong := gaps(found):
         sys.exit("\n".join(wrong))
-    wanted, there = page(found), PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if "--check" in sys.argv:
-        told = difflib.unified_diff(there.splitlines(), wanted.splitlines(), PAGE.name, COMMAND, n=0, lineterm="")
-        print(*told, sep="\n")  # noqa: T201 - what a command says
-        sys.exit(there != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
+    made_pages.write({PAGE: page(found)}, COMMAND)
 
 
 if __name__ == "__main__":

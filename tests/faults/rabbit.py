@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.faults.proxy import Proxy
 from tests.servers import Server, rabbitmq_says, rabbitmq_server
 
 YOUNG = 1.5
 """Seconds that a queue must be old for its server to know it after a SIGKILL (see `rabbitmq_server`)."""
-UNANSWERED = frozenset({"settled_twice", "revived"})
-"""What an acknowledgement that did not arrive looks like to the checker: nobody answers one."""
 
 
 class Rabbit:
@@ -65,3 +66,10 @@ class Rabbit:
     def tell(self, expression: str) -> str:
         """What an expression gives that the server evaluates."""
         return rabbitmq_says(self.server, expression)
+
+
+@asynccontextmanager
+async def line_to(rabbit: Rabbit) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy, and the URL of the virtual host by way of it."""
+    async with Proxy(rabbit.server.port, plain=True) as proxy:
+        yield proxy, f"amqp://127.0.0.1:{proxy.port}/{rabbit.host}"

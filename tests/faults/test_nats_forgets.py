@@ -11,7 +11,8 @@ from contextlib import suppress
 import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
-from tests.faults.nats import STREAMS, Traffic, restart, stream, tell
+from tests.faults.load import Traffic, history_of
+from tests.faults.nats import LEASE, STREAMS, restart, stream, tell
 from tests.servers import Server
 from wowevent import Event, EventBus
 from wowevent.broker import Ack, Query, Retry
@@ -66,29 +67,20 @@ async def healthy(bus: EventBus) -> float:
     return time.monotonic() - began
 
 
-async def history_of(bus: EventBus) -> set[str]:
-    """The ids that it has; who asks just when it is gone is told, and asks again."""
-    async with asyncio.timeout(_WITHIN):
-        while True:
-            with suppress(BrokerUnavailable):
-                return {each.event.event_id async for each in bus.history()}
-            await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize("what", LOSSES)
 async def test_what_somebody_deleted_is_made_again(
     lab: Lab, nats: Server, what: str, caplog: pytest.LogCaptureFixture, measured
 ):
     """By itself; nothing is confirmed that went nowhere, and what may be gone unread is said once."""
     async with EventBus(lab.url) as publishing, EventBus(lab.url) as consuming:
-        traffic = Traffic(publishing, consuming)
+        traffic = Traffic(publishing, consuming, lease=LEASE)
         await traffic.start()
         await traffic.goes_on(within=_WITHIN)
         before = set(traffic.confirmed)
         await LOSSES[what](nats)
         took = await traffic.goes_on(within=2 * _WITHIN)
         await asyncio.sleep(0.3)  # what was on its way
-        stored = await history_of(consuming)
+        stored = await history_of(consuming, within=_WITHIN)
         mended = await healthy(consuming)
         twice = len(traffic.handled) - len(set(traffic.handled))
         measured(1, recovery=took, healthy_after=mended, handled_twice=twice)
@@ -119,7 +111,7 @@ async def there(server: Server) -> set[str]:
 async def test_what_is_settled_stays_so_when_its_consumer_is_made_again(lab: Lab, nats: Server, measured):
     """The server's cursor is gone: what was published before may come once more, and what comes later comes once."""
     async with EventBus(lab.url) as publishing, EventBus(lab.url) as consuming:
-        traffic = Traffic(publishing, consuming)
+        traffic = Traffic(publishing, consuming, lease=LEASE)
         await traffic.start()
         for _ in range(50):
             await traffic.publish()

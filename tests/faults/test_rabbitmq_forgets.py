@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -11,11 +10,12 @@ import aiormq
 import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.load import Traffic, history_of
 from tests.faults.rabbit import Rabbit
 from wowevent import Event, EventBus
 from wowevent.broker import Query
 from wowevent.brokers import open_broker
-from wowevent.errors import BrokerUnavailable, BusError, PositionLost
+from wowevent.errors import BrokerUnavailable, PositionLost
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("rabbit")]
 
@@ -72,54 +72,6 @@ UNREAD = {"the queue", "everything", "the virtual host"}
 """With these, events may be gone that nobody had read."""
 
 
-class Traffic:
-    """Two buses: one publishes and notes what was confirmed, one has a subscription and notes what it handled."""
-
-    def __init__(self, publishing: EventBus, consuming: EventBus) -> None:
-        self._publishing = publishing
-        self._consuming = consuming
-        self._number = 0
-        self.handled: set[str] = set()
-        self.confirmed: set[str] = set()
-
-    async def start(self) -> None:
-        """Subscribe."""
-        await self._consuming.subscribe("load.#", self._handle, SUBSCRIPTION, subscription=SUBSCRIPTION)
-
-    def _handle(self, event: Event) -> None:
-        self.handled.add(event.event_id)
-
-    async def publish(self) -> str:
-        """One event, which is confirmed; its id."""
-        self._number += 1
-        event = Event(topic="load.made", event_id=f"n-{self._number}")
-        await self._publishing.publish(event)
-        self.confirmed.add(event.event_id)
-        return event.event_id
-
-    async def goes_on(self) -> float:
-        """Until an event that is confirmed now is handled; how many seconds that took."""
-        began = time.monotonic()
-        while True:
-            assert time.monotonic() - began < 2 * _WITHIN, "nothing comes"
-            id = ""
-            with suppress(BusError):
-                id = await self.publish()
-            for _ in range(10):
-                if id in self.handled:
-                    return time.monotonic() - began
-                await asyncio.sleep(0.02)
-
-
-async def history_of(bus: EventBus) -> set[str]:
-    """The ids that it has; who asks just when it is gone is told, and asks again."""
-    async with asyncio.timeout(_WITHIN):
-        while True:
-            with suppress(BrokerUnavailable):
-                return {each.event.event_id async for each in bus.history()}
-            await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize("what", LOSSES)
 async def test_what_somebody_deleted_is_made_again(
     lab: Lab, rabbit: Rabbit, what: str, caplog: pytest.LogCaptureFixture, measured
@@ -128,14 +80,14 @@ async def test_what_somebody_deleted_is_made_again(
     async with EventBus(lab.url) as publishing, EventBus(lab.url) as consuming:
         traffic = Traffic(publishing, consuming)
         await traffic.start()
-        await traffic.goes_on()
+        await traffic.goes_on(within=2 * _WITHIN)
         before = set(traffic.confirmed)
         await LOSSES[what](rabbit)
-        took = await traffic.goes_on()
+        took = await traffic.goes_on(within=2 * _WITHIN)
         await asyncio.sleep(0.3)  # what was on its way
-        stored = await history_of(consuming)
+        stored = await history_of(consuming, within=_WITHIN)
         measured(1, recovery=took)
-        assert traffic.confirmed - before <= stored | traffic.handled
+        assert traffic.confirmed - before <= stored | set(traffic.handled)
         assert took < _WITHIN
         if what in UNREAD:
             assert caplog.text.count("subscription lost unread events") == 1

@@ -13,13 +13,11 @@ import pytest
 from tests.faults.journal import Journal
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.proxy import Proxy
-from tests.faults.rabbit import Rabbit
+from tests.faults.rabbit import Rabbit, line_to
 from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard above this engine
     test_acknowledging_before_the_handler_loses,
     test_acknowledging_behind_it_does_not,
 )
-from tests.faults.test_rabbitmq_kills import promises
-from tests.faults.test_rabbitmq_network import line_to
 from tests.faults.worker import Publisher, build, publish_noted
 from wowevent import Event, EventBus
 from wowevent.broker import Broker, Retry, Settlement, Subscription
@@ -157,7 +155,7 @@ async def test_an_acknowledgement_before_its_copy_is_confirmed_loses(
     await broker.close()
     await lab.drain()
     report = await lab.verdict()
-    assert bool(promises(report)) is not guarded
+    assert bool(lab.broken(report)) is not guarded
     assert bool(report.lost) is not guarded
 
 

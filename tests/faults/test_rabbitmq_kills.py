@@ -1,7 +1,7 @@
 """The RabbitMQ engine under load, while the processes that use it, and the server itself, are killed.
 
 An acknowledgement is answered by nobody, so that what was acknowledged at the moment of a kill may come once more: it
-is counted among the duplicates, and no promise is broken by it (`promises`).
+is counted among the duplicates, and no promise is broken by it (`UNANSWERED`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from random import Random
 import pytest
 
 from tests.faults import test_kills
-from tests.faults.checker import Report
 from tests.faults.lab import SUBSCRIPTION, Lab
-from tests.faults.rabbit import UNANSWERED, YOUNG, Rabbit
+from tests.faults.rabbit import YOUNG, Rabbit
 from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by this engine
     test_killed_publishers_lose_nothing_that_was_confirmed,
     test_sigterm_drains,
@@ -52,11 +51,6 @@ FOR_LONG = {
 _LATER = 10.0  # seconds: longer than a server takes to be there again
 
 
-def promises(report: Report) -> dict[str, frozenset[str]]:
-    """Those that were broken."""
-    return {name: found for name, found in report.broken().items() if name not in UNANSWERED}
-
-
 async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
     """What was confirmed is in the history and handled; what nobody confirmed may be in either."""
     assert not lab.history("failed")
@@ -66,7 +60,7 @@ async def judge(lab: Lab, measured, rounds: int, **facts: object) -> None:
     unknown = frozenset(entry.id for entry in lab.history("unknown"))
     twice = len(stored) - len(set(stored))
     measured(rounds, report, **facts, unknown=len(unknown), stored_twice=twice, drain=drain)
-    assert not promises(report)
+    assert not lab.broken(report)
     assert report.ok <= report.handled
     assert report.ok <= set(stored)
     assert report.handled ^ set(stored) <= report.invoked - report.ok
@@ -86,7 +80,7 @@ async def test_killed_consumers_lose_nothing(lab: Lab, long_form: bool, point: s
     report = await lab.verdict()
     again = report.broken().get("revived", ())
     measured(rounds, report, recovery=took, acked_and_delivered_again=len(again))
-    assert not promises(report)
+    assert not lab.broken(report)
     assert len(again) <= (rounds if point == "acked" else 0)
     assert report.handled == report.ok
     assert len(report.ok) == 40 * rounds
@@ -169,7 +163,7 @@ async def test_what_is_published_again_is_handled_once(lab: Lab, long_form: bool
     assert await lab.ended(consumer) == 0
     report = await lab.verdict()
     measured(1, report)
-    assert not promises(report)
+    assert not lab.broken(report)
     assert len(lab.history("ok")) == 2 * count
     assert not report.duplicates
 

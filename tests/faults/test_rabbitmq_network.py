@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.faults.lab import SUBSCRIPTION, Lab, Program
-from tests.faults.proxy import Proxy
-from tests.faults.rabbit import Rabbit
-from tests.faults.test_rabbitmq_kills import promises
-from tests.faults.test_redis_network import refused
+from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.load import Load, refused
+from tests.faults.rabbit import Rabbit, line_to
 from tests.faults.worker import Publisher, build
 from tests.processes import address, end, running, until
 from tests.servers import free_port
@@ -32,53 +28,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtu
 FOR_LONG = {"test_a_bad_line_is_no_dead_one[chopped]"}
 
 SOURCE = Publisher(url="", journal="", name="test")
-
-
-@asynccontextmanager
-async def line_to(rabbit: Rabbit) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy, and the URL of the virtual host by way of it."""
-    async with Proxy(rabbit.server.port, plain=True) as proxy:
-        yield proxy, f"amqp://127.0.0.1:{proxy.port}/{rabbit.host}"
-
-
-class Load:
-    """A publisher and a consumer at one URL."""
-
-    def __init__(self, lab: Lab, url: str) -> None:
-        self._lab = lab
-        self._url = url
-        self.programs: list[Program] = []
-
-    async def start(self) -> None:
-        """Both work."""
-        await self._lab.declare(lease=60.0)
-        self.programs = [
-            self._lab.consumer(url=self._url, concurrency=4, lease=60.0),
-            self._lab.publisher(url=self._url, tasks=4),
-        ]
-        await self.goes_on(20)
-
-    async def goes_on(self, count: int, *, timeout: float = 30.0) -> float:
-        """Wait until so many more were confirmed, and so many more acknowledged; how many seconds that took."""
-        began = time.monotonic()
-        for what in ("ok", "acked"):
-            await self._lab.written(len(self._lab.history(what)) + count, what, timeout=timeout)
-        return time.monotonic() - began
-
-    async def judge(self, measured, rounds: int, **facts: object) -> None:
-        """End both; nothing that was confirmed is lost, and what was sent again is there twice at most."""
-        consumer, publisher = self.programs
-        publisher.kill()
-        consumer.signal(signal.SIGTERM)
-        assert await self._lab.ended(consumer) == 0
-        drain = await self._lab.drain(lease=60.0, timeout=90)
-        stored = await self._lab.stored()
-        report = await self._lab.verdict()
-        twice, unknown = len(stored) - len(set(stored)), len(self._lab.history("unknown"))
-        measured(rounds, report, **facts, unknown=unknown, stored_twice=twice, drain=drain)
-        assert not promises(report)
-        assert report.ok <= report.handled
-        assert report.ok <= set(stored)
 
 
 # ---------------------------------------------------------------------------------------------------- bad lines

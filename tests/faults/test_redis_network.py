@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import cast
 import httpx
 import pytest
 
-from tests.faults.lab import SUBSCRIPTION, Lab, Program
+from tests.faults.checker import Report
+from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.load import Load, refused
 from tests.faults.proxy import Proxy
 from tests.faults.worker import Publisher, build, empty
 from tests.processes import address, end, running, until
@@ -46,61 +47,20 @@ async def line_to(redis: Server) -> AsyncIterator[tuple[Proxy, RedisBroker]]:
         await broker.close()
 
 
-class Load:
-    """A publisher and a consumer behind one proxy."""
-
-    def __init__(self, lab: Lab, proxy: Proxy) -> None:
-        self._lab = lab
-        self._url = behind(proxy)
-        self.programs: list[Program] = []
-
-    async def start(self, **settings: object) -> None:
-        """Leases are longer than any trouble of these tests, so that nothing is handled twice for their end."""
-        await self._lab.declare(lease=60.0)
-        self.programs = [
-            self._lab.consumer(url=self._url, concurrency=4, lease=60.0),
-            self._lab.publisher(url=self._url, tasks=4, **settings),
-        ]
-        await self.goes_on(20)
-
-    async def goes_on(self, count: int, *, timeout: float = 30.0) -> float:
-        """Wait until so many more were confirmed, and so many more acknowledged; how many seconds that took."""
-        began = time.monotonic()
-        for what in ("ok", "acked"):
-            await self._lab.written(len(self._lab.history(what)) + count, what, timeout=timeout)
-        return time.monotonic() - began
-
-    async def judge(self, measured, rounds: int, **facts: object) -> None:
-        """End both; nothing was lost, and everything that was confirmed is in the log once."""
-        consumer, publisher = self.programs
-        publisher.kill()
-        consumer.signal(signal.SIGTERM)
-        assert await self._lab.ended(consumer) == 0
-        drain = await self._lab.drain(lease=60.0, timeout=90)
-        stored = await self._lab.stored()
-        report = await self._lab.verdict()
-        measured(rounds, report, **facts, drain=drain)
-        assert not report.broken()
-        assert len(stored) == len(set(stored))
-        assert report.handled == report.invoked & frozenset(stored)
+def exactly(report: Report, stored: Sequence[str]) -> None:
+    """What is stored was handled, and is there once."""
+    assert len(stored) == len(set(stored))
+    assert report.handled == report.invoked & frozenset(stored)
 
 
 # ---------------------------------------------------------------------------------------------------- bad lines
-
-
-async def refused(call: Awaitable[object]) -> float:
-    """How long it took until the engine was said to be away."""
-    began = time.monotonic()
-    with pytest.raises(BrokerUnavailable):
-        await asyncio.wait_for(call, 30)
-    return time.monotonic() - began
 
 
 async def test_a_black_hole(lab: Lab, redis: Server, long_form: bool, measured):
     """Nothing passes: every call says so within 10 s; all resumes within 15 s."""
     rounds, longest, slowest = 5 if long_form else 1, 0.0, 0.0
     async with line_to(redis) as (proxy, broker), EventBus(behind(proxy)) as bus:
-        load = Load(lab, proxy)
+        load = Load(lab, behind(proxy))
         await load.start()
         for number in range(rounds):
             proxy.stop_passing()
@@ -117,7 +77,7 @@ async def test_a_black_hole(lab: Lab, redis: Server, long_form: bool, measured):
         with lab.journal("test") as journal:  # they may have arrived all the same, once the line was there
             for number in range(rounds):
                 journal.write("invoked", f"test-{number}")
-        await load.judge(measured, rounds, longest=longest, recovery=slowest)
+        exactly(*await load.judge(measured, rounds, longest=longest, recovery=slowest))
     assert longest < 11
     assert slowest < 15
 
@@ -135,14 +95,14 @@ async def test_a_reset_each_second(lab: Lab, redis: Server, long_form: bool, mea
     """For 10 s, or a minute: all that is on its way is cut off, and everything goes on between the resets."""
     rounds, slowest = 60 if long_form else 10, 0.0
     async with Proxy(redis.port, plain=True) as proxy:
-        load = Load(lab, proxy)
+        load = Load(lab, behind(proxy))
         await load.start()
         for _ in range(rounds):
             await asyncio.sleep(1)
             proxy.reset()
             slowest = max(slowest, await load.goes_on(1))
         assert not lab.history("failed", "unknown")
-        await load.judge(measured, rounds, connections=proxy.connections, recovery=slowest)
+        exactly(*await load.judge(measured, rounds, connections=proxy.connections, recovery=slowest))
     assert slowest < 5
 
 
@@ -151,7 +111,7 @@ async def test_a_bad_line_is_no_dead_one(lab: Lab, redis: Server, long_form: boo
     """100 ms each way, or pieces of 1 to 7 bytes: no connection is given up."""
     async with Proxy(redis.port, plain=True) as proxy:
         proxy.delay, proxy.chopped = (0.1, False) if kind == "slow" else (0.0, True)
-        load = Load(lab, proxy)
+        load = Load(lab, behind(proxy))
         await load.start()
         connections = proxy.connections
         began, before = time.monotonic(), len(lab.history("ok"))
@@ -160,7 +120,7 @@ async def test_a_bad_line_is_no_dead_one(lab: Lab, redis: Server, long_form: boo
         rate = (len(lab.history("ok")) - before) / (time.monotonic() - began)
         assert proxy.connections == connections
         assert not lab.history("failed", "unknown", "stale")
-        await load.judge(measured, 1, confirmed_a_second=rate)
+        exactly(*await load.judge(measured, 1, confirmed_a_second=rate))
     assert not (await lab.verdict()).duplicates
 
 
