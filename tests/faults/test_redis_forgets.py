@@ -16,8 +16,9 @@ import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.proxy import Proxy
+from tests.faults.redis import KEY, answer_of, say
 from tests.faults.worker import Publisher, build, publish_noted
-from tests.servers import Server, free_port, redis_says, redis_server
+from tests.servers import Server, free_port, redis_server
 from wowevent import Event, EventBus, RequestTimeout
 from wowevent.broker import Ack, Bury, Lease, Reason, Retry, Settlement, Subscription
 from wowevent.brokers import open_broker
@@ -28,21 +29,6 @@ from wowevent.testing import ManualClock, settle
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 SOURCE = Publisher(url="", journal="", name="test")
-KEY = "wowevent:{default}"
-
-
-def answer_of(redis: Server, *words: str) -> str:
-    """What the server answers to a command, its beginning."""
-    parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
-    answer = redis_says(redis.port, f"*{len(words)}\r\n{parts}".encode()).decode()
-    assert answer, f"no answer to {words}"
-    assert not answer.startswith("-"), answer
-    return answer
-
-
-async def say(redis: Server, *words: str) -> str:
-    """The same; a disk that takes its time blocks no loop."""
-    return await asyncio.to_thread(answer_of, redis, *words)
 
 
 async def eventually(true: Callable[[], object], seconds: float = 10.0) -> None:

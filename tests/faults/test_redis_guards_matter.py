@@ -13,11 +13,11 @@ import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.proxy import Proxy
+from tests.faults.redis import KEY, say
 from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard above this engine
     test_acknowledging_before_the_handler_loses,
     test_acknowledging_behind_it_does_not,
 )
-from tests.faults.test_redis_forgets import KEY, say
 from tests.faults.worker import Publisher, build, publish_noted
 from tests.servers import Server
 from wowevent import Event, EventBus

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
@@ -17,34 +15,17 @@ from tests.faults.checker import Report
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.load import Load, refused
 from tests.faults.proxy import Proxy
+from tests.faults.redis import behind, line_to, swallowed
 from tests.faults.worker import Publisher, build, empty
 from tests.processes import address, end, running, until
 from tests.servers import Server, free_port
 from wowevent import Event, EventBus
 from wowevent.broker import Ack, Retry, Settlement
-from wowevent.brokers import open_broker
-from wowevent.brokers.redis import RedisBroker
 from wowevent.brokers.redis.script import SCRIPTS
-from wowevent.errors import BrokerUnavailable
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("redis")]
 
 SOURCE = Publisher(url="", journal="", name="test")
-
-
-def behind(proxy: Proxy) -> str:
-    """The server's URL by way of the proxy."""
-    return f"redis://127.0.0.1:{proxy.port}"
-
-
-@asynccontextmanager
-async def line_to(redis: Server) -> AsyncIterator[tuple[Proxy, RedisBroker]]:
-    """A proxy, and one instance of the engine behind it."""
-    async with Proxy(redis.port, plain=True) as proxy:
-        broker = cast("RedisBroker", open_broker(behind(proxy)))
-        await broker.open()
-        yield proxy, broker
-        await broker.close()
 
 
 def exactly(report: Report, stored: Sequence[str]) -> None:
@@ -148,14 +129,6 @@ async def test_a_wake_up_line_that_died_in_silence(lab: Lab, redis: Server):
 
 
 # ---------------------------------------------------------------------------------------------------- lost answers
-
-
-async def swallowed(proxy: Proxy, script: str, call: Callable[[], Awaitable[object]]) -> None:
-    """The server does what the call asks for, and its answer never comes."""
-    proxy.swallow, before = SCRIPTS[script].sha.encode(), proxy.lost
-    with pytest.raises(BrokerUnavailable):
-        await call()
-    assert proxy.lost == before + 1
 
 
 async def test_the_answer_of_a_publish_is_lost(lab: Lab, redis: Server, long_form: bool):

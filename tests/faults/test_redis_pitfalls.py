@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
-from tests.faults.test_redis_forgets import say
-from tests.faults.test_redis_network import line_to, swallowed
+from tests.faults.redis import line_to, say, swallowed
 from tests.faults.worker import Publisher, build
 from tests.servers import Server
 from wowevent import Event

@@ -9,6 +9,7 @@ import pytest
 from tests.conformance.engines import url_of
 from tests.processes import address, running
 from tests.service.described import Described
+from tests.service.guarded import Guarded
 from tests.service.sockets import Served, serving
 from wowevent import EventBus
 from wowevent.service import create_app, drain
@@ -24,6 +25,14 @@ async def bus() -> AsyncIterator[EventBus]:
 async def client(bus: EventBus) -> AsyncIterator[httpx.AsyncClient]:
     async for client in _client(bus):
         yield client
+
+
+@pytest.fixture
+async def guarded(bus: EventBus, tmp_path: Path) -> AsyncIterator[Guarded]:
+    """Over the bus of the test."""
+    guarded = Guarded(bus, tmp_path / "tokens.json")
+    yield guarded
+    await drain(guarded.app)
 
 
 @pytest.fixture

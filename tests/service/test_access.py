@@ -19,16 +19,16 @@ import trustme
 import uvicorn
 from starlette.applications import Starlette
 
+from tests.service.guarded import Guarded
 from tests.service.sockets import listening, serving
 from wowevent import Event, EventBus, Reject, SchemaRegistry
 from wowevent.access import audit as audits
 from wowevent.access.address import listen
-from wowevent.access.keyring import Keyring
 from wowevent.access.rights import RIGHTS, Limits
 from wowevent.access.tls import server_context
-from wowevent.access.tokens import Tokens, encode_tokens, issue, revoke
+from wowevent.access.tokens import issue
 from wowevent.broker import Subscription
-from wowevent.service import create_app, drain, watch
+from wowevent.service import watch
 from wowevent.service.connection import http_server
 from wowevent.service.openapi import DESCRIPTION
 from wowevent.service.operation import Operation
@@ -40,58 +40,10 @@ CLOSED = [operation for operation in ALL if not operation.open]
 EVERY: dict[str, Any] = dict.fromkeys(RIGHTS, ("#",))
 
 
-class Guarded:
-    """An application that asks for tokens, and the file of these."""
-
-    def __init__(self, bus: EventBus, file: Path) -> None:
-        self.bus = bus
-        self.tokens = Tokens()
-        self.file = file
-        self._write()
-        self.keyring = Keyring("default", tokens=str(file))
-        self.app: Starlette = create_app(bus, hosts=("bus",), origins=("https://ui.example",), keyring=self.keyring)
-
-    def token(
-        self, name: str = "worker", limits: Limits | None = None, expires: float | None = None, **grants: Any
-    ) -> str:
-        """The secret of a token with these grants."""
-        self.tokens, token, secret = issue(
-            self.tokens, name, time.time(), grants=grants, limits=limits, expires=expires, namespace="default"
-        )
-        self._write()
-        self.keyring.refresh()
-        self.ids = {**getattr(self, "ids", {}), secret: token.id}
-        return secret
-
-    def revoke(self, secret: str) -> None:
-        """As `wowevent token revoke` does; the service looks for itself."""
-        self.tokens = revoke(self.tokens, self.ids[secret], time.time()) or self.tokens
-        self._write()
-
-    def client(self, secret: str | None = None, **headers: str) -> httpx.AsyncClient:
-        own = headers if secret is None else {"authorization": f"Bearer {secret}", **headers}
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://bus", headers=own)
-
-    def having(self, name: str = "worker", **grants: Any) -> httpx.AsyncClient:
-        return self.client(self.token(name, **grants))
-
-    def _write(self) -> None:
-        draft = self.file.with_suffix(".new")
-        draft.write_bytes(encode_tokens(self.tokens))
-        draft.replace(self.file)
-
-
 @pytest.fixture
 async def bus() -> AsyncIterator[EventBus]:
     async with EventBus("memory://", registry=SchemaRegistry()) as bus:
         yield bus
-
-
-@pytest.fixture
-async def guarded(bus: EventBus, tmp_path: Path) -> AsyncIterator[Guarded]:
-    guarded = Guarded(bus, tmp_path / "tokens.json")
-    yield guarded
-    await drain(guarded.app)
 
 
 async def asked(client: httpx.AsyncClient, operation: Operation) -> httpx.Response:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import httpx
-import pytest
 
-from tests.service.test_access import Guarded
+from tests.service.guarded import Guarded
 from wowevent import Event, EventBus
 from wowevent.broker import Subscription
 
@@ -35,11 +32,6 @@ async def test_a_receipt_counts_who_is_not_served(client: httpx.AsyncClient, bus
     await bus.subscribe("task.*", nothing, "worker")
     (receipt,) = (await client.post("/events", json={"topic": "task.created"})).json()["receipts"]
     assert (receipt["matched"], receipt["unserved"]) == (2, 1)
-
-
-@pytest.fixture
-def guarded(bus: EventBus, tmp_path: Path) -> Guarded:
-    return Guarded(bus, tmp_path / "tokens.json")
 
 
 async def test_of_others_is_shown_what_may_be_heard_of_them(guarded: Guarded) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.conformance.engines import eventually
 from tests.processes import address, running
 from tests.service.described import Described
-from tests.service.test_access import Guarded
+from tests.service.guarded import Guarded
 from wowevent import Event, EventBus, Reject, directory, errands, pulses
 from wowevent.brokers.memory import MemoryBroker, MemoryLog
 from wowevent.service import create_app, drain, jobs

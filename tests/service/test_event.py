@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.test_access import Guarded
+from tests.service.guarded import Guarded
 from wowevent import Event, EventBus, EventSchema, Reject, Retention, SchemaRegistry
 from wowevent.broker import Subscription
 from wowevent.codec import to_fields

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conformance.engines import eventually
 from tests.service.described import Described
-from tests.service.test_access import Guarded
+from tests.service.guarded import Guarded
 from wowevent import BrokerUnavailable, Event, EventBus
 from wowevent.broker import Subscription
 from wowevent.brokers.memory import MemoryBroker
@@ -117,11 +117,6 @@ async def test_an_engine_that_is_away_is_unhealthy_and_the_rest_is_shown(
     found = (await client.get("/overview")).json()
     assert (found["health"], found["subscriptions"], found["ready"]) == ("unhealthy", None, None)
     assert found["published_per_second"] == 0
-
-
-@pytest.fixture
-def guarded(bus: EventBus, tmp_path: Path) -> Guarded:
-    return Guarded(bus, tmp_path / "tokens.json")
 
 
 async def test_who_does_not_administer_sees_what_it_may(guarded: Guarded, bus: TestBus) -> None:

@@ -10,10 +10,8 @@ import httpx
 import pytest
 
 from tests.conformance.engines import eventually
-from tests.service.test_access import Guarded, guarded
+from tests.service.guarded import Guarded
 from wowevent import Event, EventBus, StormPolicy
-
-__all__ = ["guarded"]
 
 
 @pytest.fixture

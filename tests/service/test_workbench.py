@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conformance.engines import eventually
-from tests.service.test_access import Guarded
+from tests.service.guarded import Guarded
 from tests.service.test_dead_letters import Worker, failed, listed, numbers
 from wowevent import Event, EventBus, Reject
 from wowevent.access.rights import Limits

@@ -17,8 +17,8 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
+from tests.service.guarded import Guarded
 from tests.service.sockets import serving
-from tests.service.test_access import Guarded
 from tests.site.conftest import MakeTab
 from tests.site.live import Live
 from tests.site.tab import PHONE, Tab
