@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import machine
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=told.seed,
         fault_every=told.fault_every,
     )
-    report = asyncio.run(_run(engines, asked, told.directory, shlex.join(["python", "-m", "tests.soak", *given])))
+    report = asyncio.run(run(engines, asked, told.directory, shlex.join(["python", "-m", "tests.soak", *given])))
     text = to_markdown(report)
     print(text, end="")  # noqa: T201 - to the terminal
     for file, content in ((told.json, to_json(report)), (told.markdown, text.encode()), (told.chart, None)):
@@ -45,15 +47,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.failures else 0
 
 
-async def _run(engines: Sequence[str], asked: Asked, directory: Path | None, command: str) -> Report:
+async def run(engines: Sequence[str], asked: Asked, directory: Path | None, command: str) -> Report:
     """One engine after the other: together they would have to share the machine, and hide what each one takes."""
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="soak-", dir=directory) as folder:
-        described = await asyncio.to_thread(machine.describe, Path(folder))
+    with _logs(directory) as folder:
+        described = await asyncio.to_thread(machine.describe, folder)
         for name in engines:
             print(f"{name}: {asked.seconds / 60:g} minutes", file=sys.stderr)  # noqa: T201 - to the terminal
-            outcomes.append(await soak(name, Path(folder), asked))
+            outcomes.append(await soak(name, folder, asked))
+            if not outcomes[-1].failures:
+                await asyncio.to_thread(shutil.rmtree, folder / name)
     return Report(command=command, asked=asked, machine=described, outcomes=outcomes)
+
+
+@contextmanager
+def _logs(directory: Path | None) -> Iterator[Path]:
+    """Where they are written. What is left then, of engines that failed, stays if somebody said where it is to be."""
+    folder = Path(tempfile.mkdtemp(prefix="soak-", dir=directory))
+    try:
+        yield folder
+    finally:
+        if directory is not None and any(folder.iterdir()):
+            print(f"{folder}: the logs of what failed", file=sys.stderr)  # noqa: T201 - to the terminal
+        else:
+            shutil.rmtree(folder)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, with every sample")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="write the chart there, as SVG")
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="where logs lie (default: the temporary one)")
+    parser.add_argument(
+        "--directory", type=Path, metavar="DIR", help="where logs lie, and stay of an engine that failed"
+    )
     return parser
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,7 +67,6 @@ def running(name: str, folder: Path) -> Iterator[Engine]:
                 rabbit.server.kill()
         case _:
             raise ValueError(f"no engine {name!r}")
-    shutil.rmtree(folder, ignore_errors=True)  # an hour's journal is large, and the next engine's comes beside it
 
 
 def _served(name: str, url: str, server: Server) -> Engine:
