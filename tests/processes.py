@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import httpx
 
@@ -107,6 +108,13 @@ def wowevent(
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
+
+
+def told(home: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What a command with `--json` printed, line by line; it must end well."""
+    done = wowevent(home, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def _pipe() -> tuple[IO[bytes], IO[bytes]]:

@@ -1,11 +1,10 @@
 """A log with an agent's dead letters, a backlog that nobody serves, and words that a terminal would obey."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
-from tests.processes import wowevent
+from tests.processes import told
 from wowevent import Event, EventBus, Reject, RetryPolicy
 
 URL = ("--url", "sqlite:///broken.db")
@@ -44,9 +43,7 @@ async def _broken(file: Path) -> None:
 
 def said(home: Path, *arguments: str) -> list[dict[str, Any]]:
     """What a command with --json printed."""
-    done = wowevent(home, *arguments, "--json", *URL)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return told(home, *arguments, *URL)
 
 
 def dead(home: Path) -> list[int]:

@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import end, environment, running, until, wowevent
+from tests.processes import end, environment, running, told, until, wowevent
 from tests.rabbitmq import shared_rabbit
 
 PIPE = "-"
-
-
-def history(home: Path, *arguments: str) -> list[dict[str, object]]:
-    done = wowevent(home, "history", "--json", *arguments)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_one_event_with_everything(tmp_path: Path) -> None:
@@ -32,7 +26,7 @@ def test_one_event_with_everything(tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert done.stdout.startswith(b"published ")
-    (event,) = history(tmp_path, "task.*", "--correlation-id", "job-1")
+    (event,) = told(tmp_path, "history", "task.*", "--correlation-id", "job-1")
     wanted = {
         "topic": "task.created", "event_type": "task.retried", "priority": 7, "source_agent": "planner",
         "target_agent": "worker-1", "correlation_id": "job-1", "ttl_seconds": 60, "payload": {"n": 1},
@@ -43,14 +37,14 @@ def test_one_event_with_everything(tmp_path: Path) -> None:
 
 def test_without_a_payload(tmp_path: Path) -> None:
     assert wowevent(tmp_path, "publish", "a").returncode == 0
-    assert history(tmp_path)[0]["payload"] == {}
+    assert told(tmp_path, "history")[0]["payload"] == {}
 
 
 def test_later(tmp_path: Path) -> None:
     done = wowevent(tmp_path, "publish", "a", "--delay", "3600")
 
     assert b" delay=3600 " in done.stdout
-    assert history(tmp_path) == []
+    assert told(tmp_path, "history") == []
 
 
 def test_on_an_engine_that_tells_no_position(request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -68,7 +62,7 @@ def test_lines_of_payloads(tmp_path: Path, dash: tuple[str, ...]) -> None:
     done = wowevent(tmp_path, "publish", "a.b", *dash, stdin=lines)
 
     assert (done.returncode, done.stdout) == (0, b"published 2001 events\n")
-    assert [event["payload"] for event in history(tmp_path)] == [{"n": n} for n in range(1, 2002)]
+    assert [event["payload"] for event in told(tmp_path, "history")] == [{"n": n} for n in range(1, 2002)]
 
 
 def test_whole_events_go_through_a_pipe(tmp_path: Path) -> None:
@@ -89,7 +83,7 @@ def test_a_bad_line_ends_it_and_says_where(tmp_path: Path) -> None:
     assert done.returncode == 65
     assert done.stderr.decode().startswith("error[invalid_event]: event 3: ")
     assert "2 before it were published" in done.stderr.decode()
-    assert len(history(tmp_path)) == 2
+    assert len(told(tmp_path, "history")) == 2
 
 
 def test_lines_are_published_as_they_come(tmp_path: Path) -> None:
@@ -98,7 +92,7 @@ def test_lines_are_published_as_they_come(tmp_path: Path) -> None:
         assert publisher.stdin is not None
         publisher.stdin.write(b'{"n":1}\n')
         publisher.stdin.flush()
-        until(lambda: history(tmp_path), "the first event")
+        until(lambda: told(tmp_path, "history"), "the first event")
         publisher.send_signal(signal.SIGINT)  # while it waits for more
         assert publisher.wait(20) == 130
 
@@ -151,7 +145,7 @@ def test_bad_payloads(tmp_path: Path, lines: bytes) -> None:
     assert done.stderr.count(b"\n") == 1
     assert done.stderr.startswith((b"error[invalid_event]: ", b"error[payload_too_large]: "))
     assert wowevent(tmp_path, "publish", "a", PIPE, stdin=NEXT).returncode == 0
-    assert len(history(tmp_path)) == 1
+    assert len(told(tmp_path, "history")) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,9 +209,9 @@ def test_history_for_people_and_by_time(tmp_path: Path) -> None:
     )
     wowevent(tmp_path, "publish", "evil", '{"x": "\x9b31m"}')
 
-    assert [event["topic"] for event in history(tmp_path, "--since", "1h")] == ["new", "evil"]
-    assert [event["topic"] for event in history(tmp_path, "--until", "2020-01-02")] == ["old"]
-    assert [event["topic"] for event in history(tmp_path, "--limit", "1")] == ["old"]
+    assert [event["topic"] for event in told(tmp_path, "history", "--since", "1h")] == ["new", "evil"]
+    assert [event["topic"] for event in told(tmp_path, "history", "--until", "2020-01-02")] == ["old"]
+    assert [event["topic"] for event in told(tmp_path, "history", "--limit", "1")] == ["old"]
     shown = wowevent(tmp_path, "history").stdout.decode()
     assert [line.split()[2] for line in shown.splitlines()] == ["old", "new", "evil"]
     assert "\x9b" not in shown
@@ -229,7 +223,7 @@ def test_history_backwards(tmp_path: Path) -> None:
     wowevent(tmp_path, "publish", "--events", stdin=lines)
 
     def numbers(*arguments: str) -> list[object]:
-        return [event["payload"]["n"] for event in history(tmp_path, "--newest", *arguments)]  # type: ignore[index]
+        return [event["payload"]["n"] for event in told(tmp_path, "history", "--newest", *arguments)]
 
     assert numbers() == list(range(2_501, 2_451, -1))
     assert numbers("n0.*", "--limit", "3") == [2_500, 2_498, 2_496]

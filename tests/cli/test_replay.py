@@ -11,15 +11,9 @@ from typing import Any
 import pytest
 
 from tests.cli.terminal import answered
-from tests.processes import end, environment, running, until, wowevent
+from tests.processes import end, environment, running, told, until, wowevent
 
 AT = "2026-01-01T00:00:0{}Z"
-
-
-def history(home: Path, *arguments: str) -> list[dict[str, Any]]:
-    done = wowevent(home, "history", "--json", *arguments)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def publish(home: Path, count: int, topic: str = "task.created", **fields: Any) -> None:
@@ -82,21 +76,21 @@ def test_the_output_may_be_cut_off(tmp_path: Path) -> None:
 def test_into_a_topic_they_are_new_events(tmp_path: Path) -> None:
     publish(tmp_path, 5)
     publish(tmp_path, 2, topic="log.line")
-    originals = history(tmp_path, "task.*")
+    originals = told(tmp_path, "history", "task.*")
     done = wowevent(tmp_path, "replay", "task.*", "--since", AT.format(2), "--into", "audit.tasks", "--yes")
 
     assert (done.returncode, done.stdout) == (0, b"replayed 3 events into audit.tasks\n")
-    copies = history(tmp_path, "audit.*")
+    copies = told(tmp_path, "history", "audit.*")
     assert [copy["payload"] for copy in copies] == [{"n": 2}, {"n": 3}, {"n": 4}]
     assert [copy["replay_of"] for copy in copies] == [event["event_id"] for event in originals[2:]]
     assert not {copy["event_id"] for copy in copies} & {event["event_id"] for event in originals}
-    assert len(history(tmp_path)) == 10
+    assert len(told(tmp_path, "history")) == 10
 
 
 def test_into_a_topic_that_it_reads_ends_too(tmp_path: Path) -> None:
     publish(tmp_path, 3)
     assert wowevent(tmp_path, "replay", "#", "--into", "task.created", "--yes").returncode == 0
-    assert len(history(tmp_path)) == 6
+    assert len(told(tmp_path, "history")) == 6
 
 
 def test_nothing_is_published_without_a_yes(tmp_path: Path) -> None:
@@ -105,7 +99,7 @@ def test_nothing_is_published_without_a_yes(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"error[usage]: 3 events will be published ")
-    assert len(history(tmp_path)) == 3
+    assert len(told(tmp_path, "history")) == 3
 
 
 @pytest.mark.parametrize("topic", ["a.*", "_bus.x", "../a"])
@@ -126,24 +120,24 @@ def test_a_person_is_asked_and_sees_a_bar(tmp_path: Path) -> None:
     status, out, seen = answered(tmp_path, "replay", "--into", "audit", answer=b"n\n")
     assert (status, out) == (1, b"")
     assert "3 events will be published into audit as new ones. Go on? [y/N]" in seen
-    assert len(history(tmp_path)) == 3
+    assert len(told(tmp_path, "history")) == 3
 
     status, out, seen = answered(tmp_path, "replay", "--into", "audit", answer=b"y\n")
     assert (status, out) == (0, b"replayed 3 events into audit\n")
     assert "replaying" in seen
     assert "100%" in seen
-    assert len(history(tmp_path)) == 6
+    assert len(told(tmp_path, "history")) == 6
 
 
 def test_ctrl_c_ends_the_publishing_and_says_how_far_it_came(tmp_path: Path) -> None:
     publish(tmp_path, 2)
     with running(tmp_path, "wowevent", "replay", "--into", "audit", "--yes", "--speed", "0.01") as replaying:
-        until(lambda: history(tmp_path, "audit"), "the first copy")
+        until(lambda: told(tmp_path, "history", "audit"), "the first copy")
         assert end(replaying, signal.SIGINT) == 130
     said = (tmp_path / "err.txt").read_text()
     assert said.startswith("note: stopped after 1 event of 2, at ")
     assert said.endswith("-1\n")
-    assert len(history(tmp_path, "audit")) == 1
+    assert len(told(tmp_path, "history", "audit")) == 1
 
 
 def test_into_another_namespace_they_keep_their_topics(tmp_path: Path) -> None:
@@ -153,12 +147,12 @@ def test_into_another_namespace_they_keep_their_topics(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"replayed 5 events into namespace staging of sqlite:///")
-    copies = history(tmp_path, "--namespace", "staging")
+    copies = told(tmp_path, "history", "--namespace", "staging")
     assert [copy["topic"] for copy in copies] == ["task.created"] * 3 + ["log.line"] * 2
-    assert [copy["replay_of"] for copy in copies] == [event["event_id"] for event in history(tmp_path)]
-    assert len(history(tmp_path)) == 5
+    assert [copy["replay_of"] for copy in copies] == [event["event_id"] for event in told(tmp_path, "history")]
+    assert len(told(tmp_path, "history")) == 5
     assert wowevent(tmp_path, "replay", "--to-namespace", "staging", "--into", "a.b", "--yes").returncode == 0
-    assert len(history(tmp_path, "a.b", "--namespace", "staging")) == 5
+    assert len(told(tmp_path, "history", "a.b", "--namespace", "staging")) == 5
 
 
 def test_into_another_engine_the_namespace_stays(tmp_path: Path) -> None:
@@ -169,8 +163,8 @@ def test_into_another_engine_the_namespace_stays(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"replayed 3 events into namespace staging of {elsewhere}\n".encode()
-    assert len(history(tmp_path, "--url", elsewhere, "--namespace", "staging")) == 3
-    assert history(tmp_path, "--url", elsewhere) == []
+    assert len(told(tmp_path, "history", "--url", elsewhere, "--namespace", "staging")) == 3
+    assert told(tmp_path, "history", "--url", elsewhere) == []
     asked = wowevent(tmp_path, "replay", "--to", elsewhere)
     assert (asked.returncode, asked.stdout) == (2, b"")
     assert asked.stderr.startswith(b"error[usage]: 3 events will be published into namespace default of sqlite:///")

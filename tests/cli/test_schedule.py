@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 from tests.cli.broken import EVIL, obeys
-from tests.processes import running, until, wowevent
+from tests.processes import running, told, until, wowevent
 
 URL = ("--url", "sqlite:///events.db")
 TICK = ("schedule", "add", "tick", "--topic", "tick.now")
 
 
 def said(home: Path, *arguments: str) -> list[dict[str, Any]]:
-    done = wowevent(home, *arguments, "--json", *URL)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """What a command with --json printed."""
+    return told(home, *arguments, *URL)
 
 
 def test_one_is_added_listed_and_removed(tmp_path: Path) -> None:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.conformance.engines import Rig
 from wowevent import Delivery, Event, EventBus
-from wowevent.broker import Ack, Broker, Lease, Position, Query, Stored, Subscription, SubscriptionInfo
+from wowevent.broker import (
+    Ack,
+    Broker,
+    DeadQuery,
+    Discard,
+    Lease,
+    Position,
+    Query,
+    Redeliver,
+    Stored,
+    Subscription,
+    SubscriptionInfo,
+)
 from wowevent.clock import Clock
+from wowevent.errors import BrokerUnavailable
 
 WORKER = "worker"
 
@@ -37,6 +54,12 @@ def event(topic: str = "task.created", n: int = 0, **fields: Any) -> Event:
 
 def events(count: int, topic: str = "task.created", **fields: Any) -> list[Event]:
     return [event(topic, n, **fields) for n in range(count)]
+
+
+def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
+    """One that leaves after so many seconds of the test's clock."""
+    moment = datetime.fromtimestamp(rig.clock.time(), UTC) + timedelta(seconds=seconds)
+    return event(n=n, not_before=moment, **fields)
 
 
 def numbers(found: Sequence[Lease] | Sequence[Stored]) -> list[int]:
@@ -69,8 +92,18 @@ async def take_all(broker: Broker, id: str = WORKER, limit: int = 100) -> list[L
     return found
 
 
+async def acknowledge(broker: Broker, leases: Sequence[Lease]) -> int:
+    """Of WORKER; how many that still held."""
+    return await broker.settle(WORKER, [Ack(lease.token) for lease in leases])
+
+
 async def read(broker: Broker, *, after: Any = None, **query: Any) -> list[Stored]:
     return [stored async for stored in broker.read(Query(**query), after=after)]
+
+
+async def has(broker: Broker, count: int) -> bool:
+    """Whether the log has so many."""
+    return len(await read(broker)) >= count
 
 
 def beyond(broker: Broker) -> int:
@@ -149,3 +182,48 @@ class Seen:
 def failing(*ns: int, times: int = 10**9) -> Callable[[Event, int], Exception | None]:
     """The verdict that fails the first `times` attempts at these events."""
     return lambda event, attempt: OSError("on purpose") if event.payload["n"] in ns and attempt <= times else None
+
+
+# --- trouble ----------------------------------------------------------------------------------------------------------
+
+
+async def once_it_works(call: Any) -> Any:
+    """What it returns, after the calls that say that something has to be mended."""
+    for _ in range(100):
+        try:
+            return await call()
+        except BrokerUnavailable:
+            await asyncio.sleep(0.05)
+    raise AssertionError("it was not mended")
+
+
+async def given_up(call: Any) -> float:
+    """After how many seconds it says that the server is not there; infinitely many if it does not."""
+    began = time.monotonic()
+    try:
+        await call()
+    except BrokerUnavailable:
+        return time.monotonic() - began
+    return math.inf
+
+
+def calls(broker: Broker) -> dict[str, Any]:
+    """One of each call that asks the engine; it has WORKER, and another subscription, `other`."""
+    missing = Subscription(id="new", patterns=("#",))
+    return {
+        "publish": lambda: broker.publish([event(n=9)]),
+        "publish later": lambda: broker.publish([event(not_before=datetime.now(UTC) + timedelta(hours=1))]),
+        "cancel": lambda: broker.cancel("no"),
+        "declare": lambda: broker.declare(missing),
+        "declare live": lambda: broker.declare(Subscription(id="live~1", patterns=("#",), durable=False)),
+        "remove": lambda: broker.remove("other"),
+        "subscriptions": broker.subscriptions,
+        "info": lambda: broker.info(WORKER),
+        "fetch": lambda: broker.fetch("other", limit=1, wait=0),
+        "dead": lambda: broker.dead(DeadQuery()),
+        "resolve": lambda: broker.resolve([Discard("no"), Redeliver("worker-1")]),
+        "read": lambda: anext(broker.read(Query())),
+        "facts": lambda: anext(broker.read(Query(patterns=("_bus.#",)))),
+        "purge": lambda: broker.purge("other"),
+        "ping": broker.ping,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.engines import Rig
-from tests.conformance.making import WORKER, declare, event, events, numbers, read, take, take_all
+from tests.conformance.making import WORKER, calls, declare, event, events, numbers, read, take, take_all
 from wowevent import BusError, Closed
 from wowevent.broker import Broker, DeadQuery, Discard, Query, Retention, Retry
 
@@ -159,3 +159,28 @@ async def test_a_cancelled_publish_harms_no_other(rig: Rig):
         job.cancel()
     await asyncio.gather(*jobs, return_exceptions=True)
     assert {1, 3, 5, 7, 9, 11, 13, 15, 17, 19} <= set(numbers(await read(broker)))
+
+
+async def test_closing_amid_a_hundred_calls_ends_them_all(rig: Rig):
+    broker, writer = rig.broker(), rig.broker()
+    for id in (WORKER, "other"):
+        await declare(writer, id)
+    await writer.publish(events(20))
+    await broker.ping()
+    under_way = [asyncio.create_task(_ended(call)) for _ in range(6) for call in calls(broker).values()]
+    under_way += [asyncio.create_task(broker.fetch(WORKER, limit=1, wait=60)) for _ in range(10)]
+    await asyncio.sleep(0.02)
+    await asyncio.wait_for(broker.close(), 5)
+    results = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 5)
+    assert len(results) >= 100
+    strange = [each for each in results if isinstance(each, BaseException) and not isinstance(each, BusError)]
+    assert strange == []
+    with pytest.raises(Closed):
+        await broker.ping()
+
+
+async def _ended(call: Any) -> Any:
+    try:
+        return await call()
+    except StopAsyncIteration:
+        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.conformance.engines import Rig, eventually
@@ -12,7 +11,9 @@ from tests.conformance.making import (
     declare,
     event,
     events,
+    has,
     info,
+    later,
     numbers,
     read,
     same,
@@ -20,14 +21,7 @@ from tests.conformance.making import (
     take_all,
     take_one,
 )
-from wowevent import Event
 from wowevent.broker import Retry
-
-
-def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
-    moment = datetime.fromtimestamp(rig.clock.time(), UTC) + timedelta(seconds=seconds)
-    return event(n=n, not_before=moment, **fields)
-
 
 # --- retries ------------------------------------------------------------------------------------------------------
 
@@ -172,3 +166,18 @@ async def test_what_has_left_cannot_be_cancelled(rig: Rig):
     assert not await broker.cancel(sent.event_id)
     assert not await broker.cancel(now.event_id)
     assert not await broker.cancel("unknown")
+
+
+async def test_what_two_instances_delayed_leaves_once(rig: Rig):
+    one, two = rig.broker(), rig.broker()
+    await asyncio.gather(one.ping(), two.ping())
+    await declare(one)
+    same = [later(rig, 10, n, event_id=f"same-{n}") for n in range(20)]
+    results = await asyncio.gather(one.publish(same), two.publish(same))
+    first, second = ([each.duplicate for each in result] for result in results)
+    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 20
+    await rig.advance(11)
+    await eventually(lambda: has(one, 20))
+    await rig.advance(5)
+    assert sorted(numbers(await read(two))) == list(range(20))
+    assert sorted(numbers(await take_all(two))) == list(range(20))

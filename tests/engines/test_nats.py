@@ -5,7 +5,6 @@
 import asyncio
 import gc
 import logging
-import math
 import socket
 import time
 import weakref
@@ -23,7 +22,23 @@ from msgspec import structs
 from nats.aio.client import ServerVersion
 
 from tests.conformance.engines import Rig, eventually, shared_nats
-from tests.conformance.making import WORKER, declare, event, events, numbers, read, take, take_all, take_one
+from tests.conformance.making import (
+    WORKER,
+    acknowledge,
+    calls,
+    declare,
+    event,
+    events,
+    given_up,
+    has,
+    later,
+    numbers,
+    once_it_works,
+    read,
+    take,
+    take_all,
+    take_one,
+)
 from tests.faults.proxy import Proxy
 from tests.servers import Server, nats_emptied, nats_running, nats_server, says
 from wowevent import Event
@@ -31,12 +46,10 @@ from wowevent.broker import (
     Ack,
     Bury,
     DeadQuery,
-    Discard,
     Extend,
     Lease,
     Query,
     Reason,
-    Redeliver,
     Retention,
     Retry,
     Settlement,
@@ -55,7 +68,6 @@ from wowevent.codec import encode
 from wowevent.errors import (
     BrokerError,
     BrokerUnavailable,
-    BusError,
     Closed,
     NotPermitted,
     NotSupported,
@@ -168,20 +180,6 @@ async def delete_consumer(where: str, name: str) -> None:
         await link.ask(f"CONSUMER.DELETE.{where}.{name}")
 
 
-async def once_it_works(call: Any) -> Any:
-    """What it returns, after the calls that say that something has to be mended."""
-    for _ in range(100):
-        try:
-            return await call()
-        except BrokerUnavailable:
-            await asyncio.sleep(0.05)
-    raise AssertionError("it was not mended")
-
-
-async def acknowledge(broker: NatsBroker, leases: Sequence[Lease]) -> int:
-    return await broker.settle(WORKER, [Ack(lease.token) for lease in leases])
-
-
 async def gather(broker: NatsBroker, count: int, seconds: float = 10.0) -> list[Lease]:
     """Lease and acknowledge until so many came, each fetch apart."""
     found: list[Lease] = []
@@ -195,10 +193,6 @@ async def gather(broker: NatsBroker, count: int, seconds: float = 10.0) -> list[
 
     await eventually(more, seconds)
     return found
-
-
-def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
-    return event(n=n, not_before=datetime.fromtimestamp(rig.clock.time(), UTC) + timedelta(seconds=seconds), **fields)
 
 
 def streams(broker: NatsBroker) -> dict[str, str]:
@@ -1457,17 +1451,13 @@ async def test_the_next_one_sends_on_what_is_delayed_when_the_first_is_gone(
     kill(first)
     await eventually(lambda: session_of(second).delays._follower is not None, 3)
     await rig.advance(61)
-    await eventually(lambda: _read_all(second, 21))
+    await eventually(lambda: has(second, 21))
     found = await gather(second, 21)
     assert sorted(numbers(found)) == list(range(21))
     assert {lease.failures for lease in found if lease.event.payload["n"] == 20} == {1}
     await rig.advance(61)
     assert not await take(second)
     assert sorted(numbers(await read(second))) == list(range(21))
-
-
-async def _read_all(broker: NatsBroker, count: int) -> bool:
-    return len(await read(broker)) >= count
 
 
 async def test_who_was_away_while_another_one_sent_on_sends_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1530,7 +1520,7 @@ async def test_what_is_cancelled_before_it_is_claimed_does_not_leave(rig: Rig, m
     monkeypatch.setattr(link, "publish", waits)
     await rig.advance(6)
     await asyncio.wait_for(held.wait(), 5)
-    await eventually(lambda: _read_all(other, 1))
+    await eventually(lambda: has(other, 1))
     await rig.advance(5)
     assert numbers(await read(other)) == [2]
     assert not await other.cancel("e-2")
@@ -1565,24 +1555,9 @@ async def test_what_is_cancelled_by_one_of_two_while_it_is_due_never_comes(rig: 
     cancelled = [n for n in said if n is not None]
     assert len(cancelled) == len(set(cancelled))  # of two who cancel, one is told that it did
     wanted = sorted(set(range(30)) - set(cancelled))
-    await eventually(lambda: _read_all(two, len(wanted)))
+    await eventually(lambda: has(two, len(wanted)))
     await rig.advance(5)
     assert sorted(numbers(await read(two))) == wanted
-
-
-async def test_what_two_instances_delayed_leaves_once(rig: Rig) -> None:
-    one, two = opened(rig), opened(rig)
-    await asyncio.gather(one.open(), two.open())
-    await declare(one)
-    same = [later(rig, 10, n, event_id=f"same-{n}") for n in range(20)]
-    results = await asyncio.gather(one.publish(same), two.publish(same))
-    first, second = ([each.duplicate for each in result] for result in results)
-    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 20
-    await rig.advance(11)
-    await eventually(lambda: _read_all(one, 20))
-    await rig.advance(5)
-    assert sorted(numbers(await read(two))) == list(range(20))
-    assert sorted(numbers(await take_all(two))) == list(range(20))
 
 
 # ------------------------------------------------------------------------------------------------ the log
@@ -1811,53 +1786,6 @@ async def test_of_a_stream_with_replicas_nothing_is_to_be_deleted_to_see_whether
 
 
 # ------------------------------------------------------------------------------------------------ lines and servers
-
-
-def calls(broker: NatsBroker) -> dict[str, Any]:
-    """One of each call that asks the server."""
-    missing = Subscription(id="new", patterns=("#",))
-    return {
-        "publish": lambda: broker.publish([event(n=9)]),
-        "publish later": lambda: broker.publish([event(not_before=datetime.now(UTC) + timedelta(hours=1))]),
-        "cancel": lambda: broker.cancel("no"),
-        "declare": lambda: broker.declare(missing),
-        "declare live": lambda: broker.declare(Subscription(id="live~1", patterns=("#",), durable=False)),
-        "remove": lambda: broker.remove("other"),
-        "subscriptions": broker.subscriptions,
-        "info": lambda: broker.info(WORKER),
-        "fetch": lambda: broker.fetch("other", limit=1, wait=0),
-        "dead": lambda: broker.dead(DeadQuery()),
-        "resolve": lambda: broker.resolve([Discard("no"), Redeliver("worker-1")]),
-        "read": lambda: anext(broker.read(Query())),
-        "facts": lambda: anext(broker.read(Query(patterns=("_bus.#",)))),
-        "purge": lambda: broker.purge("other"),
-        "ping": broker.ping,
-    }
-
-
-async def test_closing_amid_a_hundred_calls_ends_them_all(rig: Rig) -> None:
-    broker, writer = opened(rig), opened(rig)
-    for id in (WORKER, "other"):
-        await declare(writer, id)
-    await writer.publish(events(20))
-    await broker.open()
-    under_way = [asyncio.create_task(_ended(call)) for _ in range(6) for call in calls(broker).values()]
-    under_way += [asyncio.create_task(broker.fetch(WORKER, limit=1, wait=60)) for _ in range(10)]
-    await asyncio.sleep(0.02)
-    await asyncio.wait_for(broker.close(), 5)
-    results = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 5)
-    assert len(results) >= 100
-    strange = [each for each in results if isinstance(each, BaseException) and not isinstance(each, BusError)]
-    assert strange == []
-    with pytest.raises(Closed):
-        await broker.ping()
-
-
-async def _ended(call: Any) -> Any:
-    try:
-        return await call()
-    except StopAsyncIteration:
-        return None
 
 
 async def test_what_waits_for_a_line_that_broke_is_told_at_once(rig: Rig) -> None:
@@ -2332,7 +2260,7 @@ async def test_a_server_that_says_nothing_is_given_up_within_ten_seconds(named: 
         cut(other)  # one with a line that is there, one that has to dial anew at once
         todo = {f"{name} {n}": call for n, each in enumerate((broker, other)) for name, call in calls(each).items()}
         todo["settle"] = lambda: broker.settle(WORKER, [Ack(lease.token), Retry(second.token, delay=1.0)])
-        took = await asyncio.gather(*(_given_up(call) for call in todo.values()))
+        took = await asyncio.gather(*(given_up(call) for call in todo.values()))
         assert {name: seconds for name, seconds in zip(todo, took, strict=True) if not seconds < 10.5} == {}
         server.resume()
         await once_it_works(lambda: broker.publish([event(n=2)]))
@@ -2348,16 +2276,6 @@ async def test_a_server_that_says_nothing_is_given_up_within_ten_seconds(named: 
         server.resume()
         await asyncio.gather(broker.close(), other.close())
         server.kill()
-
-
-async def _given_up(call: Any) -> float:
-    """After how many seconds it says that the server is not there; infinitely many if it does not."""
-    began = time.monotonic()
-    try:
-        await call()
-    except BrokerUnavailable:
-        return time.monotonic() - began
-    return math.inf
 
 
 async def test_who_is_there_is_known_by_what_was_said_before_the_question(rig: Rig, monkeypatch: pytest.MonkeyPatch):

@@ -4,12 +4,9 @@
 
 import asyncio
 import gc
-import math
-import time
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -21,19 +18,32 @@ import pytest
 from pamqp.commands import Basic
 
 from tests.conformance.engines import Rig, eventually
-from tests.conformance.making import WORKER, declare, event, events, numbers, read, take, take_all, take_one
+from tests.conformance.making import (
+    WORKER,
+    acknowledge,
+    calls,
+    declare,
+    event,
+    events,
+    given_up,
+    has,
+    later,
+    numbers,
+    once_it_works,
+    read,
+    take,
+    take_all,
+    take_one,
+)
 from tests.faults.proxy import Proxy
 from tests.servers import Server, rabbitmq_running
-from wowevent import Event
 from wowevent.broker import (
     Ack,
     Bury,
     DeadQuery,
-    Discard,
     Lease,
     Query,
     Reason,
-    Redeliver,
     Retry,
     Subscription,
 )
@@ -47,7 +57,7 @@ from wowevent.brokers.rabbitmq.outlet import Outlet
 from wowevent.brokers.rabbitmq.registry import Registry, Returned
 from wowevent.brokers.rabbitmq.tags import number_of
 from wowevent.codec import encode
-from wowevent.errors import BrokerUnavailable, BusError, Closed, NotPermitted, PositionLost, SubscriptionNotFound
+from wowevent.errors import BrokerUnavailable, NotPermitted, PositionLost, SubscriptionNotFound
 
 TOPIC = "task.created"
 KEY = f"{TOPIC}.normal"
@@ -116,24 +126,6 @@ async def stranger(rig: Rig) -> AsyncIterator[aiormq.abc.AbstractChannel]:
         await connection.close()
         for _ in range(3):
             await asyncio.sleep(0)
-
-
-async def once_it_works(call: Any) -> Any:
-    """What it returns, after the calls that say that something has to be mended."""
-    for _ in range(100):
-        try:
-            return await call()
-        except BrokerUnavailable:
-            await asyncio.sleep(0.05)
-    raise AssertionError("it was not mended")
-
-
-async def acknowledge(broker: RabbitMQBroker, leases: Sequence[Lease]) -> int:
-    return await broker.settle(WORKER, [Ack(lease.token) for lease in leases])
-
-
-def later(rig: Rig, seconds: float, n: int = 0, **fields: Any) -> Event:
-    return event(n=n, not_before=datetime.fromtimestamp(rig.clock.time(), UTC) + timedelta(seconds=seconds), **fields)
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -761,28 +753,9 @@ async def test_the_next_one_holds_what_is_delayed_when_the_first_is_gone(rig: Ri
         await holder.close()
         await eventually(lambda: len(heir._entrance.session.delays._due) == 20)  # type: ignore[union-attr]
         await rig.advance(61)
-        await eventually(lambda: _read_all(heir, 20))
+        await eventually(lambda: has(heir, 20))
         assert sorted(numbers(await take_all(heir))) == list(range(20))
         assert sorted(numbers(await read(heir))) == list(range(20))
-
-
-async def _read_all(broker: RabbitMQBroker, count: int) -> bool:
-    return len(await read(broker)) >= count
-
-
-async def test_what_two_instances_delayed_leaves_once(rig: Rig) -> None:
-    one, two = opened(rig), opened(rig)
-    await asyncio.gather(one.open(), two.open())
-    await declare(one)
-    same = [later(rig, 10, n, event_id=f"same-{n}") for n in range(20)]
-    results = await asyncio.gather(one.publish(same), two.publish(same))
-    first, second = ([each.duplicate for each in result] for result in results)
-    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * 20
-    await rig.advance(11)
-    await eventually(lambda: _read_all(one, 20))
-    await rig.advance(5)
-    assert sorted(numbers(await read(two))) == list(range(20))
-    assert sorted(numbers(await take_all(two))) == list(range(20))
 
 
 async def test_what_is_cancelled_by_one_of_two_while_it_is_due_never_comes(rig: Rig) -> None:
@@ -802,7 +775,7 @@ async def test_what_is_cancelled_by_one_of_two_while_it_is_due_never_comes(rig: 
     cancelled = [n for n in said if n is not None]
     assert len(cancelled) == len(set(cancelled))  # of two who cancel, one is told that it did
     wanted = sorted(set(range(30)) - set(cancelled))
-    await eventually(lambda: _read_all(two, len(wanted)))
+    await eventually(lambda: has(two, len(wanted)))
     await rig.advance(5)
     assert sorted(numbers(await read(two))) == wanted
 
@@ -1033,53 +1006,6 @@ async def test_a_wrong_password_is_not_permitted_and_an_unknown_host_is_said(rig
     await broker.close()
 
 
-def calls(broker: RabbitMQBroker) -> dict[str, Any]:
-    """One of each call that asks the server."""
-    missing = Subscription(id="new", patterns=("#",))
-    return {
-        "publish": lambda: broker.publish([event(n=9)]),
-        "publish later": lambda: broker.publish([event(not_before=datetime.now(UTC) + timedelta(hours=1))]),
-        "cancel": lambda: broker.cancel("no"),
-        "declare": lambda: broker.declare(missing),
-        "declare live": lambda: broker.declare(Subscription(id="live~1", patterns=("#",), durable=False)),
-        "remove": lambda: broker.remove("other"),
-        "subscriptions": broker.subscriptions,
-        "info": lambda: broker.info(WORKER),
-        "fetch": lambda: broker.fetch("other", limit=1, wait=0),
-        "dead": lambda: broker.dead(DeadQuery()),
-        "resolve": lambda: broker.resolve([Discard("no"), Redeliver("no")]),
-        "read": lambda: anext(broker.read(Query())),
-        "facts": lambda: anext(broker.read(Query(patterns=("_bus.#",)))),
-        "purge": lambda: broker.purge("other"),
-        "ping": broker.ping,
-    }
-
-
-async def test_closing_amid_a_hundred_calls_ends_them_all(rig: Rig) -> None:
-    broker, writer = opened(rig), opened(rig)
-    for id in (WORKER, "other"):
-        await declare(writer, id)
-    await writer.publish(events(20))
-    await broker.open()
-    under_way = [asyncio.create_task(_ended(call)) for _ in range(6) for call in calls(broker).values()]
-    under_way += [asyncio.create_task(broker.fetch(WORKER, limit=1, wait=60)) for _ in range(10)]
-    await asyncio.sleep(0.02)
-    await asyncio.wait_for(broker.close(), 5)
-    results = await asyncio.wait_for(asyncio.gather(*under_way, return_exceptions=True), 5)
-    assert len(results) >= 100
-    strange = [each for each in results if isinstance(each, BaseException) and not isinstance(each, BusError)]
-    assert strange == []
-    with pytest.raises(Closed):
-        await broker.ping()
-
-
-async def _ended(call: Any) -> Any:
-    try:
-        return await call()
-    except StopAsyncIteration:
-        return None
-
-
 @pytest.fixture
 def server(named: None, tmp_path: Path) -> Iterator[Server]:
     """One that may be stopped."""
@@ -1104,7 +1030,7 @@ async def test_a_server_that_says_nothing_is_given_up_within_ten_seconds(server:
                 other._entrance.session.link.fail(BrokerUnavailable("lost"))
         todo = {f"{name} {n}": call for n, each in enumerate((broker, other)) for name, call in calls(each).items()}
         todo["settle"] = lambda: broker.settle(WORKER, [Ack(lease.token), Retry(second.token, delay=1.0)])
-        took = await asyncio.gather(*(_given_up(call) for call in todo.values()))
+        took = await asyncio.gather(*(given_up(call) for call in todo.values()))
         assert {name: seconds for name, seconds in zip(todo, took, strict=True) if not seconds < 10.5} == {}
     finally:
         server.resume()
@@ -1113,16 +1039,6 @@ async def test_a_server_that_says_nothing_is_given_up_within_ten_seconds(server:
     await eventually(lambda: _gathered(other, found, {0, 1, 2}))
     assert set(found) - {9} == {0, 1, 2}  # what was not confirmed may be there all the same
     await asyncio.gather(broker.close(), other.close())
-
-
-async def _given_up(call: Any) -> float:
-    """After how many seconds it says that the server is not there; infinitely many if it does not."""
-    began = time.monotonic()
-    try:
-        await call()
-    except BrokerUnavailable:
-        return time.monotonic() - began
-    return math.inf
 
 
 async def test_of_a_line_that_broke_nothing_stays(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
