@@ -54,8 +54,9 @@ from wowevent.brokers.rabbitmq.letters import Letters
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.live import Live
 from wowevent.brokers.rabbitmq.outlet import Outlet
-from wowevent.brokers.rabbitmq.registry import Registry, Returned
+from wowevent.brokers.rabbitmq.registry import LANES, Registry, Returned
 from wowevent.brokers.rabbitmq.tags import number_of
+from wowevent.brokers.rabbitmq.young import Young
 from wowevent.codec import encode
 from wowevent.errors import BrokerUnavailable, NotPermitted, PositionLost, SubscriptionNotFound
 
@@ -982,6 +983,77 @@ async def test_the_lock_of_an_exclusive_subscription_ends_with_its_connection(ri
         found: list[int] = []
         await eventually(lambda: _gather(other, found, 2))
         assert found == [0, 1]
+
+
+# ------------------------------------------------------------------------------------------------ young queues
+
+
+def noted(broker: RabbitMQBroker, id: str = WORKER) -> bool:
+    """Whether the control log says that its queues survive a kill of the server."""
+    return LANES in registry_of(broker).known[id].made
+
+
+async def test_a_new_subscription_is_noted_a_beat_later_and_nobody_asks_its_queues(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = opened(rig)
+    await declare(one)
+    assert not noted(one)
+    await rig.advance(6)
+    await eventually(lambda: noted(one))
+
+    async def refuse(_: Young, id: str) -> None:
+        raise AssertionError(f"{id} is known to be well")
+
+    monkeypatch.setattr(Young, "_prove", refuse)
+    two = opened(rig)
+    await two.open()
+    await rig.advance(6)
+    assert noted(two)
+
+
+async def test_of_one_that_nobody_noted_who_comes_next_asks_the_queues_and_takes_nothing(rig: Rig) -> None:
+    one = opened(rig)
+    await declare(one)
+    await declare(one, "idle")
+    await one.publish([*events(20), event(n=20, priority=9)])
+    await one.close()  # before its first beat
+    rig.clock.jump(6)
+    two = opened(rig)
+    await two.open()
+    await eventually(lambda: noted(two) and noted(two, "idle"))
+    leases = await take(two)
+    assert numbers(leases) == [20, *range(20)]
+    assert {lease.crashes for lease in leases} == {0}
+    assert len(await take(two, "idle")) == 21
+
+
+async def test_a_queue_that_does_not_answer_is_made_anew_and_its_subscription_is_told(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both queues the urgent one alone is silent: the other keeps what it has."""
+    one = opened(rig)
+    await declare(one)
+    await one.publish(events(3))
+    await one.close()
+    rig.clock.jump(6)
+    answers = Young._answers
+
+    async def silent(young: Young, id: str, queue: str) -> bool:
+        return not queue.endswith("#urgent") and await answers(young, id, queue)
+
+    monkeypatch.setattr(Young, "_answers", silent)
+    two = opened(rig)
+    await two.open()
+    await eventually(lambda: registry_of(two).known[WORKER].emptied)
+    monkeypatch.undo()
+    await rig.advance(6)
+    await eventually(lambda: noted(two))
+    with pytest.raises(PositionLost):
+        await once_it_works(lambda: take(two))
+    assert numbers(await take_all(two)) == [0, 1, 2]
+    await two.publish([event(n=3), event(n=4, priority=9)])
+    assert sorted(numbers(await take_all(two))) == [3, 4]
 
 
 # ------------------------------------------------------------------------------------------------ connections

@@ -112,6 +112,12 @@ GUARDS: Final = (
         on=("rabbitmq",),
     ),
     Promise(
+        area="Publishing",
+        says="Queues that were young when the server was killed, not made anew: who publishes into them is refused",
+        tests=("test_without_making_them_anew_the_queues_of_a_young_subscription_refuse_who_publishes",),
+        on=("rabbitmq",),
+    ),
+    Promise(
         area=_HANDS,
         says="No note of what was given back untouched: an innocent is charged",
         tests=("test_without_its_note_what_is_given_back_is_charged",),

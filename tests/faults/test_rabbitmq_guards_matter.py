@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from tests.faults.journal import Journal
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.proxy import Proxy
-from tests.faults.rabbit import Rabbit, line_to
+from tests.faults.rabbit import YOUNG, Rabbit, line_to
 from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard above this engine
     test_acknowledging_before_the_handler_loses,
     test_acknowledging_behind_it_does_not,
@@ -29,6 +30,7 @@ from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Returned
 from wowevent.brokers.rabbitmq.serving import Serving
 from wowevent.brokers.rabbitmq.session import Session
+from wowevent.brokers.rabbitmq.young import Young
 from wowevent.errors import BrokerUnavailable
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("rabbit")]
@@ -36,6 +38,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtu
 _MANY, _LEADERS = 1_500, 3
 _GONE = 40  # subscriptions that come and go
 _ANSWERED = 15  # seconds within which a server that was started again serves a subscription
+_HEALED = 60  # seconds: silence is noticed after 9, who comes next asks for 3, to delete takes 5
 _NOT_STORED = 100  # messages that go into no stream
 _KILL_LEADER = (
     '{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"%s">>, queue, <<"agent_events#history">>)), '
@@ -311,7 +314,7 @@ async def test_without_waiting_a_queue_made_for_a_suspect_goes_with_the_server(
 ):
     """A server that dies twice in a moment: its young queue answers nobody any more, and what is in it is gone."""
     if not guarded:
-        monkeypatch.setattr(lanes, "_YOUNG", 0.0)
+        monkeypatch.setattr(lanes, "YOUNG", 0.0)
     broker = await crash(lab)
     (suspect,) = await broker.fetch(SUBSCRIPTION, limit=1, wait=5)
     assert suspect.crashes == 1
@@ -343,3 +346,33 @@ async def test_without_deleting_it_a_queue_that_was_being_made_stays_broken(
         await fetching
     assert await comes_back(broker) is guarded
     await broker.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_making_them_anew_the_queues_of_a_young_subscription_refuse_who_publishes(
+    lab: Lab, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool, measured
+):
+    """The server died a moment after the subscription was declared."""
+    if not guarded:
+
+        def nobody(_: Young) -> None:
+            """Asks them."""
+
+        monkeypatch.setattr(Young, "found", nobody)
+    handled: list[str] = []
+    began = time.monotonic()
+    async with EventBus(lab.url) as bus:
+        await bus.publish(Event(topic="other"))
+        await asyncio.sleep(YOUNG)  # the history, too, was made just now
+        await bus.subscribe(
+            "load.#", lambda event: handled.append(event.event_id), SUBSCRIPTION, subscription=SUBSCRIPTION
+        )
+        await asyncio.to_thread(rabbit.restart)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HEALED if guarded else 40):
+                while not handled:
+                    with suppress(BrokerUnavailable):
+                        await bus.publish(Event(topic="load.made"))
+                    await asyncio.sleep(0.1)
+    measured(1, recovery=time.monotonic() - began)
+    assert bool(handled) is guarded

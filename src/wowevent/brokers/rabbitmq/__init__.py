@@ -268,6 +268,8 @@ class RabbitMQBroker:
                 elif not session.control.registry.known[id].lapsed:
                     await session.route(subscription, before)
                 await session.control.append(Declared(id, spec, self._clock.time()))
+                if before is None:
+                    session.young.made(id)
             await session.live.sync()
         found = await session.info(id)
         if found is None:

@@ -36,7 +36,7 @@ QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum", "x-delivery-limit": 1
 Without a limit, what is given back goes to the queue's end rather than to its old place."""
 SUSPECTS: Final = "suspects"
 """How the control log calls that queue."""
-_YOUNG: Final = 1.5
+YOUNG: Final = 1.5
 """Seconds after which a quorum queue survives: where its log lies is written down up to a second late."""
 _BACK: Final = 1_000  # messages that were given back, and are put in order
 _AHEAD: Final = 10_000  # messages that the server may wait for to be acknowledged, at most
@@ -175,7 +175,7 @@ class Lanes:
                     if await link.there([queue]) and not await link.count([queue]):
                         await ask("queue_delete", queue)  # whoever began to make it did not end
                     await ask("queue_declare", queue, durable=True, arguments=QUORUM)
-                await asyncio.sleep(_YOUNG)
+                await asyncio.sleep(YOUNG)
                 await self._control.append(Made(self._id, SUSPECTS))
         if self._consumers:
             await self.consume(self._wanted)

@@ -139,15 +139,22 @@ class Link:
 
     async def call(self, work: Awaitable[T]) -> T:
         """An answer of the driver's, or the error of ours. One that does not come in time breaks the link."""
+        try:
+            return await self.within(work, SILENCE)
+        except TimeoutError:
+            self.fail(BrokerUnavailable(f"rabbitmq: no answer within {SILENCE:g} s"))
+            raise self._broken() from None
+
+    async def within(self, work: Awaitable[T], seconds: float) -> T:
+        """The same of what may be silent while the link is well: TimeoutError."""
         if self.error is not None:
             if isinstance(work, Coroutine):
                 work.close()
             raise self._broken()
         job = self._begin(work)
-        await asyncio.wait([job], timeout=SILENCE)
+        await asyncio.wait([job], timeout=seconds)
         if not job.done():
-            self.fail(BrokerUnavailable(f"rabbitmq: no answer within {SILENCE:g} s"))
-            raise self._broken()
+            raise TimeoutError
         if job.cancelled():
             raise self._broken()
         if (error := job.exception()) is not None:

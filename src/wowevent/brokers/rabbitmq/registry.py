@@ -23,6 +23,8 @@ from wowevent.errors import StorageDamaged
 from wowevent.event import Event
 from wowevent.routing import Routes, subscription_of
 
+LANES: Final = "lanes"
+"""What was made once the queues of a subscription are old enough to survive the server's death: see `young`."""
 _SPECS: Final = 8  # declarations of a subscription that are remembered, for what was routed by an older one
 _RETURNED: Final = 20_000  # returns that are remembered
 _STOPS: Final = 64  # ends of a subscription's consumers that are remembered
@@ -63,7 +65,7 @@ class Removed(Struct, frozen=True, tag="removed"):
 
 
 class Made(Struct, frozen=True, tag="made"):
-    """Its queue for suspects, or for dead letters, is there."""
+    """Its queue for suspects, or for dead letters, is there; or its lanes are old enough to survive a kill."""
 
     id: str
     what: str
@@ -169,6 +171,8 @@ class Known(Struct):
     """Its declarations, with the offset of each."""
     at: float = 0.0
     """When it was served or declared last, Unix seconds."""
+    since: float = 0.0
+    """When it was declared first; 0 if that is long ago."""
     made: set[str] = set()
     lapsed: bool = False
     emptied: bool = False
@@ -325,6 +329,7 @@ class Registry:
                 return not was
             case Emptied():
                 known.emptied = True
+                known.made.discard(LANES)
             case Told():
                 was, known.emptied = known.emptied, False
                 return was
@@ -339,7 +344,7 @@ class Registry:
 
     def _declare(self, offset: int, id: str, spec: str, at: float) -> None:
         subscription = subscription_of(id, spec)
-        known = self.known.setdefault(id, Known())
+        known = self.known.setdefault(id, Known(since=at))
         known.at = max(known.at, at)
         if not known.specs or known.specs[-1][1] != spec:
             known.specs = [*known.specs[1 - _SPECS :], (offset, spec)]

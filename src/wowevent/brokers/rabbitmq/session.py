@@ -37,6 +37,7 @@ from wowevent.brokers.rabbitmq.registry import (
 )
 from wowevent.brokers.rabbitmq.serving import Context, Serving
 from wowevent.brokers.rabbitmq.stream import ARGUMENTS
+from wowevent.brokers.rabbitmq.young import Young
 from wowevent.clock import Clock, Timer
 from wowevent.ending import end
 from wowevent.errors import BrokerError, BrokerUnavailable, Closed, SubscriptionNotFound
@@ -72,6 +73,8 @@ class Session:
         """What is delayed."""
         self.letters: Letters = Letters(link, names, self.control, clock)
         """The dead letters."""
+        self.young: Young = Young(link, names, self.control, clock, self._renew)
+        """Queues that may not survive the server's death yet."""
         self.servings: dict[str, Serving] = {}
         """What this instance has taken from, by subscription."""
         self.infos: Shared[list[SubscriptionInfo]] = Shared(self._infos)
@@ -110,6 +113,7 @@ class Session:
         await self._mend()
         await self._keep_history()  # last: an event that reaches no queue is not confirmed until then
         await self.control.append(Joined(self.instance))
+        self.young.found()
         await self.live.start(self.control.registry.instances)
         await self.delays.start()
         self._timer = self.clock.call_later(BEAT, self._begin_beat)
@@ -169,8 +173,25 @@ class Session:
         logger.error("queues of a subscription were deleted, and are made again", subscription=id)
         for queue in missing:
             await self.link.ask("queue_declare", queue, durable=True, arguments=QUORUM)
+        await self._make_anew(spec)
+
+    async def _renew(self, id: str, silent: Sequence[str]) -> None:
+        """Queues that have no leader any more. What lay in them is lost, and the subscription is told."""
+        spec = self.find(id)
+        logger.error("queues of a subscription do not answer, and are made anew", subscription=id, queues=silent)
+        await self.unroute(spec)
+
+        async def delete(queue: str) -> None:
+            async with self.link.apart() as ask:
+                await ask("queue_delete", queue)
+
+        await asyncio.gather(*map(delete, silent))
+        await self._make_anew(spec)
+
+    async def _make_anew(self, spec: Subscription) -> None:
         await self.route(spec)
-        await self.control.append(Emptied(id))
+        await self.control.append(Emptied(spec.id))
+        self.young.made(spec.id)
 
     async def _missing(self, queues: Sequence[str]) -> set[str]:
         """Those that are not there. Most often none is; else a channel serves until it is refused one."""
@@ -367,6 +388,7 @@ class Session:
                 await self.control.append(Parted(instance))
             for serving in list(self.servings.values()):
                 await self.unlock(serving)
+            await self.young.look()
             await self.control.compact()
             await self._watch()
         except (BrokerError, Closed) as error:
@@ -410,6 +432,7 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
         await end(self._beating)
+        await self.young.close()
         self.delays.close()
         if not self.broken:
             with suppress(BrokerError, Closed, TimeoutError):
