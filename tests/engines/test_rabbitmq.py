@@ -364,6 +364,20 @@ async def test_a_lease_begins_when_its_fetch_ends(rig: Rig) -> None:
     assert await acknowledge(broker, leases) == 30
 
 
+async def test_a_dead_letter_has_its_id_of_the_event_whichever_copy_was_buried(rig: Rig) -> None:
+    broker = opened(rig)
+    await declare(broker)
+    await broker.publish([event()])
+    ids = []
+    for _ in range(2):
+        (lease,) = await take(broker)
+        assert await broker.settle(WORKER, [Bury(lease.token, Reason.REJECTED, "not this one")]) == 1
+        (letter,) = await broker.dead(DeadQuery())
+        ids.append(letter.id)
+        assert await broker.resolve([Redeliver(letter.id)]) == 1
+    assert len(set(ids)) == 1
+
+
 async def test_a_lease_that_ends_while_the_queue_of_dead_letters_is_made_was_too_late(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

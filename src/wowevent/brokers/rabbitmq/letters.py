@@ -2,8 +2,8 @@
 
     letter sent ──► confirmed ──► delivery acknowledged
 
-Who dies between the last two leaves a letter, and the event in its queue: it is buried again. Both letters have one id,
-since it is made of the message that was buried, and who looks next leaves one of them.
+Who dies between the last two leaves a letter, and the event in its queue: it is buried again, by then perhaps as a copy
+among the suspects. Both letters have one id, since it is made of the event's, and who looks next leaves one of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wowevent.brokers.rabbitmq.link import Channel, Link
 from wowevent.brokers.rabbitmq.names import Names
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Made
-from wowevent.brokers.rabbitmq.tags import name_of, number_of, properties, tag_of
+from wowevent.brokers.rabbitmq.tags import number_of, properties, tag_of
 from wowevent.clock import Clock
 from wowevent.codec import decode, encode
 from wowevent.errors import BusError
@@ -78,7 +78,7 @@ class Letters:
     def message(self, id: str, dead: DeliveredMessage, event: Event, tag: Tag, bury: Bury) -> Message:
         """How an event becomes a dead letter; `dead` is the message that it came in."""
         named = dead.header.properties.message_id  # strangers need not: two of theirs may be alike
-        letter = f"{_digest(id)}-{_digest(name_of(dead, tag)) if named else uuid4().hex[:16]}"
+        letter = f"{_digest(id)}-{_digest(named) if named else uuid4().hex[:16]}"
         tag = structs.replace(tag.buried_by(bury, self._clock.time()), letter=letter)
         queue = self._names.dead(id)
         return Message(self._names.dead_letters, queue, properties(event, tag), encode(event), mandatory=True)
