@@ -44,6 +44,7 @@ from wowevent.broker import (
     Lease,
     Query,
     Reason,
+    Redeliver,
     Retry,
     Subscription,
 )
