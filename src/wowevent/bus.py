@@ -389,20 +389,22 @@ class EventBus:
 
     async def _append(self, events: Sequence[Event]) -> Sequence[Appended]:
         """The engine's publish, tried again while it does not answer: ids make that safe."""
-        until, pause = self._clock.monotonic() + _PATIENCE - _LEAST, 0.05
         try:
-            with self._patience:
-                while True:
-                    try:
-                        return await self._broker.publish(events)
-                    except BrokerUnavailable as error:
-                        if self._clock.monotonic() + pause > until:
-                            raise
-                        logger.warning("publish is tried again", error=error, retry_in=pause)
-                    await self._clock.sleep(pause)
-                    pause = min(2 * pause, 1.0)
+            return await self._patience.keep(self._try(events))
         except TimeoutError:
             raise BrokerUnavailable(f"the engine did not take it within {_PATIENCE:.0f} s") from None
+
+    async def _try(self, events: Sequence[Event]) -> Sequence[Appended]:
+        until, pause = self._clock.monotonic() + _PATIENCE - _LEAST, 0.05
+        while True:
+            try:
+                return await self._broker.publish(events)
+            except BrokerUnavailable as error:
+                if self._clock.monotonic() + pause > until:
+                    raise
+                logger.warning("publish is tried again", error=error, retry_in=pause)
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     # --- subscribe ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
+import types
+from collections.abc import Coroutine, Generator
+from functools import partial
+from typing import Any, TypeVar, cast
+
+Result = TypeVar("Result")
 
 
 class TimeLimit:
@@ -30,7 +35,7 @@ class TimeLimit:
             self._timer = loop.call_at(late, self._look)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - it has been in here
@@ -39,6 +44,27 @@ class TimeLimit:
             self._late.remove(task)
             if task.uncancel() <= cancelling and kind is asyncio.CancelledError:
                 raise TimeoutError from error
+
+    @types.coroutine
+    def keep(self, work: Coroutine[Any, Any, Result]) -> Generator[Any, Any, Result]:
+        """Await `work` within the limit; what ends without having waited for anything is not timed at all."""
+        try:
+            awaited = work.send(None)
+        except StopIteration as done:
+            return cast(Result, done.value)
+        with self:
+            while True:  # as `await work` would go on from here
+                try:
+                    step = partial(work.send, (yield awaited))
+                except GeneratorExit:
+                    work.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is for the work to know
+                    step = partial(work.throw, error)
+                try:
+                    awaited = step()
+                except StopIteration as done:
+                    return cast(Result, done.value)
 
     def close(self) -> None:
         """Nobody begins any more."""

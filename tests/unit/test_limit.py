@@ -143,3 +143,79 @@ async def test_one_that_is_nested_in_itself_is_a_mistake():
     with limit, pytest.raises(RuntimeError, match="once"), limit:
         pass
     limit.close()
+
+
+async def test_what_waits_for_nothing_is_not_timed(monkeypatch):
+    """Nearly all that is kept to a limit; a timer is for the others."""
+    loop, limit = asyncio.get_running_loop(), TimeLimit(SOON)
+    monkeypatch.setattr(loop, "call_at", pytest.fail)
+
+    async def at_once() -> str:
+        return "done"
+
+    async def in_vain() -> str:
+        raise KeyError("in vain")
+
+    assert await limit.keep(at_once()) == "done"
+    with pytest.raises(KeyError, match="in vain"):
+        await limit.keep(in_vain())
+    limit.close()
+
+
+async def test_what_is_kept_goes_on_as_if_it_was_awaited():
+    """Its results, what is raised into it, and its own end."""
+    limit, seen = TimeLimit(SOON), []
+    refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        seen.append(await asyncio.sleep(0.001, "slept"))
+        try:
+            await refused
+        except KeyError as error:
+            seen.append(str(error))
+        return "done"
+
+    asyncio.get_running_loop().call_later(0.01, refused.set_exception, KeyError("no"))
+    assert await limit.keep(work()) == "done"
+    assert seen == ["slept", "'no'"]
+    limit.close()
+
+
+async def test_what_is_kept_and_late_is_told_so():
+    limit, tidied = TimeLimit(BRIEF), []
+
+    async def work() -> None:
+        try:
+            await for_ever()
+        finally:
+            tidied.append(True)
+
+    with pytest.raises(TimeoutError):
+        await limit.keep(work())
+    assert tidied
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    limit.close()
+
+
+async def test_who_is_cancelled_while_he_keeps_is_cancelled():
+    limit, tidied = TimeLimit(SOON), []
+
+    async def work() -> None:
+        try:
+            await for_ever()
+        finally:
+            tidied.append(True)
+
+    async def kept() -> None:
+        await limit.keep(work())
+
+    task = asyncio.create_task(kept())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tidied
+    limit.close()
