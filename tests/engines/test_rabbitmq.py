@@ -1033,7 +1033,7 @@ async def test_of_one_that_nobody_noted_who_comes_next_asks_the_queues_and_takes
     await declare(one, "idle")
     await one.publish([*events(20), event(n=20, priority=9)])
     await one.close()  # before its first beat
-    rig.clock.jump(6)
+    rig.clock.jump(11)
     two = opened(rig)
     await two.open()
     await eventually(lambda: noted(two) and noted(two, "idle"))
@@ -1041,6 +1041,18 @@ async def test_of_one_that_nobody_noted_who_comes_next_asks_the_queues_and_takes
     assert numbers(leases) == [20, *range(20)]
     assert {lease.crashes for lease in leases} == {0}
     assert len(await take(two, "idle")) == 21
+
+
+async def test_of_one_that_nobody_noted_who_is_there_asks_too(rig: Rig) -> None:
+    """Nobody has to come for it."""
+    one, two = opened(rig), opened(rig)
+    await two.open()
+    await declare(one)
+    await one.close()  # before its first beat
+    await rig.advance(6)
+    assert not noted(two)
+    await rig.advance(6)
+    await eventually(lambda: noted(two))
 
 
 async def test_a_queue_that_does_not_answer_is_made_anew_and_its_subscription_is_told(
@@ -1051,7 +1063,7 @@ async def test_a_queue_that_does_not_answer_is_made_anew_and_its_subscription_is
     await declare(one)
     await one.publish(events(3))
     await one.close()
-    rig.clock.jump(6)
+    rig.clock.jump(11)
     answers = Young._answers
 
     async def silent(young: Young, id: str, queue: str) -> bool:

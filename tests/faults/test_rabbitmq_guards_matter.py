@@ -358,7 +358,7 @@ async def test_without_making_them_anew_the_queues_of_a_young_subscription_refus
         def nobody(_: Young) -> None:
             """Asks them."""
 
-        monkeypatch.setattr(Young, "found", nobody)
+        monkeypatch.setattr(Young, "ask", nobody)
     handled: list[str] = []
     began = time.monotonic()
     async with EventBus(lab.url) as bus:

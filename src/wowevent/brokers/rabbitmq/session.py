@@ -113,7 +113,7 @@ class Session:
         await self._mend()
         await self._keep_history()  # last: an event that reaches no queue is not confirmed until then
         await self.control.append(Joined(self.instance))
-        self.young.found()
+        self.young.ask()
         await self.live.start(self.control.registry.instances)
         await self.delays.start()
         self._timer = self.clock.call_later(BEAT, self._begin_beat)

@@ -4,7 +4,7 @@ A quorum queue that is younger than a second comes back from a kill without a le
 it is refused, who asks it is not answered. So the control log says of each subscription when its queues are old enough.
 
     declared ──1.5 s on one connection──> noted
-        └──the connection breaks──> asked by who comes next ──answered──> noted
+        └──not noted after 10 s──> asked by whoever is connected ──answered──> noted
                                           └──silence──> deleted, made anew, and its subscription is told
 """
 
@@ -20,18 +20,18 @@ from wowevent.brokers.rabbitmq.control import Control
 from wowevent.brokers.rabbitmq.lanes import YOUNG
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.names import Names
-from wowevent.brokers.rabbitmq.registry import LANES, Made, Stopped
+from wowevent.brokers.rabbitmq.registry import LANES, Known, Made, Stopped
 from wowevent.clock import Clock
 from wowevent.ending import end
 from wowevent.errors import BrokerError, Closed
 from wowevent.log import logger
 
-_ASKED: Final = 5.0  # seconds: who declared a subscription has noted it by then, or is gone
+_ASKED: Final = 10.0  # seconds: who declared a subscription has noted it by then, or its connection broke
 _SILENT: Final = 3.0  # seconds without an answer of a queue, where the server answers others
 
 
 class Young:
-    """Those that one session made, and those that it found."""
+    """Those that one session made, and those that nobody noted."""
 
     def __init__(
         self,
@@ -48,17 +48,11 @@ class Young:
         self._clock = clock
         self._renew = renew
         self._made: dict[str, float] = {}  # when
-        self._found: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     def made(self, id: str) -> None:
         """This session made its queues just now."""
         self._made[id] = self._clock.time()
-
-    def found(self) -> None:
-        """This session begins: of those that nobody noted it is not known how old they were when the last one ended."""
-        self._found = {id for id in self._control.registry.known if not self._control.has(id, LANES)}
-        self._ask()
 
     async def look(self) -> None:
         """Note those that are old enough by now; this connection has been there all the time."""
@@ -66,21 +60,24 @@ class Young:
         for id in [id for id, since in self._made.items() if now - since >= YOUNG]:
             await self._control.append(Made(id, LANES))
             del self._made[id]
-        self._ask()
+        self.ask()
 
-    def _ask(self) -> None:
-        if self._found and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._ask_all(), name="rabbitmq:young")
+    def ask(self) -> None:
+        """Ask the queues that nobody noted in time: it is not known how old they were when a connection broke."""
+        if self._task is None or self._task.done():
+            now = self._clock.time()
+            unknown = [id for id, known in self._control.registry.known.items() if self._unnoted(id, known, now)]
+            if unknown:
+                self._task = asyncio.create_task(self._ask_all(unknown), name="rabbitmq:young")
 
-    async def _ask_all(self) -> None:
+    def _unnoted(self, id: str, known: Known, now: float) -> bool:
+        return not known.lapsed and now - known.since >= _ASKED and not self._control.has(id, LANES)
+
+    async def _ask_all(self, unknown: Sequence[str]) -> None:
         """Beside all else: it takes seconds."""
-        known = self._control.registry.known
-        self._found = {id for id in self._found if id in known and not self._control.has(id, LANES)}
-        now = self._clock.time()
         try:
-            for id in [id for id in self._found if not known[id].lapsed and now - known[id].since >= _ASKED]:
+            for id in unknown:
                 await self._prove(id)
-                self._found.discard(id)
         except (BrokerError, Closed) as error:
             logger.debug("whether queues answer was not found out", error=error)
 
