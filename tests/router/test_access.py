@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.keys import Keys, bad_tokens, hidden
 from tests.router.conftest import Talker, bus_of, connections_of, event, eventually, part
 from wowevent import EventBus
-from wowevent.access import audit
+from wowevent.access import audit, watch
 from wowevent.errors import NotPermitted
 from wowevent.router import EventRouter, door
 
@@ -633,7 +633,7 @@ async def test_a_keyring_that_fails_keeps_nobody_in(
     keys: Keys, guarded: EventRouter, enter: Enter, monkeypatch: pytest.MonkeyPatch, times: int
 ):
     """One whose file cannot be read still knows when a token expires; one that failed once is asked again."""
-    monkeypatch.setattr(door, "_LOOK", 0.1)
+    monkeypatch.setattr(watch, "_LOOK", 0.1)
     client = await enter(keys.token("goes", lasts=1_000))
     keyring = part(part(guarded, "_door"), "_keyring")
     refresh, calls = keyring.refresh, []

@@ -24,7 +24,7 @@ from tests.router.conftest import (
     talking,
 )
 from wowevent import EventBus
-from wowevent.broker import Broker, Iteration, Position, Query, Retention, Stored
+from wowevent.broker import Broker, Iteration, Position, Query, Retention, Stored, Subscription, SubscriptionInfo
 from wowevent.brokers import open_broker
 from wowevent.errors import BrokerUnavailable
 from wowevent.router import EventRouter, fanout, wire
@@ -280,6 +280,35 @@ async def test_trouble_of_the_engine_while_a_client_catches_up_is_waited_out(
     await writer.publish(n=6)
     assert numbers(await client.events(1)) == [6]
     assert not troubles
+
+
+async def test_an_engine_that_was_in_trouble_when_a_client_subscribed_knows_of_it_later(
+    router: EventRouter, client: Talker, monkeypatch: pytest.MonkeyPatch
+):
+    """Else nobody would know that somebody listens there, for as long as the client stays."""
+    broker = bus_of(router).broker
+    declare, troubles = broker.declare, iter([True, True, False])
+
+    async def refuse(spec: Subscription) -> SubscriptionInfo:
+        if next(troubles):
+            raise BrokerUnavailable("the engine is away")
+        return await declare(spec)
+
+    monkeypatch.setattr(fanout, "BACKOFF", (0.01, 0.02))
+    monkeypatch.setattr(broker, "declare", refuse)
+    id = (await client.subscribe("task.*"))["subscription_id"]
+
+    async def known() -> bool:
+        return any(info.subscription.patterns == ("task.*",) for info in await broker.subscriptions())
+
+    assert not await known()
+    await eventually(known)
+    await client.ask("unsubscribe", subscription_id=id)
+
+    async def forgotten() -> bool:
+        return not await known()
+
+    await eventually(forgotten)
 
 
 async def test_what_was_lost_in_the_midst_of_things_is_told_in_its_place(serve: Serve, join: Join, url: str):

@@ -20,9 +20,11 @@ async def watch(keyring: Keyring | None, *ends: Callable[[Callable[[Identity], b
     """
     while keyring is not None:
         try:
-            keyring.refresh()
-            for end in ends:
-                end(keyring.stands)
+            try:
+                keyring.refresh()
+            finally:  # what cannot be read keeps nobody whose time is over
+                for end in ends:
+                    end(keyring.stands)
         except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
             logger.error("tokens could not be looked at", exc_info=error)
         await asyncio.sleep(_LOOK)

@@ -97,7 +97,8 @@ class Desk:
     async def close(self) -> None:
         """End everything; the clients are gone by now."""
         await self.fanout.close()
-        await asyncio.gather(*self._endings)
+        if self._endings:
+            await asyncio.wait(self._endings)
         await end(*self._jobs)
 
     def received(self, connection: Connection, text: bytes) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -23,8 +23,8 @@ from wowevent.access.audit import audit
 from wowevent.access.keyring import Keyring
 from wowevent.access.rates import Rates
 from wowevent.access.rights import Identity
+from wowevent.access.watch import watch
 from wowevent.errors import NotPermitted, Unauthenticated
-from wowevent.log import logger
 from wowevent.router.account import Account
 from wowevent.router.connection import Connection
 from wowevent.router.wire import LATER, OVER, UNKNOWN
@@ -33,7 +33,6 @@ PATIENCE: Final = 10.0
 """Seconds for a client to say its token."""
 WAITING: Final = 100
 """So many may be about to."""
-_LOOK: Final = 1.0  # seconds between two looks at tokens that may have ended
 _ACCOUNTS: Final = 10_000  # of agents; of more, those that have no client here are forgotten
 
 
@@ -152,23 +151,13 @@ class Door:
 
     async def watch(self) -> None:
         """See to it that nobody stays for longer than his token stands, until cancelled."""
-        while True:
-            await asyncio.sleep(_LOOK)
-            try:
-                self._look()
-            except Exception as error:  # noqa: BLE001 - whatever happens, the next look must come
-                logger.error("tokens could not be looked at", exc_info=error)
+        await watch(self._keyring, self._end_fallen)
 
-    def _look(self) -> None:
-        if self._keyring is None:
-            return
-        try:
-            self._keyring.refresh()
-        finally:
-            for connection in list(self._inside):
-                identity = connection.session.identity
-                if identity is not None and connection.connected and not self._keyring.stands(identity):
-                    self._send_away(connection, identity)
+    def _end_fallen(self, stands: Callable[[Identity], bool]) -> None:
+        for connection in list(self._inside):
+            identity = connection.session.identity
+            if identity is not None and connection.connected and not stands(identity):
+                self._send_away(connection, identity)
 
     def _send_away(self, connection: Connection, identity: Identity) -> None:
         if connection.leaving:

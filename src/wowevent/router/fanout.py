@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final, Protocol
 
 from wowevent.broker import Broker, Iteration, Position, Query, Stored, Subscription
@@ -106,6 +106,8 @@ class Audience:
         self._guard = guard
         self.known: asyncio.Task[None] | None = None
         """Makes the engine know of it, so that requests find a responder here."""
+        self.later: asyncio.Task[None] | None = None
+        """Tells the engine again, where it was in trouble then."""
         self._groups: dict[tuple[bytes, bool], dict[Member, None]] = {}
         self._apart: dict[Member, None] = {}  # those that do not get what all get, yet
         self._pending: Pending = []
@@ -230,7 +232,7 @@ class Fanout:
         if audience is None:
             audience = self._audiences[key] = Audience(spec, self._guard)
             self._feed.attach(spec, audience)
-            audience.known = self._spawn(self._declare(spec))
+            audience.known = self._spawn(self._declare(audience))
         member = Member(reader, id, audience, self.position)
         audience.add(member)
         return member
@@ -316,15 +318,27 @@ class Fanout:
         task.add_done_callback(self._jobs.discard)
         return task
 
-    async def _declare(self, spec: Subscription) -> None:
+    async def _declare(self, audience: Audience) -> None:
         try:
-            await self._broker.declare(spec)
+            await self._broker.declare(audience.spec)
         except (BrokerError, Closed) as error:
             logger.error("subscription is served, but the engine does not know of it", error=error)
+            audience.later = self._spawn(self._declare_later(audience.spec))
+
+    async def _declare_later(self, spec: Subscription) -> None:
+        pause = BACKOFF[0]
+        with suppress(Closed):
+            while True:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, BACKOFF[1])
+                with suppress(BrokerError):
+                    await self._broker.declare(spec)
+                    return
 
     async def _remove(self, audience: Audience) -> None:
         if audience.known is not None:
             await asyncio.wait({audience.known})
+        await end(audience.later)
         try:
             await self._broker.remove(audience.spec.id)
         except (BrokerError, Closed) as error:
