@@ -488,6 +488,53 @@ async def test_entries_that_others_took_are_lost_and_said(log: Log, part: str) -
     assert numbers(await take(broker)) == [2]
 
 
+async def test_leases_that_others_took_together_are_lost_and_said(log: Log) -> None:
+    """All of one fetch: nothing is left that would name one of them."""
+    broker = log.open()
+    await declare(broker, lease=0.2)
+    await broker.publish([event(n=n) for n in range(3)])
+    await broker.settle(WORKER, [Ack((await take(broker))[0].token)])
+    assert await log.admin.delete(*await log.admin.keys(f"{log.key}*:l")) == 1
+    await asyncio.sleep(0.3)
+    assert not await take(broker)  # which finds out
+    with pytest.raises(PositionLost) as caught:
+        await take(broker)
+    assert caught.value.lost == 2
+    assert not await take(broker)
+
+
+async def test_a_count_of_leases_that_others_took_leaves_none_without_an_end(log: Log) -> None:
+    broker = log.open()
+    await declare(broker, lease=0.2)
+    await broker.publish([event(n=n) for n in range(3)])
+    leases = await take(broker)
+    assert await log.admin.delete(*await log.admin.keys(f"{log.key}*:b")) == 1
+    await broker.settle(WORKER, [Ack(leases[0].token)])
+    await asyncio.sleep(0.3)
+    again = [*await take(broker), *await take(broker)]  # each alone, as suspects
+    assert numbers(again) == [1, 2]
+    assert [lease.crashes for lease in again] == [1, 1]
+
+
+@pytest.mark.parametrize("part", [":d", ":w"], ids=["leases", "retries"])
+async def test_times_that_others_took_are_set_anew(log: Log, part: str) -> None:
+    """A lease ends half a minute later, a retry comes at once; without that they would stay for ever."""
+    clock = ManualClock()
+    broker = log.open(clock=clock)
+    await declare(broker, lease=10.0)
+    await broker.publish([event(n=1)])
+    (lease,) = await take(broker)
+    if part == ":w":
+        await broker.settle(WORKER, [Retry(lease.token, 10.0)])
+    assert await log.admin.delete(*await log.admin.keys(f"{log.key}*{part}")) == 1
+    waiting = asyncio.ensure_future(broker.fetch(WORKER, limit=1, wait=100.0))
+    for _ in range(35):
+        await clock.advance(1.0)
+        await asyncio.sleep(0.02)
+    (lease,) = await asyncio.wait_for(waiting, 5)
+    assert lease.crashes == int(part == ":d")
+
+
 async def test_what_was_removed_while_it_was_served_keeps_nobody_from_a_new_log(log: Log) -> None:
     serving, other = log.open(clock=ManualClock()), log.open()  # no beat of which finds out before we look
     await declare(serving)

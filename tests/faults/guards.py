@@ -143,6 +143,12 @@ GUARDS: Final = (
     ),
     Promise(
         area="The log",
+        says="No count of what others took: what was evicted is lost in silence",
+        tests=("test_without_a_count_of_what_others_took_what_was_evicted_is_lost_in_silence",),
+        on=("redis",),
+    ),
+    Promise(
+        area="The log",
         says="Trimmed by count alone, as MAXLEN does: what is unread is lost",
         tests=("test_trimmed_by_count_alone_what_is_unread_is_lost",),
         on=("redis",),
@@ -188,6 +194,18 @@ GUARDS: Final = (
             "test_who_blocks_for_longer_than_silence_may_last_is_taken_for_dead",
         ),
         on=("redis",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="Reconnecting left to the driver: what is not the driver's own is served no more",
+        tests=("test_who_leaves_reconnecting_to_the_driver_is_served_no_more",),
+        on=("nats",),
+    ),
+    Promise(
+        area="Lines and input",
+        says="A consumer that the server ended, not heeded: it waits for ever",
+        tests=("test_without_heeding_it_a_consumer_that_the_server_ended_waits_for_ever",),
+        on=("rabbitmq",),
     ),
     Promise(
         area="Lines and input",

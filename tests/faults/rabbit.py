@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiormq
+
 from tests.faults.proxy import Proxy
 from tests.servers import Server, rabbitmq_says, rabbitmq_server
 
@@ -73,3 +75,14 @@ async def line_to(rabbit: Rabbit) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy, and the URL of the virtual host by way of it."""
     async with Proxy(rabbit.server.port, plain=True) as proxy:
         yield proxy, f"amqp://127.0.0.1:{proxy.port}/{rabbit.host}"
+
+
+async def gone(rabbit: Rabbit, *queues: str, exchanges: tuple[str, ...] = ()) -> None:
+    """Delete them, as an operator would."""
+    connection = await aiormq.connect(rabbit.url)
+    channel = await connection.channel()
+    for queue in queues:
+        await channel.queue_delete(queue)
+    for exchange in exchanges:
+        await channel.exchange_delete(exchange)
+    await connection.close()

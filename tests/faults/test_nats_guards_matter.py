@@ -6,11 +6,13 @@ Syncing is no guard that a SIGKILL can show: the page cache survives it, with `s
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.nats import line_to, stream, tell
@@ -29,13 +31,16 @@ from wowevent.brokers.nats.link import Link
 from wowevent.brokers.nats.messages import Confirm, Message
 from wowevent.brokers.nats.serving import Serving
 from wowevent.brokers.nats.successors import Successors
-from wowevent.errors import BrokerError, BusError
+from wowevent.errors import BrokerError, BrokerUnavailable, BusError
 from wowevent.testing import ManualClock
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.usefixtures("nats")]
 
 FOR_LONG = {"test_acknowledging_behind_it_does_not"}
 """test_consumers_killed_at_each_point_lose_nothing says it, too."""
+
+_GOES_ON = 6  # seconds; a publish is given up after 10
+_connect = Client.connect
 
 SOURCE = Publisher(url="", journal="", name="p")
 SMUGGLED = "load.made 12 12\r\nNATS/1.0\r\n\r\n\r\nPUB smuggled 2\r\nhi\r\nPUB rest"
@@ -218,3 +223,37 @@ async def test_without_an_allow_list_a_topic_carries_messages_of_its_own(
     assert heard == ([] if guarded else [b"hi"])
     await broker.close()
     await listening.close()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_who_leaves_reconnecting_to_the_driver_is_served_no_more(
+    lab: Lab, nats: Server, monkeypatch: pytest.MonkeyPatch, guarded: bool, measured
+):
+    """It subscribes again what it knows of, which is not ours; and what was given up lies in its buffer."""
+    if not guarded:
+        monkeypatch.setattr(Client, "connect", by_itself)
+    handled: list[str] = []
+    async with EventBus(lab.url) as bus:
+        await bus.subscribe(
+            "load.#", lambda event: handled.append(event.event_id), SUBSCRIPTION, subscription=SUBSCRIPTION
+        )
+        await bus.publish(build(SOURCE, 0))
+        await bus.join(5)
+        await asyncio.to_thread(nats.kill)
+        await asyncio.to_thread(nats.start)
+        began = time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOES_ON):
+                while len(handled) < 2:
+                    with suppress(BrokerUnavailable):
+                        await bus.publish(Event(topic="load.made"))
+                    await asyncio.sleep(0.1)
+        measured(1, recovery=time.monotonic() - began)
+        assert (len(handled) > 1) is guarded
+
+
+async def by_itself(self: Client, **options: Any) -> None:
+    """As the driver does if nobody says otherwise."""
+    del options["disconnected_cb"]
+    options |= {"allow_reconnect": True, "max_reconnect_attempts": 60, "reconnect_time_wait": 0.1}
+    await _connect(self, **options | {"pending_size": 2 * 2**20})

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.load import Traffic, history_of
-from tests.faults.rabbit import Rabbit
+from tests.faults.rabbit import Rabbit, gone
 from wowevent import Event, EventBus
 from wowevent.broker import Query
 from wowevent.brokers import open_broker
@@ -21,17 +21,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtu
 
 _WITHIN = 10.0  # the beat of 5 s, and what mending takes on a busy machine
 EVENTS = "agent_events"
-
-
-async def gone(rabbit: Rabbit, *queues: str, exchanges: tuple[str, ...] = ()) -> None:
-    """Delete them, as an operator would."""
-    connection = await aiormq.connect(rabbit.url)
-    channel = await connection.channel()
-    for queue in queues:
-        await channel.queue_delete(queue)
-    for exchange in exchanges:
-        await channel.exchange_delete(exchange)
-    await connection.close()
 
 
 async def everything(rabbit: Rabbit) -> None:

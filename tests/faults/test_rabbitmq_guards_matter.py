@@ -14,7 +14,7 @@ import pytest
 from tests.faults.journal import Journal
 from tests.faults.lab import SUBSCRIPTION, Lab
 from tests.faults.proxy import Proxy
-from tests.faults.rabbit import YOUNG, Rabbit, line_to
+from tests.faults.rabbit import YOUNG, Rabbit, gone, line_to
 from tests.faults.test_guards_matter import (  # noqa: F401 - the same guard above this engine
     test_acknowledging_before_the_handler_loses,
     test_acknowledging_behind_it_does_not,
@@ -25,6 +25,7 @@ from wowevent.broker import Broker, Retry, Settlement, Subscription
 from wowevent.brokers import open_broker, rabbitmq
 from wowevent.brokers.rabbitmq import lanes, link
 from wowevent.brokers.rabbitmq.control import Control
+from wowevent.brokers.rabbitmq.lanes import Lanes
 from wowevent.brokers.rabbitmq.link import Link
 from wowevent.brokers.rabbitmq.outlet import Message
 from wowevent.brokers.rabbitmq.registry import Returned
@@ -376,3 +377,29 @@ async def test_without_making_them_anew_the_queues_of_a_young_subscription_refus
                     await asyncio.sleep(0.1)
     measured(1, recovery=time.monotonic() - began)
     assert bool(handled) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_heeding_it_a_consumer_that_the_server_ended_waits_for_ever(
+    lab: Lab, rabbit: Rabbit, monkeypatch: pytest.MonkeyPatch, guarded: bool, measured
+):
+    """Its queue was deleted: publishing goes on, since the history has each event, and nothing comes any more."""
+    if not guarded:
+        monkeypatch.setattr(Lanes, "_cancelled", lambda _, __: None)
+    handled: list[str] = []
+    async with EventBus(lab.url) as bus:
+        await bus.subscribe(
+            "load.#", lambda event: handled.append(event.event_id), SUBSCRIPTION, subscription=SUBSCRIPTION
+        )
+        await bus.publish(build(SOURCE, 0))
+        await bus.join(_ANSWERED)
+        await gone(rabbit, SUBSCRIPTION)
+        began = time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWERED):
+                while len(handled) < 2:
+                    with suppress(BrokerUnavailable):
+                        await bus.publish(Event(topic="load.made"))
+                    await asyncio.sleep(0.1)
+        measured(1, recovery=time.monotonic() - began)
+    assert (len(handled) > 1) is guarded

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from tests.faults.lab import SUBSCRIPTION, Lab
-from tests.faults.redis import line_to, say, swallowed
+from tests.faults.redis import KEY, line_to, say, swallowed
 from tests.faults.worker import Publisher, build
 from tests.servers import Server
 from wowevent import Event
@@ -131,15 +132,41 @@ async def taken(broker: Broker, limit: int = 100) -> Sequence[Lease]:
     raise AssertionError("it says for ever that something is lost")
 
 
+def blunt(monkeypatch: pytest.MonkeyPatch, name: str, guard: bytes, instead: bytes) -> None:
+    """Run that script without a guard."""
+    script = Script(name)
+    text = script.text.replace(guard, instead)
+    assert text != script.text
+    script.text, script.sha = text, hashlib.sha1(text).hexdigest()  # noqa: S324 - the server's way to name scripts
+    monkeypatch.setitem(SCRIPTS, name, script)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_without_a_count_of_what_others_took_what_was_evicted_is_lost_in_silence(
+    lab: Lab, redis: Server, monkeypatch: pytest.MonkeyPatch, guarded: bool
+):
+    """One key goes, that of what is leased; its holder is gone, too, and nobody settles it."""
+    if not guarded:
+        for name in SCRIPTS.keys() - {"open"}:
+            blunt(monkeypatch, name, b"call('HINCRBY', Q, 'lost', count)", b"")
+    await lab.declare(lease=0.3)
+    holder, broker = open_broker(lab.url), open_broker(lab.url)
+    await holder.publish([build(SOURCE, 0), build(SOURCE, 1)])
+    assert len(await holder.fetch(SUBSCRIPTION, limit=1, wait=5.0)) == 1
+    await holder.close()
+    assert await say(redis, "DEL", f"{KEY}:q:1:l") == ":1\r\n"
+    await asyncio.sleep(0.5)
+    assert len(await broker.fetch(SUBSCRIPTION, limit=2, wait=0)) == 1
+    with pytest.raises(PositionLost) if guarded else nullcontext():
+        assert not await broker.fetch(SUBSCRIPTION, limit=2, wait=0)
+    await broker.close()
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_trimmed_by_count_alone_what_is_unread_is_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch, guarded: bool):
     """As MAXLEN does it. An event that goes to five subscriptions lies in the log only, and they refer to it."""
     if not guarded:
-        blunt = Script("retain")
-        text = blunt.text.replace(b"math.min(head - count, floor() - 1)", b"head - count")
-        assert text != blunt.text
-        blunt.text, blunt.sha = text, hashlib.sha1(text).hexdigest()  # noqa: S324 - the server's way to name scripts
-        monkeypatch.setitem(SCRIPTS, "retain", blunt)
+        blunt(monkeypatch, "retain", b"math.min(head - count, floor() - 1)", b"head - count")
     broker = open_broker(lab.url, retention=Retention(max_count=10))
     assert isinstance(broker, RedisBroker)
     for id in (SUBSCRIPTION, *(f"other-{number}" for number in range(4))):

@@ -22,6 +22,18 @@ if ARGV[5] == '1' then
     end
   end
 end
+local function mended(Q) -- other hands than ours, as an eviction, took when leases end, or when retries are due
+  if call('EXISTS', Q .. ':d') == 0 then
+    for _, token in ipairs(call('HKEYS', Q .. ':l')) do
+      call('ZADD', Q .. ':d', score(mono + 30000), fetch_of(token))
+    end
+  end
+  if call('EXISTS', Q .. ':w') == 0 then
+    for _, offset in ipairs(call('HKEYS', Q .. ':we')) do
+      call('ZADD', Q .. ':w', score(now), offset)
+    end
+  end
+end
 local events = {}
 for _, id in ipairs(call('ZRANGEBYSCORE', P .. ':later', '-inf', score(now + NEAR), 'LIMIT', 0, 500)) do
   events[#events + 1] = call('HGET', P .. ':later:body', id)
@@ -30,6 +42,7 @@ local later = call('ZRANGE', P .. ':later', 0, 0, 'WITHSCORES')[2]
 local news = {}
 for i = 7, #ARGV do
   local Q = queue(ARGV[i])
+  mended(Q)
   tick(ARGV[i])
   if ready(Q) > 0 or call('EXISTS', Q) == 0 then
     news[#news + 1] = ARGV[i]

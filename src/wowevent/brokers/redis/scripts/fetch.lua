@@ -119,8 +119,8 @@ local suspect = call('ZPOPMIN', Q .. ':s')[1]
 local entries, leased = {}, {}
 for _, raw in ipairs(suspect and {suspect} or mixed()) do
   local entry = full(raw)
-  if not entry then -- taken from the log by other hands than ours
-    call('HINCRBY', Q, 'lost', 1)
+  if not entry then -- taken from the log
+    lost(Q, 1)
   else
     local token = ARGV[6] .. '.' .. string.match(entry, '^%d+')
     entries[#entries + 1] = entry

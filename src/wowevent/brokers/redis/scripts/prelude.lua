@@ -133,13 +133,6 @@ local function wake(num, most) -- instances that wait for it; those that are gon
   end
 end
 
-local function let_go(Q, fetch, count) -- so many of a fetch are not leased any more; with the last its lease is over
-  if call('HINCRBY', Q .. ':b', fetch, -count) <= 0 then
-    call('HDEL', Q .. ':b', fetch)
-    call('ZREM', Q .. ':d', fetch)
-  end
-end
-
 local function fetch_of(token)
   return string.match(token, '^%d+%.%d+') or token
 end
@@ -154,9 +147,25 @@ local function tokens_of(Q, fetch)
   return found
 end
 
-local function there(Q, raw) -- an entry that other hands than ours took, as an eviction does, is lost, and that is told
+local function let_go(Q, fetch, count) -- so many of a fetch are not leased any more; with the last its lease is over
+  local left = call('HINCRBY', Q .. ':b', fetch, -count)
+  if left < 0 then -- other hands than ours took the count
+    left = #tokens_of(Q, fetch)
+    call('HSET', Q .. ':b', fetch, left)
+  end
+  if left <= 0 then
+    call('HDEL', Q .. ':b', fetch)
+    call('ZREM', Q .. ':d', fetch)
+  end
+end
+
+local function lost(Q, count) -- entries that other hands than ours took, as an eviction does; that is told
+  call('HINCRBY', Q, 'lost', count)
+end
+
+local function there(Q, raw)
   if not raw then
-    call('HINCRBY', Q, 'lost', 1)
+    lost(Q, 1)
   end
   return raw
 end
@@ -183,7 +192,13 @@ local function tick(num)
   end
   for _, over in ipairs(call('ZRANGEBYSCORE', Q .. ':d', '-inf', score(mono + NEAR), 'LIMIT', 0, 500)) do
     local whole_fetch = fetch_of(over) == over
-    for _, token in ipairs(whole_fetch and tokens_of(Q, over) or {over}) do
+    local tokens = whole_fetch and tokens_of(Q, over) or {over}
+    local missing = whole_fetch and number(call('HGET', Q .. ':b', over)) - #tokens or 0
+    if missing > 0 then
+      lost(Q, missing)
+      let_go(Q, over, missing)
+    end
+    for _, token in ipairs(tokens) do
       if not (whole_fetch and call('ZSCORE', Q .. ':d', token)) then -- one that was extended has its own end
         local entry = take_back(Q, token)
         if entry then
