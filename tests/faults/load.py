@@ -123,3 +123,26 @@ class Traffic:
                 if id in self.handled:
                     return time.monotonic() - began
                 await asyncio.sleep(0.02)
+
+
+async def says(bus: EventBus, engine: str, state: str) -> float:
+    """Wait until its health says this of its engine; how many seconds that took."""
+    began = time.monotonic()
+    async with asyncio.timeout(15):
+        while (health := await bus.health())[engine] != state:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.05)
+    if state != "connected":
+        assert health["status"] == "unhealthy"
+    return time.monotonic() - began
+
+
+async def all_go_on(lab: Lab) -> float:
+    """Wait until every publisher and consumer has done something new; how many seconds that took."""
+    began = time.monotonic()
+
+    def busy() -> set[str]:
+        return {entry.process for entry in lab.history("ok", "acked") if entry.time > began}
+
+    known = {entry.process for entry in lab.history("ready")}
+    await lab.until(lambda: known <= busy())
+    return time.monotonic() - began

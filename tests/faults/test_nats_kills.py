@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults import test_semantics
 from tests.faults.lab import SUBSCRIPTION, Lab
-from tests.faults.load import UNANSWERED
+from tests.faults.load import UNANSWERED, all_go_on, says
 from tests.faults.nats import restart
 from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by this engine
     test_killed_consumers_lose_nothing,
@@ -26,7 +26,6 @@ from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by
     test_two_processes_share_a_file,
 )
 from tests.faults.test_redis_kills import (  # noqa: F401
-    all_go_on,
     test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter,
 )
 from tests.faults.test_semantics import (  # noqa: F401
@@ -173,16 +172,6 @@ async def test_what_is_due_leaves_within_three_seconds_of_a_kill_of_who_sends_on
     assert latest < 3
 
 
-async def unhealthy(bus: EventBus) -> float:
-    """Wait until it says so; how many seconds that took."""
-    began = time.monotonic()
-    async with asyncio.timeout(15):
-        while (health := await bus.health())["nats"] == "connected":  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.05)
-    assert health["status"] == "unhealthy"
-    return time.monotonic() - began
-
-
 async def test_a_killed_server_loses_nothing(lab: Lab, nats: Server, long_form: bool, measured):
     """SIGKILL at any moment, and a start on the same port and directory: everybody goes on by himself, and says so."""
     rounds, random, slowest, told = 50 if long_form else 2, Random(5), 0.0, 0.0
@@ -197,10 +186,9 @@ async def test_a_killed_server_loses_nothing(lab: Lab, nats: Server, long_form: 
         for _ in range(rounds):
             await lab.written(len(lab.history("ok")) + random.randint(50, 400), "ok")
             await asyncio.to_thread(nats.kill)
-            told = max(told, await unhealthy(bus))
+            told = max(told, await says(bus, "nats", "unreachable"))
             await asyncio.to_thread(nats.start)
-            slowest = max(slowest, await all_go_on(lab))
-            assert (await bus.health())["nats"] == "connected"
+            slowest = max(slowest, await all_go_on(lab) + await says(bus, "nats", "connected"))
     for publisher in publishers:
         publisher.kill()
     for consumer in consumers:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.faults import test_kills
 from tests.faults.lab import SUBSCRIPTION, Lab
+from tests.faults.load import all_go_on, says
 from tests.faults.rabbit import YOUNG, Rabbit
 from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by this engine
     test_killed_publishers_lose_nothing_that_was_confirmed,
@@ -22,7 +23,6 @@ from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by
     test_two_processes_share_a_file,
 )
 from tests.faults.test_redis_kills import (  # noqa: F401
-    all_go_on,
     test_a_kill_at_any_message_of_a_burial_leaves_one_dead_letter,
 )
 from tests.faults.test_semantics import (  # noqa: F401
@@ -92,16 +92,6 @@ async def test_a_stopped_consumer_is_too_late(lab: Lab, long_form: bool, measure
     await test_kills.test_a_stopped_consumer_is_too_late(lab, long_form, measured)
 
 
-async def unhealthy(bus: EventBus) -> float:
-    """Wait until it says so; how many seconds that took."""
-    began = time.monotonic()
-    async with asyncio.timeout(15):
-        while (health := await bus.health())["rabbitmq"] == "connected":  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.05)
-    assert health["status"] == "unhealthy"
-    return time.monotonic() - began
-
-
 async def test_a_killed_server_loses_nothing(lab: Lab, rabbit: Rabbit, long_form: bool, measured):
     """SIGKILL at any moment, and a start on the same port and directory: everybody goes on by himself, and says so."""
     rounds, random, slowest, told = 30 if long_form else 2, Random(5), 0.0, 0.0
@@ -116,10 +106,9 @@ async def test_a_killed_server_loses_nothing(lab: Lab, rabbit: Rabbit, long_form
             await asyncio.sleep(YOUNG)
             await lab.written(len(lab.history("ok")) + random.randint(50, 400), "ok")
             await asyncio.to_thread(rabbit.server.kill)
-            told = max(told, await unhealthy(bus))
+            told = max(told, await says(bus, "rabbitmq", "unreachable"))
             await asyncio.to_thread(rabbit.server.start)
-            slowest = max(slowest, await all_go_on(lab))
-            assert (await bus.health())["rabbitmq"] == "connected"
+            slowest = max(slowest, await all_go_on(lab) + await says(bus, "rabbitmq", "connected"))
     for publisher in publishers:
         publisher.kill()
     for consumer in consumers:

@@ -16,6 +16,7 @@ from random import Random
 import pytest
 
 from tests.faults.lab import Lab
+from tests.faults.load import all_go_on
 from tests.faults.test_kills import (  # noqa: F401 - the same promises, kept by this engine
     test_a_stopped_consumer_is_too_late,
     test_killed_consumers_lose_nothing,
@@ -75,18 +76,6 @@ async def test_a_killed_server_loses_nothing(lab: Lab, redis: Server, long_form:
         assert await lab.ended(consumer) == 0
     await judge(lab, measured, rounds, recovery=slowest)
     assert slowest < 5
-
-
-async def all_go_on(lab: Lab) -> float:
-    """Wait until every publisher and consumer has done something new; how many seconds that took."""
-    began = time.monotonic()
-
-    def busy() -> set[str]:
-        return {entry.process for entry in lab.history("ok", "acked") if entry.time > began}
-
-    known = {entry.process for entry in lab.history("ready")}
-    await lab.until(lambda: known <= busy())
-    return time.monotonic() - began
 
 
 async def test_ten_thousand_events_through_two_restarts(lab: Lab, redis: Server, long_form: bool, measured):
