@@ -26,7 +26,7 @@ _STAT = Path("/proc/stat")
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """CPU, cores, memory, system, versions, and what one durable write costs where the logs will lie."""
+    """CPU, cores, system, versions; what one durable write costs where the logs will lie, and a turn of a bare loop."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
@@ -35,6 +35,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "sqlite": apsw.sqlite_lib_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))} | peers.versions() | _servers(),
         "fdatasync_us": round(_sync_seconds(directory) * 1e6),
+        "loop_ns": round(_turn_seconds() * 1e9, 1),
     }
 
 
@@ -108,3 +109,14 @@ def _sync_seconds(directory: Path) -> float:
         os.close(file)
         path.unlink()
     return statistics.median(taken)
+
+
+def _turn_seconds() -> float:
+    """The best of five times a million turns of a loop: how fast Python itself is here, to compare rates by."""
+    turns, taken = range(1_000_000), []
+    for _ in range(5):
+        total, began = 0, time.perf_counter()
+        for turn in turns:
+            total += turn
+        taken.append(time.perf_counter() - began)
+    return min(taken) / len(turns)

@@ -96,6 +96,7 @@ def described(report: Report) -> list[str]:
         f"- Command: `{report.command}` (scale {report.scale}; {rounds})",
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}",
         f"- Disk: one write of 4 KiB with fdatasync takes {machine['fdatasync_us']} µs",
+        f"- Python: a turn of a bare loop takes {machine['loop_ns']} ns",
         f"- Versions: Python {machine['python']}, SQLite {machine['sqlite']}, {packages}",
         f"- Load average (1, 5, 15 min): {_loads(report.load_before)} before, {_loads(report.load_after)} after",
     ]

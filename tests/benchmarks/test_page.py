@@ -31,7 +31,16 @@ Why it is so.
 By hand, too.
 <!-- /figures -->
 """
-MACHINE = {"cpu": "one", "cores": 2, "system": "L", "python": "3", "sqlite": "3", "packages": {}, "fdatasync_us": 99}
+MACHINE = {
+    "cpu": "one",
+    "cores": 2,
+    "system": "L",
+    "python": "3",
+    "sqlite": "3",
+    "packages": {},
+    "fdatasync_us": 99,
+    "loop_ns": 50.1,
+}
 
 
 def line(workload: str, **fields: Any) -> Row:

@@ -1,7 +1,8 @@
 """What a run of the fault tests measured: as JSON, and as a table in docs/reliability.md.
 
 `pytest tests/faults --long --broker=sqlite,redis --report run.json` writes the one. Of it,
-`python -m tests.faults.report run.json` makes the other: the tables of its engines replace those that were there.
+`python -m tests.faults.report run.json` makes the other: the tables of its engines replace those that were there. What
+takes hours can be run in pieces: the files of several runs make one table.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class Run(Struct, kw_only=True):
 
     long: bool
     """Whether in the long form."""
+    pieces: int = 1
+    """Of how many runs it was joined."""
     at: str = ""
-    """When it ended, UTC."""
+    """When it ended, UTC; of several, the first and the last."""
     machine: dict[str, Any] = {}
     passed: int = 0
     skipped: int = 0
@@ -86,7 +89,8 @@ def _where(run: Run) -> str:
     parts = [f"{machine.get('cores')} cores ({machine.get('cpu')})", str(machine.get("system"))]
     parts += [f"Python {machine.get('python')}", f"SQLite {machine.get('sqlite')}", *servers]
     sync = f"a durable write of 4 KiB takes {machine.get('fdatasync_us')} µs there"
-    return f"One run in the long form, {run.at}, on {', '.join(parts)}; {sync}."
+    runs = "One run" if run.pieces == 1 else f"{run.pieces} runs"
+    return f"{runs} in the long form, {run.at}, on {', '.join(parts)}; {sync}."
 
 
 def _row(figures: Figures) -> list[str]:
@@ -103,12 +107,28 @@ def _word(fact: Fact) -> str:
     return f"{fact:.2f}" if isinstance(fact, float) else f"{fact:,}" if isinstance(fact, int) else fact
 
 
-def replaced(page: str, run: Run) -> str:
-    """The page with the tables of this run; those of engines that it has no figures of stay as they are."""
-    if not run.long:
-        raise SystemExit("a run in the short form replaces no figures: pytest --long")
-    if run.failed:
-        raise SystemExit("\n".join(["a run in which tests failed replaces no figures:", *run.failed]))
+def joined(runs: Sequence[Run]) -> Run:
+    """Runs of one machine as one; what was measured twice is as the last of them found it."""
+    for run in runs:
+        if not run.long:
+            raise SystemExit("a run in the short form replaces no figures: pytest --long")
+        if run.failed:
+            raise SystemExit("\n".join(["a run in which tests failed replaces no figures:", *run.failed]))
+    if len({str(run.machine.get("cpu")) for run in runs}) > 1:
+        raise SystemExit("runs of several machines make no table")
+    first, last = runs[0], runs[-1]
+    return Run(
+        long=True,
+        pieces=len(runs),
+        at=first.at if len(runs) == 1 else f"{first.at} to {last.at}",
+        machine=last.machine,
+        figures=list({(each.engine, each.test): each for run in runs for each in run.figures}.values()),
+    )
+
+
+def replaced(page: str, *runs: Run) -> str:
+    """The page with the tables of these runs; those of engines that they have no figures of stay as they are."""
+    run = joined(runs)
     for engine in ENGINES:
         if any(figures.engine == engine for figures in run.figures):
             before, mark, rest = page.partition(begin(engine))
@@ -119,11 +139,10 @@ def replaced(page: str, run: Run) -> str:
 
 
 def main() -> None:
-    """Write the tables of each of these runs into the page."""
+    """Write the tables of these runs into the page."""
     page = PAGE.read_text(encoding="utf-8")
-    for path in sys.argv[1:]:
-        page = replaced(page, msgspec.json.decode(Path(path).read_bytes(), type=Run))
-    PAGE.write_text(page, encoding="utf-8")
+    runs = [msgspec.json.decode(Path(path).read_bytes(), type=Run) for path in sys.argv[1:]]
+    PAGE.write_text(replaced(page, *runs), encoding="utf-8")
 
 
 if __name__ == "__main__":

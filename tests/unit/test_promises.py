@@ -91,6 +91,20 @@ def test_a_long_run_replaces_the_figures_of_its_engine_alone() -> None:
     assert replaced(page, RUN) == page
 
 
+def test_several_runs_make_one_table() -> None:
+    """In pieces; of a test that ran twice the last run holds."""
+    other = msgspec.structs.replace(FIGURES, test="test_a_reset")
+    again = msgspec.structs.replace(FIGURES, facts={**FIGURES.facts, "rounds": 7})
+    later = msgspec.structs.replace(RUN, at="2030-01-02 00:00 UTC", figures=[other, again])
+    page = replaced(WRITTEN, RUN, later)
+    assert "2 runs in the long form, 2030-01-01 00:00 UTC to 2030-01-02 00:00 UTC" in page
+    assert "| a black hole | 7 |" in page
+    assert "| a black hole | 5 |" not in page
+    assert "| a reset | 5 |" in page
+    with pytest.raises(SystemExit, match="several machines"):
+        replaced(WRITTEN, RUN, msgspec.structs.replace(later, machine={"cpu": "another"}))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"), [({"long": False}, "short form"), ({"failed": ["test_it"]}, "tests failed .*\n?test_it")]
 )
