@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from wowevent import EventBus
 from wowevent.broker import Broker, Iteration, Position, Query, Retention, Stored, Subscription, SubscriptionInfo
 from wowevent.brokers import open_broker
 from wowevent.errors import BrokerUnavailable
+from wowevent.live import Feed
 from wowevent.router import EventRouter, fanout, wire
 from wowevent.testing import ManualClock
 
@@ -280,6 +282,39 @@ async def test_trouble_of_the_engine_while_a_client_catches_up_is_waited_out(
     await writer.publish(n=6)
     assert numbers(await client.events(1)) == [6]
     assert not troubles
+
+
+async def test_who_subscribes_after_a_call_sees_nothing_of_it(
+    serve: Serve, join: Join, monkeypatch: pytest.MonkeyPatch
+):
+    """Though the feed has not come so far, and the last of the call was there already, or leaves later."""
+    pass_on, let = Feed._pass_on, asyncio.Event()  # noqa: SLF001 - to hold it up
+
+    async def late(self: Feed, log: Iteration) -> None:
+        async def held() -> AsyncGenerator[Stored, None]:
+            async for stored in log:
+                await let.wait()
+                yield stored
+
+        await pass_on(self, held())
+
+    monkeypatch.setattr(Feed, "_pass_on", late)
+    router = await serve()
+    writer, client = await join(router), await join(router)
+    let.set()
+    await writer.publish(n=0, event_id="0" * 32)
+    due = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    for last in (event(n=0, event_id="0" * 32), event(n=9, not_before=due)):
+        await client.nothing()
+        let.clear()
+        for ref, each in enumerate([event(n=1), event(n=2), last]):
+            await writer.say("publish", event=each, ref=ref)
+        for _ in range(3):
+            await writer.hear("published")
+        id = (await client.subscribe("task.*"))["subscription_id"]
+        let.set()
+        await client.nothing()
+        await client.ask("unsubscribe", subscription_id=id)
 
 
 async def test_an_engine_that_was_in_trouble_when_a_client_subscribed_knows_of_it_later(

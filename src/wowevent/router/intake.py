@@ -101,7 +101,9 @@ class Intake:
             return
         for (connection, store), receipt in zip(entries, receipts, strict=True):
             self._confirm(connection, store, receipt)
-        self._fanout.note(receipts[-1].position)
+        for receipt in receipts:
+            if not receipt.duplicate:  # where that lies says nothing of where the log ends
+                self._fanout.note(receipt.position)
 
     def _confirm(self, connection: Connection, store: Store, receipt: Receipt) -> None:
         connection.storing -= 1
