@@ -98,7 +98,7 @@ def columns_of(item: pytest.Function) -> Sequence[str]:
     if where[0] in ("router", "client"):
         return ["router"]
     if where[0] == "engines":
-        return [name for name in ENGINES if where[1].startswith(f"test_{name}")]
+        return [name for name in ENGINES if where[1] == name or where[1].startswith(f"test_{name}")]
     return [str(parameters["broker_name"])] if "broker_name" in parameters else []
 
 

@@ -300,6 +300,8 @@ async def test_who_subscribes_after_a_call_sees_nothing_of_it(
 
     monkeypatch.setattr(Feed, "_pass_on", late)
     router = await serve()
+    if not bus_of(router).capabilities.positions:
+        pytest.skip("what was stored is known by the feed alone")
     writer, client = await join(router), await join(router)
     let.set()
     await writer.publish(n=0, event_id="0" * 32)

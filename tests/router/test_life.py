@@ -248,7 +248,8 @@ async def test_a_hundred_clients_that_come_and_go_leave_nothing(serve: Serve):
     assert (health["clients"], health["events_processed"]) == (0, 100)
     assert len(desk_of(router).fanout) == 0
     for courier in list(desk_of(router).couriers.values()):  # what was cut is waited for
-        for instance in list(part(courier, "_parked")):
+        for instance, (_, timer) in list(part(courier, "_parked").items()):
+            timer.cancel()
             part(courier, "_presume_crashed")(instance)
     await eventually(lambda: not desk_of(router).couriers)
     await eventually(lambda: tasks() <= before)
