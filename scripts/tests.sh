@@ -29,7 +29,8 @@ again() { # $1: the status of the run before; the rest: pytest's arguments
   [ "$1" -eq 1 ] && few_failed && python -m pytest --last-failed --last-failed-no-failures=none --broker="$brokers" "${@:2}"
 }
 
-covered=(--cov --cov-fail-under="$coverage")
+# Coverage looks at every third test: looking takes nearly as long as the tests, and a third of them reaches the lines.
+covered=(--cov --cov-fail-under="$coverage" --cover-each 3)
 run "${covered[@]}" --cov-report=term -n 3 --dist worksteal "${alone[@]/#/--ignore=}" --ignore=tests/clusters
 status=$?
 [ $status -eq 0 ] || again $status "${covered[@]}" --cov-report= --cov-append "${alone[@]/#/--ignore=}" --ignore=tests/clusters tests || exit 1

@@ -46,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--minutes", type=float, default=0.0, help="fuzz each target of tests/fuzz for so long (default: a short round)"
     )
+    group.addoption(
+        "--cover-each",
+        type=int,
+        default=1,
+        metavar="N",
+        help="let coverage look at each Nth test alone: what it looks at takes nearly twice as long",
+    )
     group.addoption("--screenshots", action="store_true", help="write the pictures of the pages into docs/pages")
 
 
@@ -68,6 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(message)
     if "rabbitmq" in _named_brokers(config) and not config.option.collectonly:
         shared_rabbit.start()  # before there are workers, which inherit where it is
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for number, item in enumerate(items):
+        if number % config.getoption("--cover-each"):
+            item.add_marker("no_cover")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
