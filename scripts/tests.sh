@@ -11,6 +11,14 @@ few=5
 # processes of its own.
 alone=(tests/faults tests/soak tests/conformance/test_bus_load.py tests/site tests/js)
 
+# Logs and servers of tests sync to the disk thousands of times, and a disk may take 10 ms for each: they lie in memory
+# where it has room. What a killed process leaves is the same there; the tests of a disk that forgets bring their own.
+if [ "$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 8000000 ] 2>/dev/null; then
+  PYTEST_DEBUG_TEMPROOT=$(mktemp -d /dev/shm/wowevent-tests-XXXXXX)
+  export PYTEST_DEBUG_TEMPROOT
+  trap 'rm -rf "$PYTEST_DEBUG_TEMPROOT"' EXIT
+fi
+
 few_failed() { # says which; more than a few, or none at all (too little coverage, a broken collection), is final
   python - "$few" <<'PYTHON'
 import json, pathlib, sys

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 Files = tuple[int, int, int]
 
-PATIENCE = 20.0
+PATIENCE = 60.0  # many processes start at a time on two cores
 _NOTHING = Path(os.devnull)
 
 

@@ -22,7 +22,7 @@ from wowevent.router import EventRouter
 from wowevent.router.connection import Connection
 from wowevent.router.desk import Desk
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds within which what is waited for must come."""
 
 Frame = dict[str, Any]

@@ -17,7 +17,7 @@ from wowevent.access.address import listen
 from wowevent.service import create_app, drain
 from wowevent.service.connection import http_server
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Served(NamedTuple):
