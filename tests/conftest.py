@@ -3,17 +3,20 @@
 import asyncio
 import asyncio.constants
 import importlib
+import os
 import selectors
 import signal
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
 from tests.conformance.engines import shared_nats, shared_redis
 from tests.rabbitmq import shared_rabbit
+from tests.zygote import COVERED_PROCESSES, prepare
 
 BROKERS = ("memory", "sqlite", "redis", "rabbitmq", "nats")
 
@@ -78,9 +81,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for number, item in enumerate(items):
-        if number % config.getoption("--cover-each"):
-            item.add_marker("no_cover")
+    each = config.getoption("--cover-each")
+    _uncovered.update(item.nodeid for number, item in enumerate(items) if number % each)
+    if _uncovered:
+        prepare()  # now: a module that is imported while coverage looks away would seem not to run
+
+
+_uncovered: set[str] = set()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Coverage looks away: from the test, from what its fixtures do, and from the processes it starts."""
+    if item.nodeid not in _uncovered:
+        return (yield)
+    # Not pytest-cov's own pause: each of xdist's workers has two of what measures, and the other one would go on.
+    tracer, of_threads, processes = sys.gettrace(), threading.gettrace(), os.environ.pop(COVERED_PROCESSES, None)
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        if processes is not None:
+            os.environ[COVERED_PROCESSES] = processes
+        threading.settrace(of_threads)
+        sys.settrace(tracer)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

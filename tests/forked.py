@@ -17,7 +17,7 @@ from typing import Final
 from tests.zygote import NUMBER, Order
 
 # What an interpreter reads at its start: whoever changes it wants another one.
-_AT_START: Final = ("PYTHON", "COVERAGE", "LANG", "LC_", "LD_", "TZ", "TMPDIR")
+_AT_START: Final = ("PYTHON", "LANG", "LC_", "LD_", "TZ", "TMPDIR")
 _WITHIN: Final = 20.0  # seconds, for the fork, and for the first the imports
 
 

@@ -38,6 +38,9 @@ from typing import Any, Final
 Order = dict[str, Any]
 """`module`, `arguments`, `cwd`, `environment`, `terminal`: whether to lead a session whose terminal stdin is."""
 
+COVERED_PROCESSES: Final = "COVERAGE_PROCESS_CONFIG"
+"""The setting with which coverage has each process measured that starts."""
+
 NUMBER: Final = struct.Struct("!i")
 
 # What the commands import when they run, beside our own modules.
@@ -123,7 +126,7 @@ def _become(source: socket.socket, descriptors: list[int]) -> Order:
     sys.argv = [order["module"], *order["arguments"]]
     sys.orig_argv = [sys.executable, "-m", *sys.argv]
     sys.path.insert(0, order["cwd"])
-    _measure()
+    _measure(COVERED_PROCESSES in order["environment"])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
@@ -135,12 +138,17 @@ def take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _measure() -> None:
-    """Where coverage measures this process, measure the fork for itself, as coverage's `patch = fork` does."""
-    if "coverage.control" in sys.modules:
-        from coverage.control import _after_fork_in_child
+def _measure(asked: bool) -> None:
+    """Where coverage measures this process, measure the fork for itself, as coverage's `patch = fork` does, or not."""
+    if "coverage.control" not in sys.modules:
+        return
+    from coverage.control import Coverage, _after_fork_in_child
 
+    if asked:
         _after_fork_in_child()
+    elif (ours := Coverage.current()) is not None:
+        ours._auto_save = False  # noqa: SLF001 - as coverage itself does after a fork
+        ours.stop()
 
 
 if __name__ == "__main__":

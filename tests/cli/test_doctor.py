@@ -18,7 +18,7 @@ from wowevent.brokers.redis import doctor as redis
 from wowevent.brokers.sqlite import doctor as sqlite
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
-QUIET = {"machine.clock": "", "files.room": "", "ports.websocket": "", "ports.http": ""}
+QUIET = {"sqlite.disk": "", "machine.clock": "", "files.room": "", "ports.websocket": "", "ports.http": ""}
 """What is as this machine happens to be."""
 
 

@@ -302,7 +302,7 @@ async def test_pattern_bombs_cost_others_nothing(router: EventRouter, what: str,
     async with unharmed(router) as bad:
         answer = await bad.ask("subscribe", subscription={"topics": PATTERNS[what], "name": name})
         assert answer["type"] in {"subscribed", "error"}
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):  # one that grows with a power would take for ever
             for _ in range(20):
                 await bad.publish(".".join(["a"] * 100))
 
