@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.engines import Rig
 from tests.conformance.making import WORKER, calls, declare, event, events, numbers, read, take, take_all
 from wowevent import BusError, Closed
-from wowevent.broker import Broker, DeadQuery, Discard, Query, Retention, Retry
+from wowevent.broker import Ack, Broker, DeadQuery, Discard, Query, Retention, Retry
 
 CALLS: dict[str, Callable[[Broker], Awaitable[Any]]] = {
     "publish": lambda b: b.publish([event()]),
@@ -149,6 +149,38 @@ async def test_a_cancelled_fetch_passes_its_event_on(rig: Rig):
     async with asyncio.timeout(5):
         assert numbers(await second) == [0]
     await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_one_that_is_cancelled_just_when_it_is_woken_passes_its_event_on(rig: Rig):
+    broker = rig.broker()
+    await declare(broker)
+    for n in range(10):
+        waiting = [asyncio.create_task(broker.fetch(WORKER, limit=1, wait=3600)) for _ in range(3)]
+        await rig.breathe()
+        await broker.publish([event(n=n)])
+        for each in waiting[:2]:
+            each.cancel()
+        await asyncio.gather(*waiting[:2], return_exceptions=True)
+        taken = [lease for each in waiting[:2] if not each.cancelled() for lease in each.result()]
+        async with asyncio.timeout(5):
+            assert numbers(taken or await waiting[2]) == [n]
+        waiting[2].cancel()
+        await asyncio.gather(waiting[2], return_exceptions=True)
+        await broker.settle(WORKER, [Ack(lease.token) for lease in taken or waiting[2].result()])
+
+
+async def test_who_waits_learns_of_the_end_of_a_lease_that_another_one_took_meanwhile(rig: Rig):
+    broker, other = rig.broker(), rig.broker()
+    await declare(broker, lease=1.0)
+    waiting = [asyncio.create_task(each.fetch(WORKER, limit=1, wait=3600)) for each in (broker, other)]
+    await rig.breathe()
+    await broker.publish([event()])
+    done, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    assert len(done) == len(left) == 1
+    async with asyncio.timeout(10):
+        while not (last := next(iter(left))).done():
+            await rig.advance(1)
+    assert numbers(last.result()) == [0]
 
 
 async def test_a_cancelled_publish_harms_no_other(rig: Rig):

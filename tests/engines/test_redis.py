@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,12 +51,13 @@ from wowevent.broker import (
     Subscription,
 )
 from wowevent.brokers import open_broker
-from wowevent.brokers.redis import RedisBroker, session
+from wowevent.brokers.redis import RedisBroker, past, session
 from wowevent.brokers.redis import dial as dialling
 from wowevent.brokers.redis import line as lines
 from wowevent.brokers.redis.dial import dial_client, dial_url
 from wowevent.brokers.redis.line import Line
 from wowevent.brokers.redis.server import promise_of
+from wowevent.brokers.redis.session import Session
 from wowevent.client import EventRouterClient
 from wowevent.directory import Directory
 from wowevent.errors import (
@@ -533,6 +535,126 @@ async def test_times_that_others_took_are_set_anew(log: Log, part: str) -> None:
         await asyncio.sleep(0.02)
     (lease,) = await asyncio.wait_for(waiting, 5)
     assert lease.crashes == int(part == ":d")
+
+
+async def test_delayed_events_that_others_took_are_said_and_keep_nobody_waiting(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = log.open()
+    due = datetime.now(UTC) + timedelta(seconds=1)
+    await broker.publish(
+        [event(1, event_id="taken", not_before=due), event(2, not_before=due + timedelta(seconds=0.1))]
+    )
+    assert await log.admin.hdel(f"{log.key}:later:body", "taken") == 1
+    await eventually(lambda: _is_there(broker, [2]))
+    assert "a delayed event is lost" in caplog.text
+    assert not await log.admin.zcard(f"{log.key}:later")
+
+
+async def _is_there(broker: RedisBroker, expected: list[int]) -> bool:
+    return numbers(await read(broker)) == expected
+
+
+async def test_a_delayed_event_that_cannot_be_read_stays_and_is_looked_at_once_a_second(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = log.open()
+    await broker.publish([event(1, event_id="newer", not_before=datetime.now(UTC) + timedelta(seconds=0.5))])
+    await log.admin.hset(f"{log.key}:later:body", "newer", b'{"v":99}')
+    beats, call = 0, Session.call
+
+    async def counted(self: Session, name: str, *arguments: Any) -> Any:
+        nonlocal beats
+        beats += name == "beat"
+        return await call(self, name, *arguments)
+
+    monkeypatch.setattr(Session, "call", counted)
+    await asyncio.sleep(3)
+    assert 1 <= beats <= 6
+    assert await log.admin.hexists(f"{log.key}:later:body", "newer")
+
+
+async def test_leases_are_not_lost_with_the_past_that_cannot_be_taken_in(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = log.open()
+    await broker.publish([event(n, "task.wanted" if n < 3 else "task.other") for n in range(1_000)])
+    await declare(broker, patterns=("task.wanted",), start="first")
+    take_in, failed = past.take_in, False
+
+    async def cut(*given: Any) -> None:
+        nonlocal failed
+        if int(given[3][0]) > 1 and not failed:
+            failed = True
+            raise BrokerUnavailable("the line broke")
+        await take_in(*given)
+
+    monkeypatch.setattr(past, "take_in", cut)
+    leases = list(await broker.fetch(WORKER, limit=20, wait=0.2))
+    assert numbers(leases) == [0, 1, 2]
+    await broker.settle(WORKER, [Ack(lease.token) for lease in leases])
+    with pytest.raises(BrokerUnavailable):
+        await take(broker)
+    assert await take(broker) == []
+
+
+async def test_who_was_served_until_now_does_not_lapse_with_the_instance_that_served_it(log: Log) -> None:
+    """The limits may be kept between the end of its presence and the look that finds it."""
+    clock = ManualClock()
+    retention = Retention(unserved_after=100.0)
+    serving, keeping = log.open(clock=clock, retention=retention), log.open(clock=clock, retention=retention)
+    await declare(serving)
+    await take(serving)
+    await keeping.publish([event(1)])
+    for _ in range(4):
+        await _pass(keeping, clock, 60)
+    assert await log.admin.zcard(f"{log.key}:present") == 2
+    for each in (serving, keeping):
+        assert each._entrance.session is not None
+        await log.admin.zadd(f"{log.key}:present", {each._entrance.session.instance: 0})
+    session = keeping._entrance.session
+    assert session is not None
+    await session.call("retain", "", "", "", 100_000.0)
+    (info,) = await keeping.subscriptions()
+    assert not info.lapsed
+    assert numbers(await take(keeping)) == [1]
+
+
+async def test_a_loss_of_nobody_knows_how_many_stays_one(log: Log) -> None:
+    """It is declared again after an eviction, and paused; then the limits drop one of its events."""
+    clock = ManualClock()
+    broker = log.open(clock=clock, retention=Retention(max_age=100.0))
+    await declare(broker)
+    await log.admin.delete(*await log.admin.keys(f"{log.key}:q:*"))
+    await declare(broker)
+    await broker.publish([event(1)])
+    async with asyncio.timeout(10):
+        while await read(broker):
+            await _pass(broker, clock, 60)
+    with pytest.raises(PositionLost) as caught:
+        await take(broker)
+    assert caught.value.lost is None
+
+
+async def test_who_reads_a_log_that_is_replaced_between_two_pages_is_told(log: Log) -> None:
+    broker = log.open()
+    for start in range(0, 3_000, 1_000):
+        await broker.publish([event(n) for n in range(start, start + 1_000)])
+    reading = broker.read(Query())
+    assert (await anext(reading)).event.payload == {"n": 0}
+    await log.admin.delete(*await log.admin.keys(f"{log.key}*"))
+    await eventually(lambda: _stored(broker))
+    with pytest.raises(PositionLost):
+        async for _ in reading:
+            pass
+
+
+async def _stored(broker: RedisBroker) -> bool:
+    try:
+        await broker.publish([event(n) for n in range(500)])
+    except BrokerUnavailable:
+        return False
+    return True
 
 
 async def test_what_was_removed_while_it_was_served_keeps_nobody_from_a_new_log(log: Log) -> None:

@@ -829,6 +829,27 @@ async def test_one_bad_call_does_not_spoil_the_others_of_its_commit(file: File) 
     assert numbers(await read(broker)) == [0, 1, 2, 3]
 
 
+async def test_who_serves_is_known_though_the_commit_that_said_so_was_taken_back(file: File) -> None:
+    broker, other = file.open(), file.open()
+    await declare(broker, exclusive=True)
+    await publish(broker, 1)
+
+    def break_it(store: Any) -> None:
+        store.db.execute("INSERT INTO nowhere VALUES (1)")
+
+    session = broker._session
+    assert session is not None
+    await asyncio.gather(broker.fetch(WORKER, limit=0, wait=0), session.write(break_it), return_exceptions=True)
+    (info,) = await other.subscriptions()
+    assert info.consumers == 1
+    (lease,) = await broker.fetch(WORKER, limit=1, wait=0)
+    await broker.settle(WORKER, [Retry(lease.token)])
+    await asyncio.gather(broker.detach(WORKER), session.write(break_it), return_exceptions=True)
+    (info,) = await other.subscriptions()
+    assert info.consumers == 0
+    assert numbers(await other.fetch(WORKER, limit=1, wait=0)) == [0]
+
+
 async def test_another_process_that_holds_the_file_makes_it_unavailable_for_a_while(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,7 @@ from tests.faults.redis import KEY, answer_of, say
 from tests.faults.worker import Publisher, build, publish_noted
 from tests.servers import Server, free_port, redis_server
 from wowevent import Event, EventBus, RequestTimeout
-from wowevent.broker import Ack, Bury, Lease, Reason, Retry, Settlement, Subscription
+from wowevent.broker import Ack, Bury, Lease, Reason, Retention, Retry, Settlement, Subscription
 from wowevent.brokers import open_broker
 from wowevent.brokers.redis import RedisBroker
 from wowevent.errors import BrokerError, BrokerUnavailable, PositionLost, StorageFull, SubscriptionNotFound
@@ -294,6 +295,24 @@ async def fill(broker: RedisBroker) -> None:
     """Until it is refused."""
     for _ in range(1_000):
         await broker.publish([Event(topic="load.made", payload={"text": "x" * 20_000})])
+
+
+async def test_the_logs_limits_make_room_in_full_memory_though_a_delayed_event_finds_none(lab: Lab, small: RedisBroker):
+    limited = open_broker(lab.url, retention=Retention(max_age=2.0))
+    assert isinstance(limited, RedisBroker)
+    due = datetime.now(UTC) + timedelta(seconds=1)
+    await limited.publish([Event(topic="load.due", not_before=due, payload={"text": "x" * 20_000})])
+    with pytest.raises(StorageFull):
+        await fill(limited)
+    room = 0
+    async with asyncio.timeout(30):
+        while room < 30:
+            try:
+                await limited.publish([Event(topic="load.made", payload={"text": "x" * 20_000})])
+                room += 1
+            except StorageFull:
+                await asyncio.sleep(0.5)
+    await limited.close()
 
 
 async def test_full_memory_with_a_broken_line(redis: Server, small: RedisBroker):

@@ -104,8 +104,7 @@ class MemoryBroker:
         if due > now:
             log.held[event.event_id] = event
             heapq.heappush(log.delayed, (due, next(log.numbers), event))
-            log.seen[event.event_id] = None
-            log.seen_order.append((now, event.event_id))
+            log.seen[event.event_id] = None  # until it has left, and for as long as others from then on
             if log.delayed[0][2] is event:
                 for instance in log.instances:
                     instance.arm()
@@ -119,7 +118,10 @@ class MemoryBroker:
         """See Broker."""
         with self._log.lock:
             self._enter()
-            return self._log.held.pop(event_id, None) is not None
+            if self._log.held.pop(event_id, None) is None:
+                return False
+            self._log.seen_order.append((self._clock.time(), event_id))
+            return True
 
     async def declare(self, subscription: Subscription) -> SubscriptionInfo:
         """See Broker."""
@@ -203,15 +205,19 @@ class MemoryBroker:
                     return leases
                 waiter = Waiter()
                 cursor.waiters.add(waiter)
-                pause = min(until - monotonic, max(0.0, cursor.next_due(now, monotonic)))
+                # What another one leases meanwhile comes back no sooner than that.
+                pause = min(until - monotonic, max(0.0, cursor.next_due(now, monotonic)), cursor.subscription.lease)
                 timer = self._clock.call_later(pause, waiter.wake)
             try:
                 await waiter.future
+            except asyncio.CancelledError:
+                with self._log.lock:
+                    if waiter not in cursor.waiters:  # it was woken for an event, which is another's now
+                        cursor.wake(1)
+                raise
             finally:
                 timer.cancel()
                 with self._log.lock:
-                    if waiter not in cursor.waiters and waiter.future.cancelled():
-                        cursor.wake(1)  # it was woken for an event and then cancelled: that event is another's
                     cursor.waiters.discard(waiter)
 
     def _take(self, cursor: Cursor, limit: int, now: float, monotonic: float) -> list[Lease]:

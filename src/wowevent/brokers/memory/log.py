@@ -128,8 +128,12 @@ class MemoryLog:
         """Append the delayed events whose moment has come."""
         while self.delayed and self.delayed[0][0] <= now:
             event = heapq.heappop(self.delayed)[2]
-            if self.held.pop(event.event_id, None) is not None:
+            if (
+                self.held.get(event.event_id) is event
+            ):  # not one of its id that came when it was cancelled and forgotten
+                del self.held[event.event_id]
                 self.seen[event.event_id] = self.append(event, now).position
+                self.seen_order.append((now, event.event_id))
         self.wake_readers()
 
     def wake_readers(self) -> None:

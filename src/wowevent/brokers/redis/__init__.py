@@ -288,6 +288,8 @@ class RedisBroker:
             raise _lost(refused, f"{id}: unread events were dropped by the log's limits") from refused
         except asyncio.CancelledError:
             self._give_back(session, num, [*lost, prefix])
+            if joins:
+                session.serving.discard(id)  # it may not have got there
             raise
         except BrokerError:  # the answer may be on its way, or not: the next fetch says so
             session.lost[id] = [*session.lost.get(id, []), *lost, prefix]
@@ -295,7 +297,7 @@ class RedisBroker:
                 session.serving.discard(id)
             raise
         leases = await self._leases(id, prefix, entries, epoch)
-        if behind is not None and len(leases) < limit:
+        if behind is not None and not leases:  # with some in hand, nothing may fail that they would be lost with
             await past.take_in(session, num, subscription, behind)
             return leases, None
         return leases, float(due)

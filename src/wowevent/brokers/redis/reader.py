@@ -62,6 +62,7 @@ class Pages:
         self._after = after
         self._at: int | None = None  # read up to here
         self._upto = 0
+        self._epoch = ""  # of the log it began with: another one may be joined between two pages
         self._size = _BYTES / 32  # bytes of an event, guessed at first
 
     async def next(self, session: Session) -> Items | None:
@@ -77,6 +78,7 @@ class Pages:
         fields = session.line.call("HMGET", state, "epoch", "trimmed", "head")
         if self._at is None:
             epoch, trimmed, head = await fields
+            self._epoch = epoch.decode() if epoch else session.epoch
             self._at, lost = _begin(self._after, session, epoch, trimmed, head)
             self._upto = int(head or 0)
             if self._query.upto is not None:
@@ -91,11 +93,11 @@ class Pages:
         epoch, trimmed, _ = await fields
         entries = await page
         items: Items = []
-        if epoch is None or epoch.decode() != session.epoch:
+        if epoch is None or epoch.decode() != self._epoch:
             self._at = self._upto
             return [PositionLost("the log was emptied or replaced while it was read")]
         if entries:
-            self._at = take(entries, self._at, self._query, session.epoch, items)
+            self._at = take(entries, self._at, self._query, self._epoch, items)
             self._size = max(1.0, sum(len(fields[1]) for _, fields in entries) / len(entries))
         else:
             if int(trimmed) > self._at:

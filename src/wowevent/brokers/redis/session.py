@@ -314,18 +314,20 @@ class Session:
             if renew:
                 self._renewed = self.clock.monotonic()
             answer = await self.call("beat", self.instance, int(renew), self.known, *self._waiting)
-            events, due, news, back = answer
+            events, due, news, back, taken = answer
+            for id in taken:
+                logger.error("a delayed event is lost: the server has it no longer", event_id=id.decode())
             if back:
                 await self._come_back()
             for num in news:
                 self.wake(num.decode())
+            if renew:  # first: where memory is full, nothing can be released before the limits have made room
+                await self._retain()
             if events and self._release is not None:
                 await self._release(events)
                 left = 0.0 if len(events) >= _DUE else left
             if int(due) >= 0:
                 left = min(left, int(due) / 1000)
-            if renew:
-                await self._retain()
         except (BrokerError, Refused) as error:
             logger.debug("redis does not answer the beat", error=error)
             self._renewed = float("-inf")

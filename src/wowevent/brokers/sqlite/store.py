@@ -39,15 +39,18 @@ class Store:
         self._port = port
         self._follows = False
         self._leases = itertools.count(1)
+        self._before: tuple[set[int], dict[str, Subscription], bool] = (set(), {}, False)
 
     def begin(self) -> None:
         """The first step of every transaction."""
+        self._before = (set(self.serving), dict(self.live), self._follows)
         if not self.me:
             self.beat()
         self.registry.refresh(self.db, self.me)
 
     def forget(self) -> None:
-        """The transaction was rolled back."""
+        """The transaction was rolled back: what is known here is what the rows say again."""
+        self.serving, self.live, self._follows = self._before
         self.woken = set()
         self.grew = False
         self.registry.forget()

@@ -67,7 +67,7 @@ for _ = 1, tonumber(ARGV[from]) do
   from = from + 4 + count
   if #entries > 0 then
     if lane == 'lost' then
-      call('HINCRBY', queue(num), 'lost', #entries)
+      lost(queue(num), #entries)
     else
       in_chunks(entries, 4000, function(...) call('RPUSH', queue(num) .. ':' .. lane, ...) end)
       wake(num, 1)

@@ -1,6 +1,7 @@
 -- What each instance does once a second. ARGV: 4 instance, 5 "1" to say that it is here, 6 the last position that it
 -- knows of, then the numbers of what it waits for. Reply: delayed events that are due, milliseconds until the next one
--- (negative: there is none), the numbers that have something, and 1 if others took it to be gone.
+-- behind them (negative: there is none), the numbers that have something, 1 if others took it to be gone, and the ids of
+-- delayed events that were due and that other hands than ours, as an eviction, took.
 local me = ARGV[4]
 local other = regressed(number(call('HGET', S, 'head')), tonumber(ARGV[6]))
 if other then
@@ -34,11 +35,18 @@ local function mended(Q) -- other hands than ours, as an eviction, took when lea
     end
   end
 end
-local events = {}
+local events, taken = {}, {}
 for _, id in ipairs(call('ZRANGEBYSCORE', P .. ':later', '-inf', score(now + NEAR), 'LIMIT', 0, 500)) do
-  events[#events + 1] = call('HGET', P .. ':later:body', id)
+  local body = call('HGET', P .. ':later:body', id)
+  if body then
+    events[#events + 1] = body
+  else
+    call('ZREM', P .. ':later', id)
+    taken[#taken + 1] = id
+  end
 end
-local later = call('ZRANGE', P .. ':later', 0, 0, 'WITHSCORES')[2]
+-- Not one of those above: one that cannot be read, or for which there is no room, would have the next beat come at once.
+local later = call('ZRANGEBYSCORE', P .. ':later', '(' .. score(now + NEAR), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
 local news = {}
 for i = 7, #ARGV do
   local Q = queue(ARGV[i])
@@ -48,4 +56,4 @@ for i = 7, #ARGV do
     news[#news + 1] = ARGV[i]
   end
 end
-return {events, later and whole(math.max(0, math.ceil(later - now))) or '-1', news, back}
+return {events, later and whole(math.max(0, math.ceil(later - now))) or '-1', news, back, taken}

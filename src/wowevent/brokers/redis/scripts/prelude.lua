@@ -159,8 +159,10 @@ local function let_go(Q, fetch, count) -- so many of a fetch are not leased any 
   end
 end
 
-local function lost(Q, count) -- entries that other hands than ours took, as an eviction does; that is told
-  call('HINCRBY', Q, 'lost', count)
+local function lost(Q, count) -- so many events do not come; that is told, as nothing more exact than what was lost before
+  if number(call('HGET', Q, 'lost')) >= 0 then
+    call('HINCRBY', Q, 'lost', count)
+  end
 end
 
 local function there(Q, raw)

@@ -53,7 +53,7 @@ if first > trimmed then
 end
 if hard > trimmed then
   for _, num in ipairs(nums) do
-    local Q, lost = queue(num), 0
+    local Q, gone = queue(num), 0
     for _, lane in ipairs({':u', ':n'}) do
       while true do
         local raw = call('LINDEX', Q .. lane, 0)
@@ -61,31 +61,31 @@ if hard > trimmed then
           break
         end
         call('LPOP', Q .. lane)
-        lost = lost + 1
+        gone = gone + 1
       end
     end
     for _, lane in ipairs({':ru', ':rn', ':s'}) do
-      lost = lost + call('ZREMRANGEBYSCORE', Q .. lane, '-inf', whole(hard))
+      gone = gone + call('ZREMRANGEBYSCORE', Q .. lane, '-inf', whole(hard))
     end
     for _, offset in ipairs(call('ZRANGE', Q .. ':w', 0, -1)) do
       if tonumber(offset) <= hard then
         call('ZREM', Q .. ':w', offset)
         call('HDEL', Q .. ':we', offset)
-        lost = lost + 1
+        gone = gone + 1
       end
     end
     local from = tonumber(call('HGET', Q, 'next') or nil)
     if from and from <= hard then
       local upto = tonumber(call('HGET', Q, 'upto'))
-      lost = lost + math.min(hard, upto) + 1 - from
+      gone = gone + math.min(hard, upto) + 1 - from
       if hard >= upto then
         call('HDEL', Q, 'next', 'upto', 'since')
       else
         call('HSET', Q, 'next', whole(hard + 1))
       end
     end
-    if lost > 0 then
-      call('HINCRBY', Q, 'lost', lost)
+    if gone > 0 then
+      lost(Q, gone)
       wake(num, 1)
     end
   end
@@ -93,13 +93,15 @@ end
 for _, num in ipairs(nums) do
   local Q = queue(num)
   local facts = call('HMGET', Q, 'served_at', 'lapsed')
-  if facts[1] and facts[2] ~= '1' and now - facts[1] > tonumber(ARGV[7]) then
+  if facts[1] and facts[2] ~= '1' and now - facts[1] > ARGV[7] / 2 then
     local served = false
     for _, instance in ipairs(call('SMEMBERS', Q .. ':c')) do
       served = served or number(call('ZSCORE', P .. ':present', instance)) > mono
     end
-    if not served then
-      call('HINCRBY', Q, 'lost', ready(Q) + call('ZCARD', Q .. ':w'))
+    if served then -- noted, so that the time begins anew though whoever serves it is gone before it says so
+      call('HSET', Q, 'served_at', score(now))
+    elseif now - facts[1] > tonumber(ARGV[7]) then
+      lost(Q, ready(Q) + call('ZCARD', Q .. ':w'))
       call('HSET', Q, 'lapsed', 1)
       call('HDEL', Q, 'next', 'upto', 'since')
       call('UNLINK', Q .. ':u', Q .. ':n', Q .. ':ru', Q .. ':rn', Q .. ':s', Q .. ':w', Q .. ':we')
