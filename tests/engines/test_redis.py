@@ -1007,6 +1007,45 @@ async def test_what_a_lost_answer_had_leased_comes_at_once_uncharged(log: Log) -
         assert {(lease.failures, lease.crashes, lease.attempts) for lease in again} == {(0, 0, ())}
 
 
+async def test_a_loss_whose_answer_was_lost_is_told_again(log: Log) -> None:
+    async with Proxy(log.port, plain=True) as proxy:
+        broker = log.open(f"redis://127.0.0.1:{proxy.port}")
+        num = await _lose(log, broker)
+        proxy.swallow = f"${len(num)}\r\n{num}\r\n".encode()
+        with pytest.raises(BrokerUnavailable):
+            await take(broker)
+        with pytest.raises(PositionLost) as caught:
+            await take(broker)
+        assert caught.value.lost == 3
+        assert await take(broker) == []
+
+
+async def test_a_loss_that_a_cancelled_fetch_would_have_been_told_is_told_the_next(log: Log) -> None:
+    broker, told = log.open(), 0
+    for turns in range(12):
+        await _lose(log, broker)
+        fetch = asyncio.ensure_future(take(broker))
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)
+        fetch.cancel()
+        (answer,) = await asyncio.gather(fetch, return_exceptions=True)
+        if isinstance(answer, PositionLost):
+            told += 1
+            continue
+        with pytest.raises(PositionLost) as caught:
+            await take(broker)
+        assert caught.value.lost == 3
+    assert told < 12
+
+
+async def _lose(log: Log, broker: RedisBroker) -> str:
+    """Three events of the subscription are lost; returns its number."""
+    await declare(broker)
+    num, _ = await broker._entrance.session.find(WORKER)  # type: ignore[union-attr]
+    await log.admin.hset(f"{log.key}:q:{num}", "lost", "3")
+    return num
+
+
 async def test_cancelled_calls_never_mix_up_the_answers_of_others(log: Log) -> None:
     broker = log.open()
     chance = random.Random(7)

@@ -13,6 +13,12 @@ if ARGV[9] == '1' then
 end
 call('SREM', Q .. ':f', me) -- it looks now; a note of before would be another's wake-up lost
 for i = 12, #ARGV do
+  local told = call('HMGET', Q, 'told', 'told_lost')
+  if told[1] == ARGV[i] then -- of a loss: nobody heard it
+    facts[3] = (told[2] == '-1' or number(facts[3]) < 0) and '-1' or whole(number(facts[3]) + told[2])
+    call('HSET', Q, 'lost', facts[3])
+    call('HDEL', Q, 'told', 'told_lost')
+  end
   for _, token in ipairs(tokens_of(Q, ARGV[i])) do
     give_back(Q, take_back(Q, token))
   end
@@ -51,7 +57,9 @@ if ARGV[10] == '1' then -- one instance at a time: the others wait until it is g
   end
 end
 if facts[2] == '1' or number(facts[3]) ~= 0 then
-  call('HSET', Q, 'lost', 0, 'lapsed', 0, 'served_at', score(now))
+  local told = facts[3] or '0'
+  told = told == '0' and '-1' or told -- a lapse that took nothing is one to be told, too
+  call('HSET', Q, 'lost', 0, 'lapsed', 0, 'served_at', score(now), 'told', ARGV[6], 'told_lost', told)
   if facts[2] == '1' then
     changed(num)
   end

@@ -11,7 +11,8 @@
 --   :changed   zset    version -> number: what a process folds that knew the registry at an older version
 --   :present   zset    until when -> instance;     :live:I  set  numbers of the live subscriptions of instance I
 --   :r:W       stream  the live path of replies `_reply.W.…`, gone a minute after the last
---   :q:N       hash    subscription N: served_at, lapsed, lost, run, owner, and next, upto, since while it takes in its past
+--   :q:N       hash    subscription N: served_at, lapsed, lost, run, owner; told, told_lost: the last fetch that was told of a
+--                      loss, and of how much; and next, upto, since while it takes in its past
 --   :q:N:u :n          list    ready as published, urgent and other
 --   :q:N:ru :rn        zset    position -> ready again, or of the past
 --   :q:N:s             zset    position -> ready again, a suspect
